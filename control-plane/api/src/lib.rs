@@ -1,0 +1,1 @@
+//! Request and response types of Turnpike's REST API

@@ -1,0 +1,184 @@
+//! What goes into the broker and what comes out of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{PeerAnswer, PeerRequest};
+use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
+use crate::policy::{Counters, Endpoints, InstallError, Meter, Policy};
+use crate::record::{AggregateRecord, Change, SessionRecord};
+use crate::refusal::Refusal;
+
+/// A client's wish for an aggregate that this node sends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AggregateRequest {
+    /// Its name, the same on both nodes.
+    pub name: AggregateName,
+    /// The node that is to receive it.
+    pub peer: NodeName,
+    /// Bits per second, in IP bytes on the wire.
+    pub rate_bps: u64,
+    /// Bytes at once.
+    pub burst_bytes: u32,
+    /// 6 bits.
+    pub dscp: u8,
+}
+
+/// A client's wish for one flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRequest {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// What is to carry it; out or in, seen from this node.
+    pub aggregate: AggregateName,
+    /// Its ends.
+    pub endpoints: Endpoints,
+    /// What it wants to send.
+    pub meter: Meter,
+    /// The smallest rate that would do.
+    pub rate_bps_min: u64,
+}
+
+/// A client's wish for a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRequest {
+    /// Made by the client; repeating the same request is safe.
+    pub id: SessionId,
+    /// All of its flows.
+    pub flows: Vec<FlowRequest>,
+}
+
+/// What clients ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Reserve an aggregate.
+    CreateAggregate(AggregateRequest),
+    /// Give an aggregate up.
+    DeleteAggregate(AggregateName),
+    /// Admit a session.
+    CreateSession(SessionRequest),
+    /// End a session.
+    DeleteSession(SessionId),
+}
+
+/// What clients are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The aggregate is up at both ends. `created` is false where it was there already.
+    Aggregate {
+        /// As it is now.
+        record: AggregateRecord,
+        /// Whether this request made it.
+        created: bool,
+    },
+    /// The aggregate is gone at both ends.
+    AggregateDeleted,
+    /// The session, active, or ended with its final usage. `created` is false where it was there already.
+    Session {
+        /// As it is now.
+        record: SessionRecord,
+        /// Whether this request made it.
+        created: bool,
+    },
+    /// No, and nothing has changed.
+    Refused(Refusal),
+}
+
+/// What happens to the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A client asks; answered by [`Output::Answer`] with the same ticket.
+    Request {
+        /// The shell's number for it.
+        ticket: u64,
+        /// What is asked.
+        request: Request,
+    },
+    /// A peer asks; answered by [`Output::PeerAnswer`] with the same ticket.
+    PeerRequest {
+        /// The shell's number for it.
+        ticket: u64,
+        /// Who asks, as its certificate says.
+        peer: NodeName,
+        /// The asking node's epoch.
+        epoch: Epoch,
+        /// What is asked.
+        request: PeerRequest,
+    },
+    /// What came of an [`Output::Send`].
+    PeerAnswered {
+        /// The output's ticket.
+        ticket: u64,
+        /// The answer, or why there is none, for people.
+        answer: Result<PeerAnswer, String>,
+    },
+    /// All policies of an [`Output::Install`] are written and read back.
+    Installed {
+        /// The output's ticket.
+        ticket: u64,
+    },
+    /// None of the policies of an [`Output::Install`] is in force.
+    InstallFailed {
+        /// The output's ticket.
+        ticket: u64,
+        /// Why.
+        error: InstallError,
+    },
+    /// The policies of an [`Output::Deinstall`] are out of force; no packet is counted by them any more.
+    Deinstalled {
+        /// The output's ticket.
+        ticket: u64,
+        /// Final readings, in the order asked; zero for a policy that was not installed.
+        counters: Vec<Counters>,
+    },
+    /// The time asked for by [`Output::WakeAt`] has come.
+    Tick,
+}
+
+/// What the broker wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Make this durable, before any later output of the same drain.
+    Persist(Change),
+    /// Put all of these in force or none; report [`Input::Installed`] or [`Input::InstallFailed`].
+    Install {
+        /// For the report.
+        ticket: u64,
+        /// Aggregates before the flows that they carry.
+        policies: Vec<(PolicyId, Policy)>,
+    },
+    /// Take these out of force; report [`Input::Deinstalled`].
+    Deinstall {
+        /// For the report.
+        ticket: u64,
+        /// In this order.
+        policies: Vec<PolicyId>,
+    },
+    /// Ask a peer; report [`Input::PeerAnswered`] exactly once, within `deadline`.
+    Send {
+        /// For the report.
+        ticket: u64,
+        /// Whom.
+        peer: NodeName,
+        /// What.
+        request: PeerRequest,
+        /// When to give up.
+        deadline: Nanos,
+    },
+    /// Answer a client.
+    Answer {
+        /// The request's ticket.
+        ticket: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Answer a peer.
+    PeerAnswer {
+        /// The request's ticket.
+        ticket: u64,
+        /// The answer.
+        answer: PeerAnswer,
+    },
+    /// Give [`Input::Tick`] at this time; replaces the last one asked for.
+    WakeAt(Nanos),
+}

@@ -1,0 +1,100 @@
+//! What nodes say to each other. Each request is idempotent; the answer to a repeated one is the same answer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{AggregateName, FlowId, Label, SessionId};
+use crate::policy::{Endpoints, Meter};
+use crate::record::FlowUsage;
+use crate::refusal::Refusal;
+
+/// One flow as the first side asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldFlow {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// The aggregate that is to carry it; its direction is the flow's direction.
+    pub aggregate: AggregateName,
+    /// Its ends.
+    pub endpoints: Endpoints,
+    /// What is asked.
+    pub meter: Meter,
+    /// The smallest rate that would still do; the second side may choose from here to `meter.rate_bps`.
+    pub rate_bps_min: u64,
+    /// Set when the asking node receives this flow.
+    pub label: Option<Label>,
+}
+
+/// One flow as the second side will have it: these values count (R-001-1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFlow {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// What is granted.
+    pub meter: Meter,
+    /// Set when the answering node receives this flow.
+    pub label: Option<Label>,
+}
+
+/// What one node asks of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum PeerRequest {
+    /// The sender of an aggregate has reserved it; the receiver is to do the same.
+    OfferAggregate {
+        /// Its name on both nodes.
+        name: AggregateName,
+        /// Bits per second, on the wire.
+        rate_bps: u64,
+        /// Bytes at once.
+        burst_bytes: u32,
+    },
+    /// The sender of an aggregate gives it up.
+    WithdrawAggregate {
+        /// Its name on both nodes.
+        name: AggregateName,
+    },
+    /// Reserve, say the values, and wait for commit or release.
+    HoldSession {
+        /// The session.
+        session: SessionId,
+        /// All of its flows.
+        flows: Vec<HoldFlow>,
+    },
+    /// The first side is provisioned: install what is held, and confirm.
+    CommitSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// Undo a hold or end a session: deinstall, confirm, and tell the final usage.
+    ReleaseSession {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// The answer to a [`PeerRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum PeerAnswer {
+    /// The aggregate is installed at its receiver.
+    AggregateAccepted,
+    /// The aggregate is gone at its receiver.
+    AggregateWithdrawn,
+    /// The session is held with these values.
+    Held {
+        /// Every flow of the request, in its order.
+        flows: Vec<HeldFlow>,
+    },
+    /// Installed and confirmed.
+    Committed,
+    /// Deinstalled and confirmed.
+    Released {
+        /// What the answering node counted, flow by flow.
+        usage: Vec<FlowUsage>,
+    },
+    /// No, and nothing has changed.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+    },
+}

@@ -1,0 +1,178 @@
+//! What a node keeps: aggregates, sessions and usage. These are stored, listed, and read back after a restart.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
+use crate::policy::{Counters, Endpoints, Meter};
+
+/// Which way, seen from this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// This node sends.
+    Out,
+    /// This node receives.
+    In,
+}
+
+/// Where an aggregate is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AggregateState {
+    /// Held on the link; being installed here or at the peer.
+    Establishing,
+    /// Installed and confirmed at both ends.
+    Active,
+    /// Being taken down.
+    Releasing,
+}
+
+/// A reserved aggregate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregateRecord {
+    /// Its name on both nodes.
+    pub name: AggregateName,
+    /// The node at the other end.
+    pub peer: NodeName,
+    /// Seen from here.
+    pub direction: Direction,
+    /// Bits per second, on the wire.
+    pub rate_bps: u64,
+    /// Bytes at once.
+    pub burst_bytes: u32,
+    /// 6 bits; meaningful where `direction` is out.
+    pub dscp: u8,
+    /// Its policy in the data plane.
+    pub policy: PolicyId,
+    /// Where it is in its life.
+    pub state: AggregateState,
+}
+
+/// Where a session is in its life on this node (R-004-9, R-004-16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// Reserved here; the other side is asked, or has asked and not committed.
+    Held,
+    /// Being installed here.
+    Installing,
+    /// Installed here; the other side is installing (first side only).
+    Committing,
+    /// Installed and confirmed at both ends.
+    Active,
+    /// Being deinstalled.
+    Releasing,
+    /// Deinstalled and confirmed, with final usage.
+    Ended,
+}
+
+/// Which part this node plays in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// It was asked by a client.
+    First,
+    /// It was asked by the first side.
+    Second,
+}
+
+/// A flow of a session on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRecord {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// What carries it.
+    pub aggregate: AggregateName,
+    /// Seen from here.
+    pub direction: Direction,
+    /// Its ends.
+    pub endpoints: Endpoints,
+    /// What was asked for.
+    pub asked_rate_bps: u64,
+    /// The smallest rate that would have done.
+    pub rate_bps_min: u64,
+    /// What is reserved: the second side's values.
+    pub meter: Meter,
+    /// The receiver's label, once it is known.
+    pub label: Option<Label>,
+    /// Its policy in the data plane.
+    pub policy: PolicyId,
+}
+
+/// A session on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Its name on all nodes.
+    pub id: SessionId,
+    /// This node's part.
+    pub side: Side,
+    /// The other node.
+    pub peer: NodeName,
+    /// Where it is in its life.
+    pub state: SessionState,
+    /// When it came up here.
+    pub since: Nanos,
+    /// All of its flows.
+    pub flows: Vec<FlowRecord>,
+    /// What was counted, here and at the peer; final once the session has ended.
+    pub usage: Vec<FlowUsage>,
+}
+
+/// What one node counted of one flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowUsage {
+    /// Who counted.
+    pub node: NodeName,
+    /// The flow.
+    pub flow: FlowId,
+    /// Seen from that node.
+    pub direction: Direction,
+    /// Bits per second reserved.
+    pub reserved_rate_bps: u64,
+    /// Absolute readings since installation.
+    pub counters: Counters,
+}
+
+/// Start or end of a session's use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageKind {
+    /// The session became active.
+    Start,
+    /// The session has ended; the counters are final.
+    Final,
+}
+
+/// A line of the ledger. Unique by node, epoch and sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRecord {
+    /// The node that wrote it.
+    pub node: NodeName,
+    /// That node's life.
+    pub epoch: Epoch,
+    /// Counts up from 1 in each epoch.
+    pub sequence: u64,
+    /// When.
+    pub at: Nanos,
+    /// Start or final.
+    pub kind: UsageKind,
+    /// The session.
+    pub session: SessionId,
+    /// What was counted.
+    pub flows: Vec<FlowUsage>,
+}
+
+/// A change to what is kept. The shell makes all changes of one drain durable before it carries out the drain's other outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Write the aggregate.
+    PutAggregate(AggregateRecord),
+    /// Forget the aggregate.
+    DeleteAggregate(AggregateName),
+    /// Write the session.
+    PutSession(SessionRecord),
+    /// Forget the session.
+    DeleteSession(SessionId),
+    /// Append to the ledger.
+    AppendUsage(UsageRecord),
+}

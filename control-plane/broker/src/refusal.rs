@@ -1,0 +1,81 @@
+//! Why something was refused: a stable code, the numbers behind it, and what to do.
+
+use serde::{Deserialize, Serialize};
+
+/// The stable reasons. The text form is the `code` of the API's problem bodies and the label of the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A value is outside what is allowed.
+    InvalidValue,
+    /// No aggregate of that name on this node.
+    UnknownAggregate,
+    /// No peer of that name on this node.
+    UnknownPeer,
+    /// No session of that id on this node.
+    UnknownSession,
+    /// The id names a session with other content.
+    SessionIdReused,
+    /// The name is an aggregate with other content.
+    AggregateNameReused,
+    /// The aggregate still carries sessions.
+    AggregateInUse,
+    /// These endpoints are carried by another flow.
+    EndpointsInUse,
+    /// The link has not that much left.
+    LinkExhausted,
+    /// The aggregate's pool has not that much rate left.
+    PoolRateExhausted,
+    /// The aggregate's pool has not that much burst left.
+    PoolBurstExhausted,
+    /// A limit of this node is reached.
+    LimitReached,
+    /// The second side would take only less than the smallest asked.
+    SecondSideRefused,
+    /// The peer did not answer in time.
+    PeerUnreachable,
+    /// The peer's message is from an earlier life of it.
+    StaleEpoch,
+    /// The data plane did not take the policy.
+    InstallFailed,
+    /// Another request for the same thing is under way.
+    Busy,
+}
+
+/// A refusal with what an orchestrator needs to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    /// The stable code.
+    pub reason: Reason,
+    /// For people: what is wrong, with the value and what is allowed, and what to do.
+    pub detail: String,
+    /// The field of the request that is wrong, such as `flows[0].rate_bps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The pool that has not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolState>,
+    /// The largest rate of one such flow that would be admitted now, bits per second; none if nothing fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter_offer_rate_bps: Option<u64>,
+}
+
+/// A pool at the moment of a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolState {
+    /// `link <name>` or `aggregate <name>`.
+    pub name: String,
+    /// The node that decided.
+    pub node: String,
+    /// Bits per second in all.
+    pub capacity_bps: u64,
+    /// Bits per second held and committed.
+    pub used_bps: u64,
+    /// Bits per second free.
+    pub free_bps: u64,
+    /// Bytes of burst that flows may have together.
+    pub burst_capacity_bytes: u64,
+    /// Bytes of burst free.
+    pub burst_free_bytes: u64,
+}

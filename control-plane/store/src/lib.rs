@@ -1,0 +1,1 @@
+//! Turnpike's stores

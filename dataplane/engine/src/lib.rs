@@ -1,0 +1,1 @@
+//! Runs Turnpike's packet logic on Linux: loads and pins the programs and owns the maps

@@ -1,0 +1,1 @@
+//! Turnpike's packet logic: parse, classify, meter, tag, untag, count, verdict
