@@ -1,1 +1,257 @@
-//! Request and response types of Turnpike's REST API
+//! Request and response types of Turnpike's REST API, `/v1`.
+//!
+//! | resource | verbs |
+//! |---|---|
+//! | `/v1/aggregates` | `POST` ([`AggregateRequest`]), `GET` ([`Page`] of [`AggregateView`]) |
+//! | `/v1/aggregates/{name}` | `GET` ([`AggregateView`]), `DELETE` |
+//! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
+//! | `/v1/sessions/{id}` | `GET`, `DELETE` ([`SessionView`], with the final usage) |
+//! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
+//! | `/v1/node` | `GET` ([`NodeView`]) |
+//! | `/v1/health` | `GET` ([`Health`]) |
+//!
+//! Every error is an RFC 9457 problem ([`Problem`]) of type `application/problem+json`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use turnpike_broker::name::{AggregateName, FlowId, LinkName, NodeName, SessionId};
+use turnpike_broker::policy::Counters;
+use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
+use turnpike_broker::refusal::PoolState;
+
+pub use turnpike_broker::AggregateRequest;
+pub use turnpike_broker::record::UsageRecord;
+
+/// A list, in a stable order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give this as `after` to go on; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Body of `POST /v1/sessions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRequest {
+    /// Made by the client; repeating the same request is safe.
+    pub id: SessionId,
+    /// All of its flows.
+    pub flows: Vec<FlowRequest>,
+}
+
+/// One flow of a [`SessionRequest`]. Rates and sizes count IP bytes of the packet as its sender makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowRequest {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// What is to carry it.
+    pub aggregate: AggregateName,
+    /// Address and port that it is sent from.
+    pub source: SocketAddr,
+    /// Address and port that it is sent to.
+    pub destination: SocketAddr,
+    /// Bits per second.
+    pub rate_bps: u64,
+    /// Bytes that may come at once.
+    pub burst_bytes: u32,
+    /// A smaller packet is counted as this many bytes (RFC 2215's minimum policed unit); 28 to the MTU.
+    pub packet_bytes_min: u16,
+    /// The smallest rate that would do; `rate_bps` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bps_min: Option<u64>,
+}
+
+/// A session as the node has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// Its name on all nodes.
+    pub id: SessionId,
+    /// This node's part.
+    pub side: Side,
+    /// The other node.
+    pub peer: NodeName,
+    /// Where it is in its life.
+    pub state: SessionState,
+    /// When it came up here, RFC 3339.
+    pub since: String,
+    /// Its flows.
+    pub flows: Vec<FlowView>,
+    /// Final usage as counted on both nodes; empty until the session has ended.
+    pub usage: Vec<FlowUsage>,
+}
+
+/// A flow as the node has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// What carries it.
+    pub aggregate: AggregateName,
+    /// Seen from this node.
+    pub direction: Direction,
+    /// Address and port that it is sent from.
+    pub source: SocketAddr,
+    /// Address and port that it is sent to.
+    pub destination: SocketAddr,
+    /// What was asked for, bits per second.
+    pub asked_rate_bps: u64,
+    /// What is reserved, bits per second.
+    pub rate_bps: u64,
+    /// Bytes that may come at once.
+    pub burst_bytes: u32,
+    /// A smaller packet is counted as this many bytes.
+    pub packet_bytes_min: u16,
+    /// What this node counted so far.
+    pub counters: Counters,
+}
+
+/// An aggregate as the node has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregateView {
+    /// Its name on both nodes.
+    pub name: AggregateName,
+    /// The node at the other end.
+    pub peer: NodeName,
+    /// Seen from this node.
+    pub direction: Direction,
+    /// Bits per second, in IP bytes on the wire.
+    pub rate_bps: u64,
+    /// Bytes at once.
+    pub burst_bytes: u32,
+    /// 6 bits.
+    pub dscp: u8,
+    /// Where it is in its life.
+    pub state: AggregateState,
+    /// What is reserved of it and what is left.
+    pub pool: PoolState,
+    /// What this node counted so far.
+    pub counters: Counters,
+}
+
+/// The node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Of the program.
+    pub version: String,
+    /// How often it was started.
+    pub epoch: u32,
+    /// RFC 3339.
+    pub started_at: String,
+    /// Its ports.
+    pub interfaces: Vec<InterfaceView>,
+    /// Its links: capacity and what aggregates hold of it.
+    pub links: Vec<LinkView>,
+    /// Its peers.
+    pub peers: Vec<PeerView>,
+    /// Its tables, by name.
+    pub tables: BTreeMap<String, TableView>,
+    /// What the data plane did with packets, by stable reason; every reason is listed.
+    pub verdicts: Vec<VerdictView>,
+    /// Requests refused, by stable reason.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// A port of the data plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceView {
+    /// Of the operating system.
+    pub name: String,
+    /// `lan` or `wan`.
+    pub role: String,
+    /// How the program is attached: `native` or `generic`.
+    pub xdp_mode: String,
+    /// Bytes.
+    pub mtu: u32,
+    /// Largest IP packet that still fits with the tag, bytes.
+    pub packet_bytes_max: u32,
+}
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Its name.
+    pub name: LinkName,
+    /// Towards the peers.
+    pub out: PoolState,
+    /// From the peers.
+    pub r#in: PoolState,
+}
+
+/// A peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its name.
+    pub name: NodeName,
+    /// Where tagged packets go.
+    pub tag_address: String,
+    /// Whether its last answer came in time; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
+    /// What went wrong last, if it is not reachable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A table with a fixed size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableView {
+    /// Entries in use.
+    pub used: u64,
+    /// Entries in all.
+    pub max: u64,
+    /// Installations refused because it was full.
+    pub full: u64,
+}
+
+/// How many packets came to one end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictView {
+    /// Stable, in snake case.
+    pub reason: String,
+    /// `pass`, `redirect` or `drop`.
+    pub action: String,
+    /// Packets.
+    pub packets: u64,
+    /// IP bytes.
+    pub bytes: u64,
+}
+
+/// Body of `GET /v1/health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ready`.
+    pub status: String,
+}
+
+/// An RFC 9457 problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:turnpike:problem:<code>`.
+    pub r#type: String,
+    /// Short, the same for every problem of the type.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong here and what to do.
+    pub detail: String,
+    /// Stable, in snake case.
+    pub code: String,
+    /// The field that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The pool that has not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolState>,
+    /// The largest rate of one such flow that would be admitted now, bits per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter_offer_rate_bps: Option<u64>,
+}
