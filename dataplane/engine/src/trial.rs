@@ -89,17 +89,10 @@ impl Engine {
             Direction::In => program::IN,
         };
         let mut after = vec![0; FRAME_BYTES_MAX];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut after),
-            ..TestRunOptions::default()
-        };
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut after), ..TestRunOptions::default() };
         let result = xdp(&mut self.object, name)?.test_run(options).map_err(program_error)?;
         after.truncate(result.data_size_out as usize);
-        Ok(Trial {
-            action: result.return_value,
-            frame: after,
-        })
+        Ok(Trial { action: result.return_value, frame: after })
     }
 
     /// Copies the tables, with the shares of one CPU.
