@@ -15,7 +15,7 @@ use core::sync::atomic::AtomicU64;
 pub const BYTE_COST_BITS: u32 = 24;
 
 /// Tries of a compare-and-swap before the packet is refused. Each failure means that another CPU's packet got through.
-const TRIES: u32 = 8;
+const TRIES: u32 = 4;
 
 /// Charges `bytes` to a flow; whether they conform.
 #[inline(always)]
