@@ -447,6 +447,10 @@ impl Broker {
         match asker {
             Asker::Client(client) => undoing.refused = Some((client, refusal)),
             Asker::Peers(tickets) => {
+                if let Some(Aggregate { record, attempt, .. }) = self.aggregates.get(name) {
+                    self.fences
+                        .close(&record.peer, Subject::Aggregate(name.clone()), *attempt);
+                }
                 for ticket in tickets {
                     self.refuse_peer(ticket, refusal.clone());
                 }
