@@ -239,6 +239,9 @@ impl Broker {
     /// A refused offer or hold is over: another copy of it that comes late must not be taken.
     fn handle_heard(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, now: Nanos) -> Result<(), Refusal> {
         match request {
+            PeerRequest::OfferAggregate { attempt: 0, .. } | PeerRequest::HoldSession { attempt: 0, .. } => {
+                Err(Refusal::invalid("attempt", 0, "1 or more"))
+            }
             PeerRequest::OfferAggregate {
                 name,
                 rate_bps,
