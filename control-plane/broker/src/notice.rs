@@ -94,6 +94,7 @@ mod tests {
     fn a_failed_notice_is_due_again_only_after_the_wait() {
         let mut notice = Notice::DUE;
         notice.asked(7);
+        notice.again();
         assert!(notice.is_fresh() && notice.is_asked_by(7));
         notice.failed(&Timers::default());
         assert!(!notice.is_due() && !notice.is_fresh());

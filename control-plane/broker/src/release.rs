@@ -86,12 +86,12 @@ impl Ending {
         }
     }
 
-    /// What a restart found ended here and not confirmed by the peer.
-    pub(crate) fn unconfirmed() -> Self {
+    /// What a restart found clean here and not confirmed by the peer.
+    pub(crate) fn unconfirmed(was_active: bool) -> Self {
         Self {
             clean: true,
-            reported: true,
-            ..Self::new(true, true, Notice::DUE)
+            reported: was_active,
+            ..Self::new(was_active, true, Notice::DUE)
         }
     }
 }
@@ -343,12 +343,17 @@ impl Broker {
             return None;
         };
         let newly_clean = !std::mem::replace(&mut ending.clean, true);
+        let kept_for_peer = !ending.was_active && !ending.notice.is_settled();
         usage::complete(&mut session.record, &self.config.node);
         let own = usage::own(&session.record, &self.config.node);
         let peers = std::mem::take(&mut ending.peers);
         let refused = ending.refused.take();
         if newly_clean {
             self.give_back(&flows);
+            if kept_for_peer {
+                // With all of its readings a restart knows that nothing is held for it any more.
+                self.set_session_state(id, SessionState::Releasing);
+            }
             if side == Side::Second {
                 self.fences.close(&peer, Subject::Session(id.clone()), attempt);
             }

@@ -97,23 +97,28 @@ impl Broker {
                 ..Session::new(record, attempt, Phase::Active)
             };
             if unconfirmed {
-                session.record.state = SessionState::Ended;
-                session.phase = Phase::Ending(Box::new(Ending::unconfirmed()));
+                let was_active = session.record.since > Nanos(0);
+                if was_active {
+                    session.record.state = SessionState::Ended;
+                }
+                session.phase = Phase::Ending(Box::new(Ending::unconfirmed(was_active)));
             }
             self.sessions.insert(session.record.id.clone(), session);
         }
         ids
     }
 
-    /// Ended and reported here, while the peer had not confirmed: it was stored as releasing with all of its readings.
+    /// Clean here, while the peer had not confirmed: it was stored as releasing with all of its readings. What it held
+    /// may be another session's by now.
     fn is_unconfirmed(&self, record: &SessionRecord) -> bool {
-        record.state == SessionState::Releasing
-            && record.since > Nanos(0)
-            && usage::is_complete(record, &self.config.node)
+        record.state == SessionState::Releasing && usage::is_complete(record, &self.config.node)
     }
 
     fn resume_session(&mut self, id: &SessionId, now: Nanos) {
         let Some(session) = self.sessions.get(id) else { return };
+        if session.is_ending() {
+            return self.end_next(id, now);
+        }
         let all_in_force = session.in_force.len() == session.record.flows.len();
         match session.record.state {
             SessionState::Active if all_in_force => {}
@@ -123,8 +128,11 @@ impl Broker {
                     self.end_active(id, now);
                 }
             }
-            SessionState::Ended => self.end_next(id, now),
-            SessionState::Held | SessionState::Installing | SessionState::Committing | SessionState::Releasing => {
+            SessionState::Held
+            | SessionState::Installing
+            | SessionState::Committing
+            | SessionState::Releasing
+            | SessionState::Ended => {
                 let ending = Ending::restored(session.record.side, session.record.since > Nanos(0));
                 self.end(id, ending, now);
             }

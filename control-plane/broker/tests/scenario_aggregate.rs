@@ -298,6 +298,38 @@ fn a_late_copy_of_a_withdrawn_offer_is_not_taken() {
 }
 
 #[test]
+fn a_late_copy_of_a_refused_offer_is_not_taken_whatever_it_was_refused_for() {
+    let offer = |rate_bps| {
+        let attempt = (1 << 32) + 1;
+        PeerRequest::OfferAggregate {
+            name: name("ab"),
+            rate_bps,
+            burst_bytes: 20_000,
+            attempt,
+        }
+    };
+    let mut world = World::new();
+    let first = world.peer_request(B, 1, offer(999));
+    let second = world.peer_request(B, 1, offer(1_000_000));
+    let reasons = [first, second].map(|answer| match answer {
+        PeerAnswer::Refused { refusal } => refusal.reason,
+        other => panic!("taken: {other:?}"),
+    });
+    assert_eq!(reasons, [Reason::InvalidValue, Reason::StaleEpoch]);
+
+    let mut world = World::new();
+    world.nodes[B].install_failures = 1;
+    assert_eq!(
+        reason(create(&mut world, aggregate("ab", "b", 1_000_000))),
+        Reason::InstallFailed
+    );
+    let PeerAnswer::Refused { refusal } = world.peer_request(B, 1, offer(1_000_000)) else {
+        panic!("taken")
+    };
+    assert_eq!(refusal.reason, Reason::StaleEpoch);
+}
+
+#[test]
 fn aggregates_survive_a_restart_and_half_done_ones_are_undone() {
     let mut world = World::connected();
     world.crash(A);

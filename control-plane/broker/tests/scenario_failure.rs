@@ -8,11 +8,11 @@
 
 mod pair;
 
-use pair::{A, B, MS, World, call, counted, name, perfect, reason, session};
+use pair::{A, B, MS, World, call, config, counted, name, perfect, reason, session};
 use turnpike_broker::Request;
 use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::Policy;
-use turnpike_broker::record::SessionState;
+use turnpike_broker::record::{Direction, SessionState};
 use turnpike_broker::refusal::Reason;
 
 fn recover(world: &mut World) {
@@ -76,6 +76,33 @@ fn a_commit_whose_answer_is_lost_is_undone_at_the_second_side() {
         session(world.create(A, call("s", 5000, 100_000))).1,
         "the same id can be tried again"
     );
+}
+
+#[test]
+fn a_session_tried_again_is_not_forgotten_with_its_earlier_attempt() {
+    let mut small = config(B);
+    small.limits.sessions_ended_max = 1;
+    let mut world = World::connected_with([config(A), small]);
+    let mut answers = 0;
+    world.network = Box::new(move |_, kind| {
+        answers += usize::from(kind == "answer");
+        if kind == "answer" && answers == 2 {
+            vec![]
+        } else {
+            vec![1]
+        }
+    });
+    assert_eq!(
+        reason(world.create(A, call("s", 5000, 100_000))),
+        Reason::PeerUnreachable
+    );
+    recover(&mut world);
+    assert!(session(world.create(A, call("s", 5000, 100_000))).1);
+    world.create(A, call("t", 5001, 100_000));
+    world.delete(A, "t");
+    recover(&mut world);
+    assert_eq!(world.nodes[B].store.sessions[&name("s")].state, SessionState::Active);
+    assert_eq!(world.nodes[B].broker.ended().count(), 1);
 }
 
 #[test]
@@ -255,6 +282,18 @@ fn a_session_that_was_half_ended_when_a_node_died_is_ended_at_both_and_counted_o
                 "{dying} died after {after_ms} ms"
             );
             assert_eq!(world.flows_in_plane(A) + world.flows_in_plane(B), 0);
+            let out = record
+                .flows
+                .iter()
+                .find(|flow| flow.direction == Direction::Out)
+                .unwrap();
+            let kept = world.nodes[A].broker.session(&name("s")).unwrap();
+            let reading = kept.usage.iter().find(|usage| usage.flow == out.id).unwrap();
+            let noted = dying == B || after_ms >= 2;
+            assert!(
+                !noted || reading.counters == counted(out.policy),
+                "a reading that was had is kept: {after_ms} ms"
+            );
             if dying == B {
                 let kept = world.nodes[A].broker.session(&name("s")).unwrap();
                 let own: Vec<_> = kept.usage.iter().take(2).map(|usage| usage.counters).collect();
@@ -280,6 +319,30 @@ fn a_release_that_was_not_confirmed_is_asked_again_after_a_restart() {
     assert_eq!(world.flows_in_plane(B), 0);
     assert_eq!(world.nodes[A].store.ledger.len(), 2);
     assert_eq!(world.nodes[A].broker.session(&name("s")).unwrap().usage.len(), 4);
+}
+
+#[test]
+fn what_a_given_up_session_held_stays_its_next_holders_after_a_restart() {
+    let mut first = config(A);
+    first.limits.flows_max = 1;
+    let mut world = World::connected_with([first, config(B)]);
+    world.network = Box::new(|node, _| if node == A { vec![] } else { vec![1] });
+    assert_eq!(
+        reason(world.create(A, call("s", 5000, 600_000))),
+        Reason::PeerUnreachable
+    );
+    world.network = Box::new(|_, kind| if kind == "release" { vec![] } else { vec![1] });
+    assert!(
+        session(world.create(A, call("t", 5000, 600_000))).1,
+        "in the only place, with the same endpoints"
+    );
+    world.crash(A);
+    world.restart(A);
+    assert_eq!(world.pool_used(A, "ab"), 624_000);
+    recover(&mut world);
+    assert_eq!(world.state(A, "s"), None);
+    assert_eq!(reason(world.create(A, call("u", 5000, 1_000))), Reason::EndpointsInUse);
+    assert_eq!(reason(world.create(A, call("u", 5001, 1_000))), Reason::LimitReached);
 }
 
 #[test]

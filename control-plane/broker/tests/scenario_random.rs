@@ -123,11 +123,14 @@ proptest! {
         seed in 1u64..,
         loss_percent in 0u64..40,
         lower_to_fit in any::<bool>(),
+        sessions_ended_max in 1usize..4,
         operations in prop::collection::vec(operation(), 1..60),
     ) {
         let configs = [A, B].map(|node| {
             let mut config = config(node);
             config.second_side = SecondSide { flow_rate_bps_max: Some(400_000), lower_to_fit };
+            config.limits.sessions_ended_max = sessions_ended_max;
+            config.limits.flows_max = 7;
             config
         });
         let mut world = World::connected_with(configs);

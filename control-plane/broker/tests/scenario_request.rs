@@ -10,7 +10,7 @@ mod pair;
 
 use pair::{A, B, World, call, flow, name, reason, refusal, session};
 use turnpike_broker::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
-use turnpike_broker::name::Label;
+use turnpike_broker::name::{Label, Nanos};
 use turnpike_broker::record::{SessionState, Side};
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{FlowRequest, Input, Output, Request, SessionRequest};
@@ -360,6 +360,19 @@ fn a_peers_earlier_life_is_not_heard() {
         world.peer_request(B, 5, hold("s", 10, |_| ())),
         PeerAnswer::Held { .. }
     ));
+}
+
+#[test]
+fn a_tick_that_comes_too_early_is_asked_for_again() {
+    let mut world = World::connected();
+    world.peer_request(B, 1, hold("s", 1, |_| ()));
+    let broker = &mut world.nodes[B].broker;
+    broker.handle(Input::Tick, world.now);
+    assert_eq!(
+        broker.poll(),
+        Some(Output::WakeAt(world.now.plus(Nanos::from_millis(10_000))))
+    );
+    assert_eq!(broker.poll(), None);
 }
 
 /// Runs a's side alone, up to the answer to its hold, which `lie` may change.
