@@ -101,3 +101,83 @@ impl Broker {
         self.persist(Change::AppendUsage(line));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Endpoints, Meter};
+    use crate::record::{Direction, FlowRecord, SessionState, Side};
+
+    fn record() -> SessionRecord {
+        let flow = FlowRecord {
+            id: "f".parse().unwrap(),
+            aggregate: "ab".parse().unwrap(),
+            direction: Direction::Out,
+            endpoints: Endpoints {
+                source: "10.0.0.1:1".parse().unwrap(),
+                destination: "10.0.0.2:1".parse().unwrap(),
+            },
+            asked_rate_bps: 1_000,
+            rate_bps_min: 1_000,
+            meter: Meter {
+                rate_bps: 1_000,
+                burst_bytes: 200,
+                packet_bytes_min: 200,
+            },
+            label: None,
+            policy: PolicyId(1),
+        };
+        SessionRecord {
+            id: "s".parse().unwrap(),
+            side: Side::First,
+            peer: "b".parse().unwrap(),
+            state: SessionState::Releasing,
+            since: Nanos(1),
+            flows: vec![flow],
+            usage: Vec::new(),
+        }
+    }
+
+    fn reading(node: &str, flow: &str, direction: Direction, offered_packets: u64) -> FlowUsage {
+        FlowUsage {
+            node: node.parse().unwrap(),
+            flow: flow.parse().unwrap(),
+            direction,
+            reserved_rate_bps: 1_000,
+            counters: Counters {
+                offered_packets,
+                ..Counters::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_peer_speaks_for_itself_about_this_sessions_flows_and_once() {
+        let mut record = record();
+        let told = vec![
+            reading("a", "f", Direction::In, 1),
+            reading("b", "g", Direction::In, 2),
+            reading("b", "f", Direction::Out, 3),
+            reading("b", "f", Direction::In, 4),
+            reading("b", "f", Direction::In, 5),
+        ];
+        add_peers(&mut record, told);
+        assert_eq!(record.usage, [reading("b", "f", Direction::In, 4)]);
+    }
+
+    #[test]
+    fn a_reading_that_was_noted_stays_and_one_that_is_missing_is_zero() {
+        let (mut noted, mut missing) = (record(), record());
+        let node: NodeName = "a".parse().unwrap();
+        let counters = Counters {
+            offered_packets: 7,
+            ..Counters::default()
+        };
+        note(&mut noted, &node, &[(PolicyId(1), counters)]);
+        assert!(is_complete(&noted, &node) && !is_complete(&missing, &node));
+        complete(&mut noted, &node);
+        complete(&mut missing, &node);
+        assert_eq!(own(&noted, &node), [reading("a", "f", Direction::Out, 7)]);
+        assert_eq!(own(&missing, &node), [reading("a", "f", Direction::Out, 0)]);
+    }
+}

@@ -338,6 +338,69 @@ fn a_late_release_of_an_earlier_hold_does_not_touch_the_next_one() {
 }
 
 #[test]
+fn a_hold_that_the_first_side_begins_anew_belongs_to_the_new_attempt() {
+    let mut world = World::connected();
+    let first = world.peer_request(B, 1, hold("s", 1, |_| ()));
+    world.run(6_000);
+    assert_eq!(world.peer_request(B, 1, hold("s", 2, |_| ())), first);
+    world.run(6_000);
+    assert_eq!(world.state(B, "s"), Some(SessionState::Held), "its time begins anew");
+    assert_eq!(
+        refused(world.peer_request(B, 1, commit(1))).reason,
+        Reason::UnknownSession
+    );
+    world.run(4_001);
+    assert_eq!(world.state(B, "s"), None);
+}
+
+#[test]
+fn a_hold_lapses_at_its_time_though_the_tick_is_late() {
+    let mut world = World::connected();
+    world.peer_request(B, 1, hold("s", 1, |_| ()));
+    world.now = world.now.plus(Nanos::from_millis(10_000));
+    assert_eq!(
+        refused(world.peer_request(B, 1, commit(1))).reason,
+        Reason::UnknownSession
+    );
+}
+
+#[test]
+fn a_second_sides_release_of_another_attempt_does_not_touch_the_session() {
+    let mut world = World::connected();
+    world.create(A, call("s", 5000, 100_000));
+    let other = PeerRequest::ReleaseSession {
+        session: name("s"),
+        side: Side::Second,
+        attempt: 1,
+    };
+    assert_eq!(world.peer_request(A, 1, other), PeerAnswer::Released { usage: vec![] });
+    assert_eq!(world.state(A, "s"), Some(SessionState::Active));
+    let same_side = PeerRequest::ReleaseSession {
+        session: name("s"),
+        side: Side::First,
+        attempt: u64::MAX,
+    };
+    assert_eq!(
+        world.peer_request(A, 1, same_side),
+        PeerAnswer::Released { usage: vec![] }
+    );
+    assert_eq!(world.state(A, "s"), Some(SessionState::Active));
+}
+
+#[test]
+fn a_late_copy_of_an_ended_sessions_hold_is_refused_though_both_sides_were_restarted_before() {
+    let mut world = World::connected();
+    let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
+    for node in [A, B] {
+        world.crash(node);
+        world.restart(node);
+    }
+    world.delete(A, "s");
+    let late = world.peer_request(B, 2, hold("s", record.flows[0].policy.0, |_| ()));
+    assert_eq!(refused(late).reason, Reason::StaleEpoch);
+}
+
+#[test]
 fn a_commit_is_repeatable() {
     let mut world = World::connected();
     let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
