@@ -1,0 +1,449 @@
+//! Aggregates: reserved at both ends by their sender before any session, and given up by it (R-003-1, R-003-3).
+
+use crate::broker::{Broker, TableName};
+use crate::cost::Cost;
+use crate::event::{AggregateRequest, Answer};
+use crate::fence::Subject;
+use crate::message::{PeerAnswer, PeerRequest};
+use crate::name::{AggregateName, Nanos, NodeName, PolicyId};
+use crate::notice::Notice;
+use crate::policy::{InstallError, Policy};
+use crate::pool::Pool;
+use crate::record::{AggregateRecord, AggregateState, Change, Direction};
+use crate::refusal::{PoolState, Reason, Refusal};
+use crate::withdrawal::Undoing;
+
+/// The smallest rate of an aggregate.
+pub(crate) const RATE_BPS_MIN: u64 = 1_000;
+/// Two full packets, so that half of the burst is at least one.
+const BURST_BYTES_MIN: u32 = 2 * 1_500;
+const DSCP_MAX: u8 = 63;
+
+/// An aggregate on this node. It stays in the table, and holds its part of the link, until both ends are rid of it.
+pub(crate) struct Aggregate {
+    pub(crate) record: AggregateRecord,
+    pub(crate) pool: Pool,
+    /// The sender's, that the receiver knows it by; 0 if that was before a restart.
+    pub(crate) attempt: u64,
+    pub(crate) phase: Phase,
+}
+
+pub(crate) enum Phase {
+    /// Being installed here; the client or the peers to answer.
+    Installing { install: u64, asker: Asker },
+    /// Installed here, offered to the receiver.
+    Offering { ask: u64, client: u64 },
+    /// Installed and confirmed.
+    Active,
+    /// Was active before a restart and is being installed again; `None` while waiting to try once more.
+    Restoring { install: Option<u64> },
+    /// Being given up.
+    Undoing(Box<Undoing>),
+}
+
+pub(crate) enum Asker {
+    Client(u64),
+    Peers(Vec<u64>),
+}
+
+impl Aggregate {
+    pub(crate) fn new(record: AggregateRecord, attempt: u64, phase: Phase) -> Self {
+        // The other half of the burst pays for credit that the data plane caches per CPU.
+        let burst_bytes = u64::from(record.burst_bytes / 2);
+        let pool = Pool::new(Cost {
+            rate_bps: record.rate_bps,
+            burst_bytes,
+        });
+        Self {
+            record,
+            pool,
+            attempt,
+            phase,
+        }
+    }
+
+    pub(crate) fn pool_state(&self, node: &NodeName) -> PoolState {
+        self.pool.state(format!("aggregate {}", self.record.name), node)
+    }
+}
+
+fn policy(record: &AggregateRecord) -> (PolicyId, Policy) {
+    let AggregateRecord {
+        peer,
+        rate_bps,
+        burst_bytes,
+        dscp,
+        ..
+    } = record.clone();
+    let policy = match record.direction {
+        Direction::Out => Policy::AggregateOut {
+            peer,
+            rate_bps,
+            burst_bytes,
+            dscp,
+        },
+        Direction::In => Policy::AggregateIn {
+            peer,
+            rate_bps,
+            burst_bytes,
+        },
+    };
+    (record.policy, policy)
+}
+
+fn check_values(rate_bps: u64, rate_bps_max: u64, burst_bytes: u32) -> Result<(), Refusal> {
+    if !(RATE_BPS_MIN..=rate_bps_max).contains(&rate_bps) {
+        let allowed = format!("{RATE_BPS_MIN} to {rate_bps_max}, the rate of the link");
+        return Err(Refusal::invalid("rate_bps", rate_bps, allowed));
+    }
+    if burst_bytes < BURST_BYTES_MIN {
+        let allowed = format!("{BURST_BYTES_MIN} or more, two packets of 1500 bytes");
+        return Err(Refusal::invalid("burst_bytes", burst_bytes, allowed));
+    }
+    Ok(())
+}
+
+pub(crate) fn busy(name: &AggregateName) -> Refusal {
+    Refusal::new(
+        Reason::Busy,
+        format!("aggregate {name} is being established or released; try again"),
+    )
+}
+
+fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
+    let AggregateRecord {
+        name,
+        peer,
+        direction,
+        rate_bps,
+        burst_bytes,
+        dscp,
+        ..
+    } = record;
+    let way = match direction {
+        Direction::Out => "to",
+        Direction::In => "from",
+    };
+    let detail = format!(
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, DSCP {dscp}; take another name"
+    );
+    Refusal::new(Reason::AggregateNameReused, detail).at("name")
+}
+
+impl Broker {
+    pub(crate) fn persist_aggregate(&mut self, name: &AggregateName) {
+        if let Some(aggregate) = self.aggregates.get(name) {
+            let record = aggregate.record.clone();
+            self.persist(Change::PutAggregate(record));
+        }
+    }
+
+    /// At the sender.
+    pub(crate) fn create_aggregate(&mut self, ticket: u64, request: AggregateRequest) -> Result<(), Refusal> {
+        let AggregateRequest {
+            name,
+            peer,
+            rate_bps,
+            burst_bytes,
+            dscp,
+        } = request;
+        if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
+            let same = record.direction == Direction::Out
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.dscp)
+                    == (&peer, rate_bps, burst_bytes, dscp);
+            return match phase {
+                _ if !same => Err(reused(record, &self.config.node)),
+                Phase::Active => {
+                    let answer = Answer::Aggregate {
+                        record: record.clone(),
+                        created: false,
+                    };
+                    self.answer(ticket, answer);
+                    Ok(())
+                }
+                Phase::Installing { .. } | Phase::Offering { .. } | Phase::Restoring { .. } | Phase::Undoing(_) => {
+                    Err(busy(&name))
+                }
+            };
+        }
+        if dscp > DSCP_MAX {
+            return Err(Refusal::invalid("dscp", dscp, format!("0 to {DSCP_MAX}")));
+        }
+        let policy = self.next_policy();
+        let (direction, state) = (Direction::Out, AggregateState::Establishing);
+        let record = AggregateRecord {
+            name,
+            peer,
+            direction,
+            rate_bps,
+            burst_bytes,
+            dscp,
+            policy,
+            state,
+        };
+        self.establish(record, policy.0, Asker::Client(ticket))
+    }
+
+    /// Holds the link and installs: the same at both ends.
+    fn establish(&mut self, record: AggregateRecord, attempt: u64, asker: Asker) -> Result<(), Refusal> {
+        let (_, rate_bps_max) = self.link_to(&record.peer, record.direction)?;
+        check_values(record.rate_bps, rate_bps_max, record.burst_bytes)?;
+        if self.aggregates.len() >= self.config.limits.aggregates_max {
+            return Err(self.full(TableName::Aggregates));
+        }
+        self.hold_link(&record)?;
+        let name = record.name.clone();
+        self.persist(Change::PutAggregate(record.clone()));
+        let install = self.install(Subject::Aggregate(name.clone()), vec![policy(&record)]);
+        let phase = Phase::Installing { install, asker };
+        self.aggregates.insert(name, Aggregate::new(record, attempt, phase));
+        Ok(())
+    }
+
+    /// At the receiver: `values` are the rate and the burst.
+    pub(crate) fn offer_received(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        name: AggregateName,
+        (rate_bps, burst_bytes): (u64, u32),
+        attempt: u64,
+    ) -> Result<(), Refusal> {
+        if !self.fences.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
+            let detail = format!("this offer of aggregate {name} was withdrawn");
+            return Err(Refusal::new(Reason::StaleEpoch, detail));
+        }
+        if let Some(Aggregate {
+            record,
+            phase,
+            attempt: known,
+            ..
+        }) = self.aggregates.get_mut(&name)
+        {
+            let same = record.direction == Direction::In
+                && (&record.peer, record.rate_bps, record.burst_bytes) == (&peer, rate_bps, burst_bytes);
+            if !same {
+                return Err(reused(record, &self.config.node));
+            }
+            return match phase {
+                Phase::Active => {
+                    *known = attempt.max(*known);
+                    self.answer_peer(ticket, PeerAnswer::AggregateAccepted);
+                    Ok(())
+                }
+                Phase::Installing {
+                    asker: Asker::Peers(tickets),
+                    ..
+                } => {
+                    *known = attempt.max(*known);
+                    tickets.push(ticket);
+                    Ok(())
+                }
+                Phase::Installing { .. } | Phase::Offering { .. } | Phase::Restoring { .. } | Phase::Undoing(_) => {
+                    Err(busy(&name))
+                }
+            };
+        }
+        let policy = self.next_policy();
+        let (direction, state) = (Direction::In, AggregateState::Establishing);
+        let record = AggregateRecord {
+            name,
+            peer,
+            direction,
+            rate_bps,
+            burst_bytes,
+            dscp: 0,
+            policy,
+            state,
+        };
+        self.establish(record, attempt, Asker::Peers(vec![ticket]))
+    }
+
+    pub(crate) fn aggregate_installed(
+        &mut self,
+        name: &AggregateName,
+        ticket: u64,
+        outcome: Result<(), InstallError>,
+        now: Nanos,
+    ) {
+        let Some(aggregate) = self.aggregates.get_mut(name) else {
+            return;
+        };
+        match &mut aggregate.phase {
+            Phase::Installing { install, asker } if *install == ticket => {
+                let asker = std::mem::replace(asker, Asker::Peers(Vec::new()));
+                match outcome {
+                    Ok(()) => self.aggregate_confirmed(name, asker, now),
+                    Err(error) => self.aggregate_not_installed(name, asker, &error, now),
+                }
+            }
+            Phase::Restoring { install } if *install == Some(ticket) => match outcome {
+                Ok(()) => {
+                    aggregate.phase = Phase::Active;
+                    aggregate.record.state = AggregateState::Active;
+                }
+                Err(error) => {
+                    tracing::error!(aggregate = %name, %error, "an aggregate could not be installed again; will retry");
+                    *install = None;
+                    let at = now.plus(self.config.timers.retry_max);
+                    self.set_timer(Subject::Aggregate(name.clone()), at);
+                }
+            },
+            Phase::Installing { .. }
+            | Phase::Restoring { .. }
+            | Phase::Offering { .. }
+            | Phase::Active
+            | Phase::Undoing(_) => {}
+        }
+    }
+
+    fn aggregate_confirmed(&mut self, name: &AggregateName, asker: Asker, now: Nanos) {
+        let Some(aggregate) = self.aggregates.get_mut(name) else {
+            return;
+        };
+        match asker {
+            Asker::Client(client) => {
+                let AggregateRecord {
+                    peer,
+                    rate_bps,
+                    burst_bytes,
+                    ..
+                } = aggregate.record.clone();
+                let attempt = aggregate.attempt;
+                let request = PeerRequest::OfferAggregate {
+                    name: name.clone(),
+                    rate_bps,
+                    burst_bytes,
+                    attempt,
+                };
+                let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
+                if let Some(aggregate) = self.aggregates.get_mut(name) {
+                    aggregate.phase = Phase::Offering { ask, client };
+                }
+            }
+            Asker::Peers(tickets) => {
+                self.activate_aggregate(name);
+                for ticket in tickets {
+                    self.answer_peer(ticket, PeerAnswer::AggregateAccepted);
+                }
+            }
+        }
+    }
+
+    fn activate_aggregate(&mut self, name: &AggregateName) {
+        if let Some(aggregate) = self.aggregates.get_mut(name) {
+            aggregate.phase = Phase::Active;
+            aggregate.record.state = AggregateState::Active;
+        }
+        self.persist_aggregate(name);
+    }
+
+    fn aggregate_not_installed(&mut self, name: &AggregateName, asker: Asker, error: &InstallError, now: Nanos) {
+        let detail = format!(
+            "the data plane of {} did not take aggregate {name}: {error}",
+            self.config.node
+        );
+        let refusal = Refusal::new(Reason::InstallFailed, detail);
+        let undoing = match asker {
+            Asker::Client(client) => Undoing::refusing(Notice::SETTLED, client, refusal),
+            Asker::Peers(tickets) => {
+                if let Some(Aggregate { record, attempt, .. }) = self.aggregates.get(name) {
+                    self.fences
+                        .close(&record.peer, Subject::Aggregate(name.clone()), *attempt);
+                }
+                for ticket in tickets {
+                    self.refuse_peer(ticket, refusal.clone());
+                }
+                Undoing::new(Notice::SETTLED)
+            }
+        };
+        self.undo(name, undoing, false, now);
+    }
+
+    pub(crate) fn aggregate_answered(
+        &mut self,
+        name: &AggregateName,
+        ticket: u64,
+        answer: Result<PeerAnswer, String>,
+        now: Nanos,
+    ) {
+        let Some(aggregate) = self.aggregates.get_mut(name) else {
+            return;
+        };
+        match &mut aggregate.phase {
+            Phase::Offering { ask, client } if *ask == ticket => {
+                let client = *client;
+                self.offer_answered(name, client, answer, now);
+            }
+            Phase::Undoing(undoing) if undoing.notice.is_asked_by(ticket) => {
+                if answer == Ok(PeerAnswer::AggregateWithdrawn) {
+                    undoing.notice.settle();
+                } else {
+                    let wait = undoing.notice.failed(&self.config.timers);
+                    self.set_timer(Subject::Aggregate(name.clone()), now.plus(wait));
+                }
+                self.undo_next(name, now);
+            }
+            Phase::Offering { .. }
+            | Phase::Undoing(_)
+            | Phase::Installing { .. }
+            | Phase::Active
+            | Phase::Restoring { .. } => {}
+        }
+    }
+
+    fn offer_answered(&mut self, name: &AggregateName, client: u64, answer: Result<PeerAnswer, String>, now: Nanos) {
+        let (notice, refusal) = match answer {
+            Ok(PeerAnswer::AggregateAccepted) => {
+                self.activate_aggregate(name);
+                if let Some(aggregate) = self.aggregates.get(name) {
+                    let answer = Answer::Aggregate {
+                        record: aggregate.record.clone(),
+                        created: true,
+                    };
+                    self.answer(client, answer);
+                }
+                return;
+            }
+            Ok(PeerAnswer::Refused { refusal }) => (Notice::SETTLED, refusal),
+            Ok(other) => (
+                Notice::DUE,
+                unreachable(name, &format!("an answer that does not fit: {other:?}")),
+            ),
+            Err(why) => (Notice::DUE, unreachable(name, &why)),
+        };
+        self.undo(name, Undoing::refusing(notice, client, refusal), true, now);
+    }
+
+    /// Puts an aggregate in force again that was active before a restart.
+    pub(crate) fn reinstall_aggregate(&mut self, name: &AggregateName) {
+        let Some(aggregate) = self.aggregates.get_mut(name) else {
+            return;
+        };
+        aggregate.record.state = AggregateState::Establishing;
+        let policy = policy(&aggregate.record);
+        let install = Some(self.install(Subject::Aggregate(name.clone()), vec![policy]));
+        if let Some(aggregate) = self.aggregates.get_mut(name) {
+            aggregate.phase = Phase::Restoring { install };
+        }
+    }
+
+    pub(crate) fn aggregate_timer(&mut self, name: &AggregateName, now: Nanos) {
+        let Some(aggregate) = self.aggregates.get_mut(name) else {
+            return;
+        };
+        match &mut aggregate.phase {
+            Phase::Undoing(undoing) => {
+                undoing.notice.again();
+                self.undo_next(name, now);
+            }
+            Phase::Restoring { install: None } => self.reinstall_aggregate(name),
+            Phase::Restoring { .. } | Phase::Installing { .. } | Phase::Offering { .. } | Phase::Active => {}
+        }
+    }
+}
+
+fn unreachable(name: &AggregateName, why: &str) -> Refusal {
+    let detail = format!("the receiver of aggregate {name} did not confirm: {why}");
+    Refusal::new(Reason::PeerUnreachable, detail)
+}
