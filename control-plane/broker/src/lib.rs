@@ -6,6 +6,10 @@
 //! **After every `handle`, call `poll` until it returns `None`, and carry the outputs out in that order.**
 //! Every effect reports back as an [`Input`]; nothing is answered before the effect it depends on was confirmed.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::result_large_err,
+    reason = "a refusal is moved a few times for each request, never for each packet"
+)]
 
 pub mod message;
 pub mod name;
@@ -13,6 +17,25 @@ pub mod policy;
 pub mod record;
 pub mod refusal;
 
+mod aggregate;
+mod broker;
+mod config;
+mod cost;
 mod event;
+mod fence;
+mod first_side;
+mod flow;
+mod label;
+mod link;
+mod notice;
+mod pool;
+mod release;
+mod restoration;
+mod second_side;
+mod session;
+mod usage;
 
+pub use broker::{Broker, Table};
+pub use config::{Config, Limits, Link, SecondSide, Timers};
+pub use cost::{Cost, TAG_BYTES, rate_that_fits};
 pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};

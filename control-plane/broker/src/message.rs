@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{AggregateName, FlowId, Label, SessionId};
 use crate::policy::{Endpoints, Meter};
-use crate::record::FlowUsage;
+use crate::record::{FlowUsage, Side};
 use crate::refusal::Refusal;
 
 /// One flow as the first side asks for it.
@@ -47,16 +47,22 @@ pub enum PeerRequest {
         rate_bps: u64,
         /// Bytes at once.
         burst_bytes: u32,
+        /// Rises with every offer of the sender, so that a late message of an earlier one is known for what it is.
+        attempt: u64,
     },
     /// The sender of an aggregate gives it up.
     WithdrawAggregate {
         /// Its name on both nodes.
         name: AggregateName,
+        /// Of the offer.
+        attempt: u64,
     },
     /// Reserve, say the values, and wait for commit or release.
     HoldSession {
         /// The session.
         session: SessionId,
+        /// Rises with every hold of the first side, so that a late message of an earlier one is known for what it is.
+        attempt: u64,
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },
@@ -64,11 +70,17 @@ pub enum PeerRequest {
     CommitSession {
         /// The session.
         session: SessionId,
+        /// Of the hold.
+        attempt: u64,
     },
     /// Undo a hold or end a session: deinstall, confirm, and tell the final usage.
     ReleaseSession {
         /// The session.
         session: SessionId,
+        /// The asking node's part in it.
+        side: Side,
+        /// Of the hold; 0 if the asking node does not know it any more.
+        attempt: u64,
     },
 }
 

@@ -1,5 +1,7 @@
 //! Why something was refused: a stable code, the numbers behind it, and what to do.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The stable reasons. The text form is the `code` of the API's problem bodies and the label of the counters.
@@ -59,6 +61,33 @@ pub struct Refusal {
     /// The largest rate of one such flow that would be admitted now, bits per second; none if nothing fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_offer_rate_bps: Option<u64>,
+}
+
+impl Refusal {
+    /// A refusal without a field, pool or counter-offer.
+    #[must_use]
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+            field: None,
+            pool: None,
+            counter_offer_rate_bps: None,
+        }
+    }
+
+    /// The same, naming the field of the request that is wrong.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// [`Reason::InvalidValue`]: names the field, the value and what is allowed.
+    pub(crate) fn invalid(field: impl Into<String>, value: impl fmt::Display, allowed: impl fmt::Display) -> Self {
+        let field = field.into();
+        Self::new(Reason::InvalidValue, format!("{field} is {value}; allowed: {allowed}")).at(field)
+    }
 }
 
 /// A pool at the moment of a decision.

@@ -1,0 +1,401 @@
+//! The broker: what comes in is handed to the aggregate or session that it is about; what goes out waits in one queue.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::aggregate::Aggregate;
+use crate::config::Config;
+use crate::event::{Answer, Input, Output, Request};
+use crate::fence::{Fences, Subject};
+use crate::flow::Carried;
+use crate::label::Labels;
+use crate::link::LinkPools;
+use crate::message::{PeerAnswer, PeerRequest};
+use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
+use crate::policy::{Counters, InstallError, Policy};
+use crate::record::{AggregateRecord, Change, SessionRecord};
+use crate::refusal::{PoolState, Reason, Refusal};
+use crate::session::{Ended, Session};
+
+/// A bandwidth broker (RFC 2638) for one node: admits, holds, commits and releases, and says what is to be done.
+///
+/// Deterministic: the same inputs at the same times give the same outputs.
+pub struct Broker {
+    pub(crate) config: Config,
+    outputs: VecDeque<Output>,
+    tickets: u64,
+    policies: u64,
+    pub(crate) usage_sequence: u64,
+    pub(crate) links: BTreeMap<LinkName, LinkPools>,
+    pub(crate) aggregates: BTreeMap<AggregateName, Aggregate>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) ended: Ended,
+    pub(crate) labels: Labels,
+    pub(crate) carried: Carried,
+    pub(crate) fences: Fences,
+    pending: BTreeMap<u64, Subject>,
+    timers: BTreeSet<(Nanos, Subject)>,
+    timer_by_subject: BTreeMap<Subject, Nanos>,
+    wake: Option<Nanos>,
+    refusals: BTreeMap<Reason, u64>,
+    full: BTreeMap<TableName, u64>,
+}
+
+/// The broker's bounded tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TableName {
+    Aggregates,
+    Sessions,
+    Flows,
+    Labels,
+}
+
+/// How full a bounded table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node) or `labels` (received by it).
+    pub name: &'static str,
+    /// Entries.
+    pub used: u64,
+    /// Most entries.
+    pub max: u64,
+    /// How often something was refused because it was full.
+    pub full: u64,
+}
+
+impl Broker {
+    /// A broker that holds nothing. Before the first input, give it what the node kept: [`Self::restore`].
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let epoch = config.epoch;
+        Self {
+            outputs: VecDeque::new(),
+            tickets: u64::from(epoch.0) << 32,
+            policies: u64::from(epoch.0) << 32,
+            usage_sequence: 0,
+            links: config
+                .links
+                .iter()
+                .map(|(name, link)| (name.clone(), LinkPools::new(*link)))
+                .collect(),
+            aggregates: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            ended: Ended::new(config.limits.sessions_ended_max),
+            labels: Labels::new(config.limits.flows_max, config.label_secret, epoch),
+            carried: Carried::default(),
+            fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
+            pending: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            timer_by_subject: BTreeMap::new(),
+            wake: None,
+            refusals: BTreeMap::new(),
+            full: BTreeMap::new(),
+            config,
+        }
+    }
+
+    /// Takes in what has happened at `now`, which never goes back. Then call [`Self::poll`] until it returns `None`.
+    pub fn handle(&mut self, input: Input, now: Nanos) {
+        if input == Input::Tick {
+            self.wake = None;
+        }
+        self.handle_timers(now);
+        match input {
+            Input::Request { ticket, request } => self.handle_request(ticket, request, now),
+            Input::PeerRequest {
+                ticket,
+                peer,
+                epoch,
+                request,
+            } => {
+                self.handle_peer_request(ticket, peer, epoch, request, now);
+            }
+            Input::PeerAnswered { ticket, answer } => self.handle_peer_answered(ticket, answer, now),
+            Input::Installed { ticket } => self.handle_installed(ticket, Ok(()), now),
+            Input::InstallFailed { ticket, error } => self.handle_installed(ticket, Err(error), now),
+            Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
+            Input::Tick => {}
+        }
+        self.ask_to_wake();
+    }
+
+    /// What is to be done next; `None` when there is nothing.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// All aggregates, by name.
+    pub fn aggregates(&self) -> impl Iterator<Item = &AggregateRecord> {
+        self.aggregates.values().map(|aggregate| &aggregate.record)
+    }
+
+    /// One aggregate.
+    #[must_use]
+    pub fn aggregate(&self, name: &AggregateName) -> Option<&AggregateRecord> {
+        self.aggregates.get(name).map(|aggregate| &aggregate.record)
+    }
+
+    /// What flows may have of an aggregate, and have: bits per second and bytes on the wire (R-003-1).
+    #[must_use]
+    pub fn pool(&self, name: &AggregateName) -> Option<PoolState> {
+        self.aggregates
+            .get(name)
+            .map(|aggregate| aggregate.pool_state(&self.config.node))
+    }
+
+    /// All sessions that have not ended at both ends, by id.
+    pub fn sessions(&self) -> impl Iterator<Item = &SessionRecord> {
+        self.sessions.values().map(|session| &session.record)
+    }
+
+    /// The ended sessions that are still kept, the oldest first.
+    pub fn ended(&self) -> impl Iterator<Item = &SessionRecord> {
+        self.ended.iter()
+    }
+
+    /// One session, be it ended or not.
+    #[must_use]
+    pub fn session(&self, id: &SessionId) -> Option<&SessionRecord> {
+        self.sessions
+            .get(id)
+            .map(|session| &session.record)
+            .or_else(|| self.ended.get(id))
+    }
+
+    /// Each link with what aggregates have of it: out, then in (R-000-2).
+    pub fn links(&self) -> impl Iterator<Item = (&LinkName, PoolState, PoolState)> {
+        self.links.iter().map(|(name, pools)| {
+            let (out, into) = pools.states(name, &self.config.node);
+            (name, out, into)
+        })
+    }
+
+    /// How often this node refused, for each reason that has occurred.
+    #[must_use]
+    pub const fn refusals(&self) -> &BTreeMap<Reason, u64> {
+        &self.refusals
+    }
+
+    /// How full the bounded tables are.
+    #[must_use]
+    pub fn tables(&self) -> [Table; 4] {
+        use TableName::{Aggregates, Flows, Labels, Sessions};
+        [Aggregates, Sessions, Flows, Labels].map(|name| self.table(name))
+    }
+
+    fn table(&self, name: TableName) -> Table {
+        let limits = &self.config.limits;
+        let (text, used, max) = match name {
+            TableName::Aggregates => ("aggregates", self.aggregates.len(), limits.aggregates_max),
+            TableName::Sessions => ("sessions", self.sessions.len(), limits.sessions_max),
+            TableName::Flows => ("flows", self.carried.out.len(), self.flows_max()),
+            TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
+        };
+        let full = self.full.get(&name).copied().unwrap_or_default();
+        Table {
+            name: text,
+            used: used as u64,
+            max: max as u64,
+            full,
+        }
+    }
+
+    pub(crate) const fn flows_max(&self) -> usize {
+        self.config.limits.flows_max as usize
+    }
+
+    /// Counts that a table was full, and says so.
+    pub(crate) fn full(&mut self, name: TableName) -> Refusal {
+        *self.full.entry(name).or_default() += 1;
+        let Table { name, used, max, .. } = self.table(name);
+        let detail = format!("node {} has {used} {name} and allows {max}", self.config.node);
+        Refusal::new(Reason::LimitReached, detail)
+    }
+
+    fn handle_request(&mut self, ticket: u64, request: Request, now: Nanos) {
+        let done = match request {
+            Request::CreateAggregate(request) => self.create_aggregate(ticket, request),
+            Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
+            Request::CreateSession(request) => self.create_session(ticket, request, now),
+            Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
+        };
+        if let Err(refusal) = done {
+            self.refuse(ticket, refusal);
+        }
+    }
+
+    fn handle_peer_request(&mut self, ticket: u64, peer: NodeName, epoch: Epoch, request: PeerRequest, now: Nanos) {
+        let done = match self.fences.admits_epoch(&peer, epoch) {
+            Err(highest) => Err(Refusal::new(
+                Reason::StaleEpoch,
+                format!("epoch {} of {peer} is over; {} has been seen", epoch.0, highest.0),
+            )),
+            Ok(()) => match request {
+                PeerRequest::OfferAggregate {
+                    name,
+                    rate_bps,
+                    burst_bytes,
+                    attempt,
+                } => self.offer_received(ticket, peer, name, (rate_bps, burst_bytes), attempt),
+                PeerRequest::WithdrawAggregate { name, attempt } => {
+                    self.withdrawal_received(ticket, &peer, name, attempt, now)
+                }
+                PeerRequest::HoldSession {
+                    session,
+                    attempt,
+                    flows,
+                } => self.hold_received(ticket, peer, session, attempt, &flows, now),
+                PeerRequest::CommitSession { session, attempt } => {
+                    self.commit_received(ticket, &peer, &session, attempt)
+                }
+                PeerRequest::ReleaseSession { session, side, attempt } => {
+                    self.release_received(ticket, &peer, session, side, attempt, now);
+                    Ok(())
+                }
+            },
+        };
+        if let Err(refusal) = done {
+            self.refuse_peer(ticket, refusal);
+        }
+    }
+
+    fn handle_peer_answered(&mut self, ticket: u64, answer: Result<PeerAnswer, String>, now: Nanos) {
+        match self.pending.remove(&ticket) {
+            Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
+            Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
+            None => {}
+        }
+    }
+
+    fn handle_installed(&mut self, ticket: u64, outcome: Result<(), InstallError>, now: Nanos) {
+        match self.pending.remove(&ticket) {
+            Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
+            Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
+            None => {}
+        }
+    }
+
+    fn handle_deinstalled(&mut self, ticket: u64, counters: &[Counters], now: Nanos) {
+        match self.pending.remove(&ticket) {
+            Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
+            Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
+            None => {}
+        }
+    }
+
+    /// Also before any other input, so that what lapses does so at its time whenever the tick comes.
+    fn handle_timers(&mut self, now: Nanos) {
+        while let Some((at, subject)) = self.timers.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.clear_timer(&subject);
+            match subject {
+                Subject::Aggregate(name) => self.aggregate_timer(&name, now),
+                Subject::Session(id) => self.session_timer(&id, now),
+            }
+        }
+    }
+
+    fn ask_to_wake(&mut self) {
+        if let Some((at, _)) = self.timers.first()
+            && self.wake != Some(*at)
+        {
+            self.wake = Some(*at);
+            self.outputs.push_back(Output::WakeAt(*at));
+        }
+    }
+
+    /// One timer for each subject; a new one replaces the last.
+    pub(crate) fn set_timer(&mut self, subject: Subject, at: Nanos) {
+        self.clear_timer(&subject);
+        self.timers.insert((at, subject.clone()));
+        self.timer_by_subject.insert(subject, at);
+    }
+
+    pub(crate) fn clear_timer(&mut self, subject: &Subject) {
+        if let Some(at) = self.timer_by_subject.remove(subject) {
+            self.timers.remove(&(at, subject.clone()));
+        }
+    }
+
+    fn next_ticket(&mut self, subject: Subject) -> u64 {
+        self.tickets += 1;
+        self.pending.insert(self.tickets, subject);
+        self.tickets
+    }
+
+    pub(crate) const fn next_policy(&mut self) -> PolicyId {
+        self.policies += 1;
+        PolicyId(self.policies)
+    }
+
+    pub(crate) fn persist(&mut self, change: Change) {
+        self.outputs.push_back(Output::Persist(change));
+    }
+
+    pub(crate) fn install(&mut self, subject: Subject, policies: Vec<(PolicyId, Policy)>) -> u64 {
+        let ticket = self.next_ticket(subject);
+        self.outputs.push_back(Output::Install { ticket, policies });
+        ticket
+    }
+
+    pub(crate) fn deinstall(&mut self, subject: Subject, policies: Vec<PolicyId>) -> u64 {
+        let ticket = self.next_ticket(subject);
+        self.outputs.push_back(Output::Deinstall { ticket, policies });
+        ticket
+    }
+
+    /// Takes policies out of force that nothing knows; nobody waits for it.
+    pub(crate) fn deinstall_orphans(&mut self, policies: Vec<PolicyId>) {
+        self.tickets += 1;
+        self.outputs.push_back(Output::Deinstall {
+            ticket: self.tickets,
+            policies,
+        });
+    }
+
+    pub(crate) fn send(&mut self, subject: Subject, peer: NodeName, request: PeerRequest, now: Nanos) -> u64 {
+        let ticket = self.next_ticket(subject);
+        let deadline = now.plus(self.config.timers.reply);
+        self.outputs.push_back(Output::Send {
+            ticket,
+            peer,
+            request,
+            deadline,
+        });
+        ticket
+    }
+
+    /// Answers a client; a refusal is counted.
+    pub(crate) fn answer(&mut self, ticket: u64, answer: Answer) {
+        if let Answer::Refused(refusal) = &answer {
+            self.count(refusal.reason);
+        }
+        self.outputs.push_back(Output::Answer { ticket, answer });
+    }
+
+    pub(crate) fn refuse(&mut self, ticket: u64, refusal: Refusal) {
+        self.answer(ticket, Answer::Refused(refusal));
+    }
+
+    /// Answers a peer; a refusal is counted.
+    pub(crate) fn answer_peer(&mut self, ticket: u64, answer: PeerAnswer) {
+        if let PeerAnswer::Refused { refusal } = &answer {
+            self.count(refusal.reason);
+        }
+        self.outputs.push_back(Output::PeerAnswer { ticket, answer });
+    }
+
+    pub(crate) fn refuse_peer(&mut self, ticket: u64, refusal: Refusal) {
+        self.answer_peer(ticket, PeerAnswer::Refused { refusal });
+    }
+
+    fn count(&mut self, reason: Reason) {
+        *self.refusals.entry(reason).or_default() += 1;
+    }
+
+    /// Asks for the next tick after a restart, when no input has come yet.
+    pub(crate) fn restored(&mut self) {
+        self.ask_to_wake();
+    }
+}

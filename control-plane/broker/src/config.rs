@@ -1,0 +1,95 @@
+//! What a broker is told when it starts.
+
+use std::collections::BTreeMap;
+
+use crate::name::{Epoch, LinkName, Nanos, NodeName};
+
+/// One node's share of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub node: NodeName,
+    /// Greater than in every earlier life of this node.
+    pub epoch: Epoch,
+    /// What this node's links can carry.
+    pub links: BTreeMap<LinkName, Link>,
+    /// The nodes that it peers with, each with the link that leads there.
+    pub peers: BTreeMap<NodeName, LinkName>,
+    /// Upper bounds.
+    pub limits: Limits,
+    /// Deadlines.
+    pub timers: Timers,
+    /// How this node answers the holds of others.
+    pub second_side: SecondSide,
+    /// Makes labels unguessable; never leaves the node.
+    pub label_secret: [u8; 16],
+}
+
+/// A link's capacity for aggregates, in IP bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Bits per second that this node may send.
+    pub rate_out_bps: u64,
+    /// Bits per second that this node may receive.
+    pub rate_in_bps: u64,
+}
+
+/// Upper bounds. Memory is at most about 2 KiB for each session and 200 bytes for each flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Aggregates of both directions.
+    pub aggregates_max: usize,
+    /// Sessions that have not ended at both ends.
+    pub sessions_max: usize,
+    /// Ended sessions that are kept, first in first out, so that a repeated request gets the same answer.
+    pub sessions_ended_max: usize,
+    /// Flows of one session.
+    pub flows_per_session_max: usize,
+    /// Flows that this node sends, and as many that it receives; at most 2^20, the indexes of a label.
+    pub flows_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            aggregates_max: 256,
+            sessions_max: 32_768,
+            sessions_ended_max: 1_024,
+            flows_per_session_max: 16,
+            flows_max: 65_536,
+        }
+    }
+}
+
+/// Deadlines, all by this node's own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// A peer that has not answered by then has refused (R-002-14).
+    pub reply: Nanos,
+    /// A hold for another node's session lapses by then if no commit has come.
+    pub hold: Nanos,
+    /// The first retry of a release that was not answered; doubles with every further one.
+    pub retry: Nanos,
+    /// The longest time between two retries.
+    pub retry_max: Nanos,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            reply: Nanos::from_millis(3_000),
+            hold: Nanos::from_millis(10_000),
+            retry: Nanos::from_millis(500),
+            retry_max: Nanos::from_millis(30_000),
+        }
+    }
+}
+
+/// How this node answers the holds of others: the second side's own values (R-001-1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SecondSide {
+    /// No flow gets more bits per second than this.
+    pub flow_rate_bps_max: Option<u64>,
+    /// Whether a flow that does not fit is lowered to what does, down to its smallest rate, or refused.
+    pub lower_to_fit: bool,
+}

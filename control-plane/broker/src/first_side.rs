@@ -1,0 +1,226 @@
+//! The first side: a client asks it; it holds, has the second side hold, installs, and has the second side commit
+//! (R-000-8, R-001-1).
+
+use crate::broker::{Broker, TableName};
+use crate::event::{Answer, SessionRequest};
+use crate::fence::Subject;
+use crate::flow::{are_answer_to, is_label};
+use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
+use crate::name::{Nanos, SessionId};
+use crate::policy::{InstallError, Meter};
+use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
+use crate::refusal::{Reason, Refusal};
+use crate::release::Ending;
+use crate::session::{Phase, Session, session_busy, session_id_reused};
+
+impl Broker {
+    pub(crate) fn create_session(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
+        let SessionRequest { id, flows } = request;
+        let mut asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
+        if self.repeated(ticket, &id, &asked)? {
+            return Ok(());
+        }
+        if self.sessions.len() >= self.config.limits.sessions_max {
+            return Err(self.full(TableName::Sessions));
+        }
+        let (peer, flows) = self.admit(None, &asked)?;
+        for (asked, flow) in asked.iter_mut().zip(&flows) {
+            asked.label = flow.label;
+        }
+        let attempt = flows.first().map_or(0, |flow| flow.policy.0);
+        let (side, state) = (Side::First, SessionState::Held);
+        let record = SessionRecord {
+            id: id.clone(),
+            side,
+            peer: peer.clone(),
+            state,
+            since: Nanos(0),
+            flows,
+            usage: Vec::new(),
+        };
+        self.persist(Change::PutSession(record.clone()));
+        let request = PeerRequest::HoldSession {
+            session: id.clone(),
+            attempt,
+            flows: asked,
+        };
+        let ask = self.send(Subject::Session(id.clone()), peer, request, now);
+        self.sessions.insert(
+            id,
+            Session::new(record, attempt, Phase::Holding { ask, client: ticket }),
+        );
+        Ok(())
+    }
+
+    /// Answers what was asked before. False if it was not.
+    fn repeated(&mut self, ticket: u64, id: &SessionId, asked: &[HoldFlow]) -> Result<bool, Refusal> {
+        let node = &self.config.node;
+        let record = if let Some(session) = self.sessions.get(id) {
+            if !are_answer_to(&session.record.flows, asked, Side::Second) {
+                return Err(session_id_reused(id, node));
+            }
+            match session.record.state {
+                SessionState::Active | SessionState::Ended => session.record.clone(),
+                SessionState::Held | SessionState::Installing | SessionState::Committing | SessionState::Releasing => {
+                    return Err(session_busy(id));
+                }
+            }
+        } else if let Some(record) = self.ended.get(id) {
+            if !are_answer_to(&record.flows, asked, Side::Second) {
+                return Err(session_id_reused(id, node));
+            }
+            record.clone()
+        } else {
+            return Ok(false);
+        };
+        self.answer(ticket, Answer::Session { record, created: false });
+        Ok(true)
+    }
+
+    pub(crate) fn hold_answered(
+        &mut self,
+        id: &SessionId,
+        client: u64,
+        answer: Result<PeerAnswer, String>,
+        now: Nanos,
+    ) {
+        let held = match answer {
+            Ok(PeerAnswer::Held { flows }) => flows,
+            // It holds nothing, so there is nothing to release.
+            Ok(PeerAnswer::Refused { refusal }) => return self.end(id, Ending::refused(client, refusal), now),
+            Ok(other) => return self.give_up(id, client, misfit(id, &other), now),
+            Err(why) => return self.give_up(id, client, silent(id, &why), now),
+        };
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        if let Err(why) = check_held(&session.record.flows, &held) {
+            let detail = format!("the second side's answer to session {id} is wrong: {why}");
+            return self.give_up(id, client, Refusal::new(Reason::SecondSideRefused, detail), now);
+        }
+        let mut flows = std::mem::take(&mut session.record.flows);
+        for (flow, held) in flows.iter_mut().zip(held) {
+            self.shrink(flow, held.meter.rate_bps);
+            if flow.direction == Direction::Out {
+                flow.label = held.label;
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.record.flows = flows;
+            session.phase = Phase::Installing { askers: vec![client] };
+        }
+        self.set_session_state(id, SessionState::Installing);
+        if !self.provision(id) {
+            self.give_up(id, client, session_busy(id), now);
+        }
+    }
+
+    /// The first side's policies are in force: the second side may install (R-004-9).
+    pub(crate) fn first_side_provisioned(&mut self, id: &SessionId, client: u64, now: Nanos) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (peer, attempt) = (session.record.peer.clone(), session.attempt);
+        self.set_session_state(id, SessionState::Committing);
+        let request = PeerRequest::CommitSession {
+            session: id.clone(),
+            attempt,
+        };
+        let ask = self.send(Subject::Session(id.clone()), peer, request, now);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.phase = Phase::Committing { ask, client };
+        }
+    }
+
+    pub(crate) fn commit_answered(
+        &mut self,
+        id: &SessionId,
+        client: u64,
+        answer: Result<PeerAnswer, String>,
+        now: Nanos,
+    ) {
+        match answer {
+            Ok(PeerAnswer::Committed) => {
+                self.activate(id, now);
+                if let Some(session) = self.sessions.get(id) {
+                    let answer = Answer::Session {
+                        record: session.record.clone(),
+                        created: true,
+                    };
+                    self.answer(client, answer);
+                }
+            }
+            Ok(PeerAnswer::Refused { refusal }) => self.give_up(id, client, refusal, now),
+            Ok(other) => self.give_up(id, client, misfit(id, &other), now),
+            Err(why) => self.give_up(id, client, silent(id, &why), now),
+        }
+    }
+
+    /// Undoes what was done here and at the second side, and refuses.
+    pub(crate) fn give_up(&mut self, id: &SessionId, client: u64, refusal: Refusal, now: Nanos) {
+        self.end(id, Ending::given_up(client, refusal), now);
+    }
+
+    /// Either side's policies are in force.
+    pub(crate) fn provisioned(&mut self, id: &SessionId, askers: &[u64], now: Nanos) {
+        match (self.sessions.get(id).map(|session| session.record.side), askers) {
+            (Some(Side::First), &[client]) => self.first_side_provisioned(id, client, now),
+            (Some(_), commits) => self.second_side_provisioned(id, commits, now),
+            (None, _) => {}
+        }
+    }
+
+    /// Either side's policies could not be put in force; none of them is.
+    pub(crate) fn not_provisioned(&mut self, id: &SessionId, askers: &[u64], error: &InstallError, now: Nanos) {
+        let detail = format!(
+            "the data plane of {} did not take session {id}: {error}",
+            self.config.node
+        );
+        let refusal = Refusal::new(Reason::InstallFailed, detail);
+        match (self.sessions.get(id).map(|session| session.record.side), askers) {
+            (Some(Side::First), &[client]) => self.give_up(id, client, refusal, now),
+            (Some(_), commits) => self.second_side_not_provisioned(id, commits, &refusal, now),
+            (None, _) => {}
+        }
+    }
+}
+
+fn silent(id: &SessionId, why: &str) -> Refusal {
+    Refusal::new(
+        Reason::PeerUnreachable,
+        format!("the second side of session {id} did not answer: {why}"),
+    )
+}
+
+fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
+    let detail = format!("the second side of session {id} gave an answer that does not fit: {answer:?}");
+    Refusal::new(Reason::PeerUnreachable, detail)
+}
+
+/// Whether the second side's values are ones that it may choose.
+fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
+    if flows.len() != held.len() {
+        return Err(format!("{} flows for {}", held.len(), flows.len()));
+    }
+    for (flow, held) in flows.iter().zip(held) {
+        let id = &flow.id;
+        if held.id != *id {
+            return Err(format!("flow {} in the place of flow {id}", held.id));
+        }
+        let rate_bps = held.meter.rate_bps;
+        if !(flow.rate_bps_min..=flow.asked_rate_bps).contains(&rate_bps) {
+            return Err(format!(
+                "flow {id} has {rate_bps} bit/s; allowed: {} to {}",
+                flow.rate_bps_min, flow.asked_rate_bps
+            ));
+        }
+        if held.meter != (Meter { rate_bps, ..flow.meter }) {
+            return Err(format!("flow {id} has another burst or smallest packet than asked"));
+        }
+        match (flow.direction, held.label) {
+            (Direction::Out, Some(label)) if is_label(label) => {}
+            (Direction::In, None) => {}
+            (Direction::Out, label) => return Err(format!("flow {id} has the label {label:?}")),
+            (Direction::In, Some(_)) => return Err(format!("flow {id} has a label, but is not received there")),
+        }
+    }
+    Ok(())
+}

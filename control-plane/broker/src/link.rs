@@ -1,0 +1,122 @@
+//! Links: what aggregates may have of them, in each direction.
+
+use crate::broker::Broker;
+use crate::config::Link;
+use crate::cost::Cost;
+use crate::name::{LinkName, NodeName};
+use crate::pool::Pool;
+use crate::record::{AggregateRecord, Direction};
+use crate::refusal::{PoolState, Reason, Refusal};
+
+/// A link's capacity in both directions. Only rates are shared out; aggregates' bursts are not bounded by a link.
+pub(crate) struct LinkPools {
+    out: Pool,
+    into: Pool,
+}
+
+impl LinkPools {
+    pub(crate) const fn new(link: Link) -> Self {
+        let Link {
+            rate_out_bps,
+            rate_in_bps,
+        } = link;
+        Self {
+            out: Pool::new(Cost {
+                rate_bps: rate_out_bps,
+                burst_bytes: 0,
+            }),
+            into: Pool::new(Cost {
+                rate_bps: rate_in_bps,
+                burst_bytes: 0,
+            }),
+        }
+    }
+
+    pub(crate) const fn of(&mut self, direction: Direction) -> &mut Pool {
+        match direction {
+            Direction::Out => &mut self.out,
+            Direction::In => &mut self.into,
+        }
+    }
+
+    pub(crate) fn states(&self, name: &LinkName, node: &NodeName) -> (PoolState, PoolState) {
+        let name = format!("link {name}");
+        (self.out.state(name.clone(), node), self.into.state(name, node))
+    }
+}
+
+const fn cost(record: &AggregateRecord) -> Cost {
+    Cost {
+        rate_bps: record.rate_bps,
+        burst_bytes: 0,
+    }
+}
+
+impl Broker {
+    /// The link that leads to a peer, and its rate in one direction.
+    pub(crate) fn link_to(&self, peer: &NodeName, direction: Direction) -> Result<(LinkName, u64), Refusal> {
+        let found = self
+            .config
+            .peers
+            .get(peer)
+            .and_then(|name| Some((name, self.config.links.get(name)?)));
+        let Some((name, link)) = found else {
+            let known: Vec<&str> = self.config.peers.keys().map(NodeName::as_str).collect();
+            let detail = format!(
+                "node {} has no peer {peer}; its peers: {}",
+                self.config.node,
+                known.join(", ")
+            );
+            return Err(Refusal::new(Reason::UnknownPeer, detail).at("peer"));
+        };
+        let rate_bps = match direction {
+            Direction::Out => link.rate_out_bps,
+            Direction::In => link.rate_in_bps,
+        };
+        Ok((name.clone(), rate_bps))
+    }
+
+    /// Holds an aggregate's rate on the link to its peer, or changes nothing.
+    pub(crate) fn hold_link(&mut self, record: &AggregateRecord) -> Result<(), Refusal> {
+        let (name, _) = self.link_to(&record.peer, record.direction)?;
+        let node = &self.config.node;
+        let Some(pools) = self.links.get_mut(&name) else {
+            return Ok(());
+        };
+        if pools.of(record.direction).hold(cost(record)).is_ok() {
+            return Ok(());
+        }
+        let (out, into) = pools.states(&name, node);
+        let (way, state) = match record.direction {
+            Direction::Out => ("to send", out),
+            Direction::In => ("to receive", into),
+        };
+        let free_bps = state.free_bps;
+        let detail = format!(
+            "aggregate {} needs {} bit/s; link {name} of {node} has {free_bps} of {} left {way}",
+            record.name, record.rate_bps, state.capacity_bps
+        );
+        let mut refusal = Refusal::new(Reason::LinkExhausted, detail);
+        refusal.counter_offer_rate_bps = (free_bps >= crate::aggregate::RATE_BPS_MIN).then_some(free_bps);
+        refusal.pool = Some(state);
+        Err(refusal)
+    }
+
+    /// Holds what an earlier life of this node held.
+    pub(crate) fn adopt_link(&mut self, record: &AggregateRecord) {
+        if let Ok((name, _)) = self.link_to(&record.peer, record.direction)
+            && let Some(pools) = self.links.get_mut(&name)
+        {
+            pools.of(record.direction).adopt(cost(record));
+        }
+    }
+
+    /// The reverse of [`Self::hold_link`] and [`Self::adopt_link`].
+    pub(crate) fn give_back_link(&mut self, record: &AggregateRecord) {
+        if let Ok((name, _)) = self.link_to(&record.peer, record.direction)
+            && let Some(pools) = self.links.get_mut(&name)
+        {
+            pools.of(record.direction).give_back(cost(record));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Restoration: what an earlier life of this node kept is taken up again, or taken down properly.
+
+use std::collections::BTreeSet;
+
+use crate::aggregate::{Aggregate, Phase as AggregatePhase};
+use crate::broker::Broker;
+use crate::name::{AggregateName, Nanos, PolicyId, SessionId};
+use crate::record::{AggregateRecord, AggregateState, Direction, SessionRecord, SessionState, Side};
+use crate::release::Ending;
+use crate::session::{Phase, Session};
+use crate::usage;
+
+impl Broker {
+    /// Takes up what the store has, once and before the first input; then poll. `installed` is what the data plane has
+    /// in force. What was active stays active and is installed again where it is not; what was half done is taken down
+    /// here and at the peer; a policy that no record knows is deinstalled.
+    pub fn restore(
+        &mut self,
+        aggregates: Vec<AggregateRecord>,
+        sessions: Vec<SessionRecord>,
+        installed: &BTreeSet<PolicyId>,
+        now: Nanos,
+    ) {
+        let of_aggregates = aggregates.iter().map(|record| record.policy);
+        let of_sessions = sessions
+            .iter()
+            .flat_map(|record| record.flows.iter().map(|flow| flow.policy));
+        let known: BTreeSet<PolicyId> = of_aggregates.chain(of_sessions).collect();
+        let orphans: Vec<PolicyId> = installed.difference(&known).copied().collect();
+        if !orphans.is_empty() {
+            self.deinstall_orphans(orphans);
+        }
+        let names: Vec<AggregateName> = aggregates
+            .into_iter()
+            .map(|record| self.adopt_aggregate(record))
+            .collect();
+        let ids = self.adopt_sessions(sessions, installed);
+        for name in &names {
+            self.resume_aggregate(name, installed, now);
+        }
+        for id in &ids {
+            self.resume_session(id, now);
+        }
+        self.restored();
+    }
+
+    fn adopt_aggregate(&mut self, record: AggregateRecord) -> AggregateName {
+        self.adopt_link(&record);
+        let attempt = match record.direction {
+            Direction::Out => record.policy.0,
+            Direction::In => 0,
+        };
+        let name = record.name.clone();
+        self.aggregates
+            .insert(name.clone(), Aggregate::new(record, attempt, AggregatePhase::Active));
+        name
+    }
+
+    fn resume_aggregate(&mut self, name: &AggregateName, installed: &BTreeSet<PolicyId>, now: Nanos) {
+        let Some(aggregate) = self.aggregates.get(name) else {
+            return;
+        };
+        let in_force = installed.contains(&aggregate.record.policy);
+        match aggregate.record.state {
+            AggregateState::Active if in_force => {}
+            AggregateState::Active => self.reinstall_aggregate(name),
+            AggregateState::Establishing | AggregateState::Releasing => self.undo_restored(name, in_force, now),
+        }
+    }
+
+    fn adopt_sessions(&mut self, sessions: Vec<SessionRecord>, installed: &BTreeSet<PolicyId>) -> Vec<SessionId> {
+        let (mut ended, live): (Vec<_>, Vec<_>) = sessions
+            .into_iter()
+            .partition(|record| record.state == SessionState::Ended);
+        ended.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
+        for record in ended {
+            self.keep_ended(record);
+        }
+        let mut ids = Vec::with_capacity(live.len());
+        for record in live {
+            ids.push(record.id.clone());
+            let attempt = match record.side {
+                Side::First => record.flows.first().map_or(0, |flow| flow.policy.0),
+                Side::Second => 0,
+            };
+            let unconfirmed = self.is_unconfirmed(&record);
+            if !unconfirmed {
+                self.adopt_flows(&record);
+            }
+            let in_force = record
+                .flows
+                .iter()
+                .map(|flow| flow.policy)
+                .filter(|policy| installed.contains(policy));
+            let mut session = Session {
+                in_force: in_force.collect(),
+                ..Session::new(record, attempt, Phase::Active)
+            };
+            if unconfirmed {
+                session.record.state = SessionState::Ended;
+                session.phase = Phase::Ending(Box::new(Ending::unconfirmed()));
+            }
+            self.sessions.insert(session.record.id.clone(), session);
+        }
+        ids
+    }
+
+    /// Ended and reported here, while the peer had not confirmed: it was stored as releasing with all of its readings.
+    fn is_unconfirmed(&self, record: &SessionRecord) -> bool {
+        record.state == SessionState::Releasing
+            && record.since > Nanos(0)
+            && usage::is_complete(record, &self.config.node)
+    }
+
+    fn resume_session(&mut self, id: &SessionId, now: Nanos) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let all_in_force = session.in_force.len() == session.record.flows.len();
+        match session.record.state {
+            SessionState::Active if all_in_force => {}
+            SessionState::Active => {
+                if !self.provision(id) {
+                    tracing::error!(session = %id, "an active session has lost its aggregate; it is ended");
+                    self.end_active(id, now);
+                }
+            }
+            SessionState::Ended => self.end_next(id, now),
+            SessionState::Held | SessionState::Installing | SessionState::Committing | SessionState::Releasing => {
+                let ending = Ending::restored(session.record.side, session.record.since > Nanos(0));
+                self.end(id, ending, now);
+            }
+        }
+    }
+}

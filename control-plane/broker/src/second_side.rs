@@ -1,0 +1,145 @@
+//! The second side: another node asks it; it holds with its own values, and installs when told to (R-001-1).
+
+use crate::broker::{Broker, TableName};
+use crate::fence::Subject;
+use crate::flow::are_answer_to;
+use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
+use crate::name::{Nanos, NodeName, SessionId};
+use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
+use crate::refusal::{Reason, Refusal};
+use crate::release::Ending;
+use crate::session::{Phase, Session, session_busy, session_id_reused, unknown_session};
+
+fn held(flows: &[FlowRecord]) -> PeerAnswer {
+    let flows = flows.iter().map(|flow| HeldFlow {
+        id: flow.id.clone(),
+        meter: flow.meter,
+        label: flow.label.filter(|_| flow.direction == Direction::In),
+    });
+    PeerAnswer::Held { flows: flows.collect() }
+}
+
+impl Broker {
+    pub(crate) fn hold_received(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        id: SessionId,
+        attempt: u64,
+        asked: &[HoldFlow],
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        let subject = Subject::Session(id.clone());
+        if !self.fences.is_open(&peer, subject.clone(), attempt) {
+            let detail = format!("this hold of session {id} was released or has lapsed");
+            return Err(Refusal::new(Reason::StaleEpoch, detail));
+        }
+        let lapse = now.plus(self.config.timers.hold);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if session.is_ending() {
+                return Err(session_busy(&id));
+            }
+            let same = session.record.side == Side::Second
+                && session.record.peer == peer
+                && are_answer_to(&session.record.flows, asked, Side::First);
+            if !same {
+                return Err(session_id_reused(&id, &self.config.node));
+            }
+            let answer = held(&session.record.flows);
+            // The first side has begun anew: this hold is now that of its new attempt.
+            if attempt > session.attempt && matches!(session.phase, Phase::Held) {
+                session.attempt = attempt;
+                self.set_timer(subject, lapse);
+            }
+            self.answer_peer(ticket, answer);
+            return Ok(());
+        }
+        if self
+            .ended
+            .get(&id)
+            .is_some_and(|record| record.side == Side::First || record.peer != peer)
+        {
+            return Err(session_id_reused(&id, &self.config.node));
+        }
+        if self.sessions.len() >= self.config.limits.sessions_max {
+            return Err(self.full(TableName::Sessions));
+        }
+        let (peer, flows) = self.admit(Some(&peer), asked)?;
+        self.ended.forget(&id);
+        let answer = held(&flows);
+        let (side, state) = (Side::Second, SessionState::Held);
+        let record = SessionRecord {
+            id: id.clone(),
+            side,
+            peer,
+            state,
+            since: Nanos(0),
+            flows,
+            usage: Vec::new(),
+        };
+        self.persist(Change::PutSession(record.clone()));
+        self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
+        self.set_timer(subject, lapse);
+        self.answer_peer(ticket, answer);
+        Ok(())
+    }
+
+    pub(crate) fn commit_received(
+        &mut self,
+        ticket: u64,
+        peer: &NodeName,
+        id: &SessionId,
+        attempt: u64,
+    ) -> Result<(), Refusal> {
+        let meant = self.sessions.get_mut(id).filter(|session| {
+            let record = &session.record;
+            let current = session.attempt == 0 || session.attempt == attempt;
+            record.side == Side::Second && record.peer == *peer && current
+        });
+        let unknown = unknown_session(id, &self.config.node);
+        let Some(session) = meant else { return Err(unknown) };
+        match &mut session.phase {
+            Phase::Held => session.phase = Phase::Installing { askers: vec![ticket] },
+            Phase::Installing { askers } => {
+                askers.push(ticket);
+                return Ok(());
+            }
+            Phase::Active => {
+                self.answer_peer(ticket, PeerAnswer::Committed);
+                return Ok(());
+            }
+            Phase::Ending(_) | Phase::Holding { .. } | Phase::Committing { .. } => return Err(unknown),
+        }
+        self.clear_timer(&Subject::Session(id.clone()));
+        self.set_session_state(id, SessionState::Installing);
+        // Aggregates in use cannot go, so there is always one to install on.
+        let provisioning = self.provision(id);
+        debug_assert!(provisioning, "a held session has its aggregates");
+        Ok(())
+    }
+
+    pub(crate) fn second_side_provisioned(&mut self, id: &SessionId, commits: &[u64], now: Nanos) {
+        self.activate(id, now);
+        for &commit in commits {
+            self.answer_peer(commit, PeerAnswer::Committed);
+        }
+    }
+
+    pub(crate) fn second_side_not_provisioned(
+        &mut self,
+        id: &SessionId,
+        commits: &[u64],
+        refusal: &Refusal,
+        now: Nanos,
+    ) {
+        self.end(id, Ending::of_second_side(), now);
+        for &commit in commits {
+            self.refuse_peer(commit, refusal.clone());
+        }
+    }
+
+    /// No commit came in time: the hold is void, by this node's own clock.
+    pub(crate) fn lapse(&mut self, id: &SessionId, now: Nanos) {
+        self.end(id, Ending::of_second_side(), now);
+    }
+}

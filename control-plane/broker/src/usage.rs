@@ -1,0 +1,103 @@
+//! Usage: what was counted of a session, and the ledger's lines about it (R-001-17, R-004-16).
+
+use crate::broker::Broker;
+use crate::name::{Nanos, NodeName, PolicyId, SessionId};
+use crate::policy::Counters;
+use crate::record::{Change, FlowUsage, SessionRecord, UsageKind, UsageRecord};
+
+/// Notes final readings; a policy whose reading is missing counts as zero. A flow that has a reading keeps it.
+pub(crate) fn note(record: &mut SessionRecord, node: &NodeName, readings: &[(PolicyId, Counters)]) {
+    for flow in &record.flows {
+        let Some((_, counters)) = readings.iter().find(|(policy, _)| *policy == flow.policy) else {
+            continue;
+        };
+        if record
+            .usage
+            .iter()
+            .any(|usage| usage.node == *node && usage.flow == flow.id)
+        {
+            continue;
+        }
+        record.usage.push(FlowUsage {
+            node: node.clone(),
+            flow: flow.id.clone(),
+            direction: flow.direction,
+            reserved_rate_bps: flow.meter.rate_bps,
+            counters: *counters,
+        });
+    }
+}
+
+/// Completes this node's readings, zero for what was never in force, in the order of the flows.
+pub(crate) fn complete(record: &mut SessionRecord, node: &NodeName) {
+    let zeros: Vec<_> = record
+        .flows
+        .iter()
+        .map(|flow| (flow.policy, Counters::default()))
+        .collect();
+    note(record, node, &zeros);
+    let flows = &record.flows;
+    record.usage.sort_by_key(|usage| {
+        let place = flows.iter().position(|flow| flow.id == usage.flow);
+        (usage.node != *node, place)
+    });
+}
+
+/// This node's readings.
+pub(crate) fn own(record: &SessionRecord, node: &NodeName) -> Vec<FlowUsage> {
+    record
+        .usage
+        .iter()
+        .filter(|usage| usage.node == *node)
+        .cloned()
+        .collect()
+}
+
+/// Whether this node has a reading of every flow.
+pub(crate) fn is_complete(record: &SessionRecord, node: &NodeName) -> bool {
+    own(record, node).len() == record.flows.len()
+}
+
+/// Adds what the peer counted. Only what it can have counted is taken: its own readings of this session's flows.
+pub(crate) fn add_peers(record: &mut SessionRecord, usage: Vec<FlowUsage>) {
+    for usage in usage {
+        let known = record
+            .flows
+            .iter()
+            .any(|flow| flow.id == usage.flow && flow.direction != usage.direction);
+        let noted = record
+            .usage
+            .iter()
+            .any(|noted| noted.node == usage.node && noted.flow == usage.flow);
+        if usage.node == record.peer && known && !noted {
+            record.usage.push(usage);
+        }
+    }
+}
+
+impl Broker {
+    pub(crate) fn record_start(&mut self, id: &SessionId, now: Nanos) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let mut start = session.record.clone();
+        complete(&mut start, &self.config.node);
+        self.append_usage(UsageKind::Start, &start, now);
+    }
+
+    pub(crate) fn record_final(&mut self, record: &SessionRecord, now: Nanos) {
+        self.append_usage(UsageKind::Final, record, now);
+    }
+
+    fn append_usage(&mut self, kind: UsageKind, record: &SessionRecord, at: Nanos) {
+        self.usage_sequence += 1;
+        let line = UsageRecord {
+            node: self.config.node.clone(),
+            epoch: self.config.epoch,
+            sequence: self.usage_sequence,
+            at,
+            kind,
+            session: record.id.clone(),
+            flows: record.usage.clone(),
+        };
+        self.persist(Change::AppendUsage(line));
+    }
+}
