@@ -18,11 +18,7 @@ use crate::show;
 #[must_use]
 pub fn main() -> ExitCode {
     let command_line = CommandLine::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure::Failed(error.to_string()), false),
     };
@@ -62,9 +58,10 @@ async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::Failed(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let node_failed = |error: NodeError| match error {
-        NodeError::Tls(error) => Failure::Usage(error.to_string()),
-        error => Failure::Failed(error.to_string()),
+    let node_failed = |error: NodeError| {
+        let text = error.to_string();
+        // Certificates are part of the configuration.
+        if matches!(error, NodeError::Tls(_)) { Failure::Usage(text) } else { Failure::Failed(text) }
     };
     let mut node = start(config).await.map_err(node_failed)?;
     notify_ready();
