@@ -61,7 +61,11 @@ async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
     let node_failed = |error: NodeError| {
         let text = error.to_string();
         // Certificates are part of the configuration.
-        if matches!(error, NodeError::Tls(_)) { Failure::Usage(text) } else { Failure::Failed(text) }
+        if matches!(error, NodeError::Tls(_)) {
+            Failure::Usage(text)
+        } else {
+            Failure::Failed(text)
+        }
     };
     let mut node = start(config).await.map_err(node_failed)?;
     notify_ready();
