@@ -11,6 +11,7 @@ use crate::policy::{InstallError, Policy};
 use crate::pool::Pool;
 use crate::record::{AggregateRecord, AggregateState, Change, Direction};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::withdrawal::Undoing;
 
 /// The smallest rate of an aggregate.
 pub(crate) const RATE_BPS_MIN: u64 = 1_000;
@@ -43,18 +44,6 @@ pub(crate) enum Phase {
 pub(crate) enum Asker {
     Client(u64),
     Peers(Vec<u64>),
-}
-
-/// Giving an aggregate up: first here, then at the receiver.
-pub(crate) struct Undoing {
-    deinstall: Option<u64>,
-    notice: Notice,
-    /// Waits for both ends.
-    client: Option<u64>,
-    /// Is refused with this as soon as this end is clean.
-    refused: Option<(u64, Refusal)>,
-    /// Peers that asked for it.
-    peers: Vec<u64>,
 }
 
 impl Aggregate {
@@ -114,7 +103,7 @@ fn check_values(rate_bps: u64, rate_bps_max: u64, burst_bytes: u32) -> Result<()
     Ok(())
 }
 
-fn busy(name: &AggregateName) -> Refusal {
+pub(crate) fn busy(name: &AggregateName) -> Refusal {
     Refusal::new(
         Reason::Busy,
         format!("aggregate {name} is being established or released; try again"),
@@ -142,7 +131,7 @@ fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
 }
 
 impl Broker {
-    fn persist_aggregate(&mut self, name: &AggregateName) {
+    pub(crate) fn persist_aggregate(&mut self, name: &AggregateName) {
         if let Some(aggregate) = self.aggregates.get(name) {
             let record = aggregate.record.clone();
             self.persist(Change::PutAggregate(record));
@@ -211,48 +200,6 @@ impl Broker {
         Ok(())
     }
 
-    /// At the sender; only without sessions.
-    pub(crate) fn delete_aggregate(&mut self, ticket: u64, name: &AggregateName, now: Nanos) -> Result<(), Refusal> {
-        let Some(Aggregate { record, phase, .. }) = self.aggregates.get(name) else {
-            let detail = format!("node {} has no aggregate {name}", self.config.node);
-            return Err(Refusal::new(Reason::UnknownAggregate, detail).at("name"));
-        };
-        if record.direction == Direction::In {
-            let allowed = format!(
-                "an aggregate that this node sends; {name} is given up at {}",
-                record.peer
-            );
-            return Err(Refusal::invalid("name", name, allowed));
-        }
-        if !matches!(phase, Phase::Active | Phase::Restoring { install: None }) {
-            return Err(busy(name));
-        }
-        self.check_unused(name)?;
-        let undoing = Undoing {
-            deinstall: None,
-            notice: Notice::DUE,
-            client: Some(ticket),
-            refused: None,
-            peers: Vec::new(),
-        };
-        self.undo(name, undoing, true, now);
-        Ok(())
-    }
-
-    fn check_unused(&self, name: &AggregateName) -> Result<(), Refusal> {
-        let carries = |flows: &[crate::record::FlowRecord]| flows.iter().any(|flow| flow.aggregate == *name);
-        let used = self
-            .sessions
-            .values()
-            .filter(|session| carries(&session.record.flows))
-            .count();
-        if used == 0 {
-            return Ok(());
-        }
-        let detail = format!("aggregate {name} carries {used} sessions; end them first");
-        Err(Refusal::new(Reason::AggregateInUse, detail).at("name"))
-    }
-
     /// At the receiver: `values` are the rate and the burst.
     pub(crate) fn offer_received(
         &mut self,
@@ -310,46 +257,6 @@ impl Broker {
             state,
         };
         self.establish(record, attempt, Asker::Peers(vec![ticket]))
-    }
-
-    /// At the receiver. What it does not know, or knows from somebody else, is withdrawn already.
-    pub(crate) fn withdrawal_received(
-        &mut self,
-        ticket: u64,
-        peer: &NodeName,
-        name: AggregateName,
-        attempt: u64,
-        now: Nanos,
-    ) -> Result<(), Refusal> {
-        self.fences.close(peer, Subject::Aggregate(name.clone()), attempt);
-        let meant = self.aggregates.get_mut(&name).filter(|aggregate| {
-            let record = &aggregate.record;
-            record.direction == Direction::In && record.peer == *peer && attempt >= aggregate.attempt
-        });
-        let Some(aggregate) = meant else {
-            self.answer_peer(ticket, PeerAnswer::AggregateWithdrawn);
-            return Ok(());
-        };
-        match &mut aggregate.phase {
-            Phase::Undoing(undoing) => undoing.peers.push(ticket),
-            // The sender asks again; until then the installation has come to its end.
-            Phase::Installing { .. } | Phase::Offering { .. } | Phase::Restoring { install: Some(_) } => {
-                return Err(busy(&name));
-            }
-            Phase::Active | Phase::Restoring { install: None } => {
-                self.check_unused(&name)?;
-                let notice = Notice::SETTLED;
-                let undoing = Undoing {
-                    deinstall: None,
-                    notice,
-                    client: None,
-                    refused: None,
-                    peers: vec![ticket],
-                };
-                self.undo(&name, undoing, true, now);
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn aggregate_installed(
@@ -437,21 +344,19 @@ impl Broker {
             self.config.node
         );
         let refusal = Refusal::new(Reason::InstallFailed, detail);
-        let mut undoing = Undoing {
-            deinstall: None,
-            notice: Notice::SETTLED,
-            client: None,
-            refused: None,
-            peers: Vec::new(),
-        };
-        match asker {
-            Asker::Client(client) => undoing.refused = Some((client, refusal)),
+        let undoing = match asker {
+            Asker::Client(client) => Undoing::refusing(Notice::SETTLED, client, refusal),
             Asker::Peers(tickets) => {
+                if let Some(Aggregate { record, attempt, .. }) = self.aggregates.get(name) {
+                    self.fences
+                        .close(&record.peer, Subject::Aggregate(name.clone()), *attempt);
+                }
                 for ticket in tickets {
                     self.refuse_peer(ticket, refusal.clone());
                 }
+                Undoing::new(Notice::SETTLED)
             }
-        }
+        };
         self.undo(name, undoing, false, now);
     }
 
@@ -507,51 +412,7 @@ impl Broker {
             ),
             Err(why) => (Notice::DUE, unreachable(name, &why)),
         };
-        let refused = Some((client, refusal));
-        let undoing = Undoing {
-            deinstall: None,
-            notice,
-            client: None,
-            refused,
-            peers: Vec::new(),
-        };
-        self.undo(name, undoing, true, now);
-    }
-
-    /// Starts giving an aggregate up. `installed` says whether its policy may be in force here.
-    fn undo(&mut self, name: &AggregateName, mut undoing: Undoing, installed: bool, now: Nanos) {
-        let Some(aggregate) = self.aggregates.get_mut(name) else {
-            return;
-        };
-        aggregate.record.state = AggregateState::Releasing;
-        let policy = aggregate.record.policy;
-        self.persist_aggregate(name);
-        if installed {
-            undoing.deinstall = Some(self.deinstall(Subject::Aggregate(name.clone()), vec![policy]));
-        }
-        if let Some(aggregate) = self.aggregates.get_mut(name) {
-            aggregate.phase = Phase::Undoing(Box::new(undoing));
-        }
-        self.undo_next(name, now);
-    }
-
-    /// Gives up what a restart found half done.
-    pub(crate) fn undo_restored(&mut self, name: &AggregateName, installed: bool, now: Nanos) {
-        let Some(aggregate) = self.aggregates.get(name) else {
-            return;
-        };
-        let notice = match aggregate.record.direction {
-            Direction::Out => Notice::DUE,
-            Direction::In => Notice::SETTLED,
-        };
-        let undoing = Undoing {
-            deinstall: None,
-            notice,
-            client: None,
-            refused: None,
-            peers: Vec::new(),
-        };
-        self.undo(name, undoing, installed, now);
+        self.undo(name, Undoing::refusing(notice, client, refusal), true, now);
     }
 
     /// Puts an aggregate in force again that was active before a restart.
@@ -567,18 +428,6 @@ impl Broker {
         }
     }
 
-    pub(crate) fn aggregate_deinstalled(&mut self, name: &AggregateName, ticket: u64, now: Nanos) {
-        if let Some(Aggregate {
-            phase: Phase::Undoing(undoing),
-            ..
-        }) = self.aggregates.get_mut(name)
-            && undoing.deinstall == Some(ticket)
-        {
-            undoing.deinstall = None;
-            self.undo_next(name, now);
-        }
-    }
-
     pub(crate) fn aggregate_timer(&mut self, name: &AggregateName, now: Nanos) {
         let Some(aggregate) = self.aggregates.get_mut(name) else {
             return;
@@ -590,67 +439,6 @@ impl Broker {
             }
             Phase::Restoring { install: None } => self.reinstall_aggregate(name),
             Phase::Restoring { .. } | Phase::Installing { .. } | Phase::Offering { .. } | Phase::Active => {}
-        }
-    }
-
-    fn undo_next(&mut self, name: &AggregateName, now: Nanos) {
-        let Some(aggregate) = self.aggregates.get_mut(name) else {
-            return;
-        };
-        let (record, attempt) = (aggregate.record.clone(), aggregate.attempt);
-        let Phase::Undoing(undoing) = &mut aggregate.phase else {
-            return;
-        };
-        if undoing.deinstall.is_some() {
-            return;
-        }
-        let refused = undoing.refused.take();
-        let unconfirmed = if undoing.notice.has_failed() {
-            undoing.client.take()
-        } else {
-            None
-        };
-        let settled = undoing.notice.is_settled();
-        let (client, peers) = if settled {
-            (undoing.client.take(), std::mem::take(&mut undoing.peers))
-        } else {
-            (None, Vec::new())
-        };
-        if undoing.notice.is_due() {
-            let request = PeerRequest::WithdrawAggregate {
-                name: name.clone(),
-                attempt,
-            };
-            let ask = self.send(Subject::Aggregate(name.clone()), record.peer.clone(), request, now);
-            if let Some(Aggregate {
-                phase: Phase::Undoing(undoing),
-                ..
-            }) = self.aggregates.get_mut(name)
-            {
-                undoing.notice.asked(ask);
-            }
-        }
-        if settled {
-            self.clear_timer(&Subject::Aggregate(name.clone()));
-            self.aggregates.remove(name);
-            self.give_back_link(&record);
-            self.persist(Change::DeleteAggregate(name.clone()));
-        }
-        if let Some((client, refusal)) = refused {
-            self.refuse(client, refusal);
-        }
-        if let Some(client) = unconfirmed {
-            let detail = format!(
-                "aggregate {name} is given up here, but {} has not confirmed; it is asked until it does",
-                record.peer
-            );
-            self.refuse(client, Refusal::new(Reason::PeerUnreachable, detail));
-        }
-        if let Some(client) = client {
-            self.answer(client, Answer::AggregateDeleted);
-        }
-        for peer in peers {
-            self.answer_peer(peer, PeerAnswer::AggregateWithdrawn);
         }
     }
 }

@@ -229,32 +229,46 @@ impl Broker {
                 Reason::StaleEpoch,
                 format!("epoch {} of {peer} is over; {} has been seen", epoch.0, highest.0),
             )),
-            Ok(()) => match request {
-                PeerRequest::OfferAggregate {
-                    name,
-                    rate_bps,
-                    burst_bytes,
-                    attempt,
-                } => self.offer_received(ticket, peer, name, (rate_bps, burst_bytes), attempt),
-                PeerRequest::WithdrawAggregate { name, attempt } => {
-                    self.withdrawal_received(ticket, &peer, name, attempt, now)
-                }
-                PeerRequest::HoldSession {
-                    session,
-                    attempt,
-                    flows,
-                } => self.hold_received(ticket, peer, session, attempt, &flows, now),
-                PeerRequest::CommitSession { session, attempt } => {
-                    self.commit_received(ticket, &peer, &session, attempt)
-                }
-                PeerRequest::ReleaseSession { session, side, attempt } => {
-                    self.release_received(ticket, &peer, session, side, attempt, now);
-                    Ok(())
-                }
-            },
+            Ok(()) => self.handle_heard(ticket, peer, request, now),
         };
         if let Err(refusal) = done {
             self.refuse_peer(ticket, refusal);
+        }
+    }
+
+    /// A refused offer or hold is over: another copy of it that comes late must not be taken.
+    fn handle_heard(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, now: Nanos) -> Result<(), Refusal> {
+        match request {
+            PeerRequest::OfferAggregate { attempt: 0, .. } | PeerRequest::HoldSession { attempt: 0, .. } => {
+                Err(Refusal::invalid("attempt", 0, "1 or more"))
+            }
+            PeerRequest::OfferAggregate {
+                name,
+                rate_bps,
+                burst_bytes,
+                attempt,
+            } => {
+                let subject = Subject::Aggregate(name.clone());
+                self.offer_received(ticket, peer.clone(), name, (rate_bps, burst_bytes), attempt)
+                    .inspect_err(|_| self.fences.close(&peer, subject, attempt))
+            }
+            PeerRequest::WithdrawAggregate { name, attempt } => {
+                self.withdrawal_received(ticket, &peer, name, attempt, now)
+            }
+            PeerRequest::HoldSession {
+                session,
+                attempt,
+                flows,
+            } => {
+                let subject = Subject::Session(session.clone());
+                self.hold_received(ticket, peer.clone(), session, attempt, &flows, now)
+                    .inspect_err(|_| self.fences.close(&peer, subject, attempt))
+            }
+            PeerRequest::CommitSession { session, attempt } => self.commit_received(ticket, &peer, &session, attempt),
+            PeerRequest::ReleaseSession { session, side, attempt } => {
+                self.release_received(ticket, &peer, session, side, attempt, now);
+                Ok(())
+            }
         }
     }
 

@@ -34,6 +34,7 @@ mod restoration;
 mod second_side;
 mod session;
 mod usage;
+mod withdrawal;
 
 pub use broker::{Broker, Table};
 pub use config::{Config, Limits, Link, SecondSide, Timers};

@@ -1,0 +1,233 @@
+//! What holds after every event, and what holds once the world is at rest.
+
+use super::*;
+
+fn cost(meter: &Meter) -> u64 {
+    Cost::of(meter).unwrap().rate_bps
+}
+
+impl World {
+    /// After every event: nothing is given twice, here or in the data plane.
+    pub(crate) fn check(&self) {
+        for node in self.nodes.iter().filter(|node| !node.down) {
+            let aggregates: Vec<_> = node.broker.aggregates().map(|record| record.name.clone()).collect();
+            for name in aggregates {
+                let pool = node.broker.pool(&name).unwrap();
+                assert!(pool.used_bps <= pool.capacity_bps, "{pool:?}");
+            }
+            for (_, out, into) in node.broker.links() {
+                assert!(out.used_bps <= out.capacity_bps && into.used_bps <= into.capacity_bps);
+            }
+            for table in node.broker.tables() {
+                assert!(table.used <= table.max, "{table:?}");
+            }
+            node.check_plane();
+        }
+    }
+
+    /// A session is answered as active only when both ends carry it, unless the peer is ending it by now (R-004-9).
+    pub(crate) fn check_answer(&self, node: usize, answer: &Answer) {
+        let Answer::Session { record, created: true } = answer else {
+            return;
+        };
+        if record.state != SessionState::Active {
+            return;
+        }
+        let peer = &self.nodes[1 - node];
+        let theirs = peer
+            .store
+            .sessions
+            .get(&record.id)
+            .expect("the peer knows an active session");
+        assert!(
+            matches!(
+                theirs.state,
+                SessionState::Active | SessionState::Releasing | SessionState::Ended
+            ),
+            "{:?} at the peer",
+            theirs.state
+        );
+        let mut carried = vec![(&self.nodes[node], record)];
+        if theirs.state == SessionState::Active && !peer.host_was_lost {
+            carried.push((peer, theirs));
+        }
+        for (node, record) in carried {
+            for flow in &record.flows {
+                assert!(
+                    node.plane.contains_key(&flow.policy),
+                    "{} is not installed at {}",
+                    flow.id,
+                    node.config.node
+                );
+            }
+        }
+    }
+
+    /// At rest: nothing has leaked, and both nodes, both stores and both data planes tell the same story.
+    pub(crate) fn check_rest(&self) {
+        self.check();
+        for node in &self.nodes {
+            assert!(node.is_idle(), "somebody waits for an answer of {}", node.config.node);
+            node.check_rest();
+        }
+        let active = |node: usize| -> Vec<_> {
+            let sessions = self.nodes[node].broker.sessions();
+            let flow = |f: &turnpike_broker::record::FlowRecord| (f.id.clone(), f.endpoints, f.meter, f.label);
+            sessions
+                .map(|s| (s.id.clone(), s.flows.iter().map(flow).collect::<Vec<_>>()))
+                .collect()
+        };
+        assert_eq!(
+            active(A),
+            active(B),
+            "the nodes carry the same sessions with the same values"
+        );
+        let aggregates = |node: usize| -> Vec<_> {
+            let records = self.nodes[node].broker.aggregates();
+            records.map(|r| (r.name.clone(), r.rate_bps, r.burst_bytes)).collect()
+        };
+        assert_eq!(aggregates(A), aggregates(B), "the nodes have the same aggregates");
+    }
+}
+
+impl Node {
+    fn check_plane(&self) {
+        let mut labels = BTreeSet::new();
+        let mut endpoints = BTreeSet::new();
+        let mut carried: BTreeMap<PolicyId, u64> = BTreeMap::new();
+        for policy in self.plane.values() {
+            let (aggregate, meter) = match policy {
+                Policy::FlowOut {
+                    aggregate,
+                    endpoints: ends,
+                    meter,
+                    ..
+                } => {
+                    assert!(endpoints.insert((Direction::Out, *ends)), "{ends:?} goes out twice");
+                    (aggregate, meter)
+                }
+                Policy::FlowIn {
+                    aggregate,
+                    endpoints: ends,
+                    label,
+                    meter,
+                } => {
+                    assert!(endpoints.insert((Direction::In, *ends)), "{ends:?} comes in twice");
+                    assert!(
+                        labels.insert(label.0 & 0xf_ffff),
+                        "label index of {label:?} is used twice"
+                    );
+                    (aggregate, meter)
+                }
+                Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => continue,
+            };
+            *carried.entry(*aggregate).or_default() += cost(meter);
+        }
+        for (aggregate, used) in carried {
+            let Some(Policy::AggregateOut { rate_bps, .. } | Policy::AggregateIn { rate_bps, .. }) =
+                self.plane.get(&aggregate)
+            else {
+                panic!("a flow without its aggregate");
+            };
+            assert!(used <= *rate_bps, "{used} bit/s on an aggregate of {rate_bps}");
+        }
+    }
+
+    fn check_rest(&self) {
+        let node = &self.config.node;
+        let sessions: Vec<&SessionRecord> = self.broker.sessions().collect();
+        for session in &sessions {
+            assert_eq!(session.state, SessionState::Active, "{} at {node}", session.id);
+        }
+        let stored = self
+            .store
+            .sessions
+            .values()
+            .filter(|record| record.state != SessionState::Ended);
+        assert_eq!(stored.collect::<Vec<_>>(), sessions, "store and broker of {node}");
+        let aggregates: Vec<&AggregateRecord> = self.broker.aggregates().collect();
+        assert_eq!(
+            self.store.aggregates.values().collect::<Vec<_>>(),
+            aggregates,
+            "store and broker of {node}"
+        );
+
+        let flows = || sessions.iter().flat_map(|session| &session.flows);
+        let known: BTreeSet<PolicyId> = aggregates
+            .iter()
+            .map(|record| record.policy)
+            .chain(flows().map(|flow| flow.policy))
+            .collect();
+        assert_eq!(
+            self.plane.keys().copied().collect::<BTreeSet<_>>(),
+            known,
+            "data plane and records of {node}"
+        );
+
+        for record in &aggregates {
+            assert_eq!(record.state, AggregateState::Active, "{} at {node}", record.name);
+            let used: u64 = flows()
+                .filter(|flow| flow.aggregate == record.name)
+                .map(|flow| cost(&flow.meter))
+                .sum();
+            assert_eq!(
+                self.broker.pool(&record.name).unwrap().used_bps,
+                used,
+                "pool {} of {node}",
+                record.name
+            );
+        }
+        let reserved = |way| {
+            aggregates
+                .iter()
+                .filter(|r| r.direction == way)
+                .map(|r| r.rate_bps)
+                .sum::<u64>()
+        };
+        for (_, out, into) in self.broker.links() {
+            assert_eq!(
+                (out.used_bps, into.used_bps),
+                (reserved(Direction::Out), reserved(Direction::In))
+            );
+        }
+        let count = |way| flows().filter(|flow| flow.direction == way).count() as u64;
+        let used: BTreeMap<_, _> = self
+            .broker
+            .tables()
+            .into_iter()
+            .map(|table| (table.name, table.used))
+            .collect();
+        assert_eq!(
+            (used["flows"], used["labels"]),
+            (count(Direction::Out), count(Direction::In)),
+            "tables of {node}"
+        );
+        self.check_ledger(&sessions);
+    }
+
+    fn check_ledger(&self, active: &[&SessionRecord]) {
+        let mut open: BTreeMap<&SessionId, i32> = BTreeMap::new();
+        let mut last: BTreeMap<Epoch, u64> = BTreeMap::new();
+        for line in &self.store.ledger {
+            let sequence = last.entry(line.epoch).or_default();
+            *sequence += 1;
+            assert_eq!(line.sequence, *sequence, "the ledger has no gap");
+            let open = open.entry(&line.session).or_default();
+            *open += match line.kind {
+                UsageKind::Start => 1,
+                UsageKind::Final => -1,
+            };
+            assert!((0..=1).contains(open), "{} starts and ends in turn", line.session);
+        }
+        let open: Vec<_> = open
+            .into_iter()
+            .filter(|(_, open)| *open == 1)
+            .map(|(id, _)| id)
+            .collect();
+        assert_eq!(
+            open,
+            active.iter().map(|record| &record.id).collect::<Vec<_>>(),
+            "the ledger knows who is active"
+        );
+    }
+}

@@ -1,0 +1,643 @@
+//! Two brokers, `a` and `b`, in one simulated world: virtual time, a network that may lose, delay and repeat messages,
+//! data planes that may refuse, stores, crashes and restarts. Everything is deterministic.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a failed test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use turnpike_broker::message::{PeerAnswer, PeerRequest};
+use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
+use turnpike_broker::policy::{Counters, Endpoints, InstallError, Meter, Policy};
+use turnpike_broker::record::{
+    AggregateRecord, AggregateState, Change, Direction, SessionRecord, SessionState, UsageKind, UsageRecord,
+};
+use turnpike_broker::refusal::{Reason, Refusal};
+use turnpike_broker::{
+    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Request, SecondSide,
+    SessionRequest, Timers,
+};
+
+mod invariant;
+
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
+
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `commit`, `release`, or `answer`.
+pub(crate) type Kind = &'static str;
+
+/// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
+pub(crate) type Network = Box<dyn FnMut(usize, Kind) -> Vec<u64>>;
+
+enum Event {
+    Input {
+        node: usize,
+        life: u32,
+        input: Input,
+    },
+    Request {
+        from: usize,
+        from_life: u32,
+        ticket: u64,
+        to_life: u32,
+        epoch: Epoch,
+        request: PeerRequest,
+    },
+    Reply {
+        to: usize,
+        life: u32,
+        ticket: u64,
+        answer: Result<PeerAnswer, String>,
+    },
+    Tick {
+        node: usize,
+        life: u32,
+        at: Nanos,
+    },
+}
+
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
+    pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
+    pub(crate) ledger: Vec<UsageRecord>,
+}
+
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) broker: Broker,
+    pub(crate) store: Store,
+    pub(crate) plane: BTreeMap<PolicyId, Policy>,
+    /// So many installations from now on are refused.
+    pub(crate) install_failures: u32,
+    /// The next drain that persists something ends in a crash right after that.
+    pub(crate) dies_after_persist: bool,
+    pub(crate) answers: BTreeMap<u64, Answer>,
+    /// Installations, deinstallations and sends, as they came.
+    pub(crate) log: Vec<String>,
+    asked: BTreeSet<u64>,
+    life: u32,
+    down: bool,
+    /// Its data plane may have less than it has confirmed, until it is all installed again.
+    host_was_lost: bool,
+    wake: Option<Nanos>,
+    /// Peers' requests that are not answered: who asked, in which life, by which ticket.
+    incoming: BTreeMap<u64, (usize, u32, u64)>,
+    outgoing: BTreeSet<u64>,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Nanos,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    events: BTreeMap<(Nanos, u64), Event>,
+    sequence: u64,
+}
+
+pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+pub(crate) fn config(node: usize) -> Config {
+    let names = ["a", "b"];
+    Config {
+        node: name(names[node]),
+        epoch: Epoch(1),
+        links: [(
+            name("wan0"),
+            Link {
+                rate_out_bps: 10_000_000,
+                rate_in_bps: 10_000_000,
+            },
+        )]
+        .into(),
+        peers: [(name(names[1 - node]), name("wan0"))].into(),
+        limits: Limits {
+            flows_max: 64,
+            sessions_max: 32,
+            sessions_ended_max: 256,
+            ..Limits::default()
+        },
+        timers: Timers::default(),
+        second_side: SecondSide::default(),
+        label_secret: [u8::try_from(node).unwrap(); 16],
+    }
+}
+
+pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequest {
+    AggregateRequest {
+        name: name(name_),
+        peer: name(peer),
+        rate_bps,
+        burst_bytes: 20_000,
+        dscp: 46,
+    }
+}
+
+/// A flow between two ports of two fixed hosts, with packets of 200 bytes and a burst of two.
+pub(crate) fn flow(id: &str, aggregate: &str, ports: (u16, u16), rate_bps: u64) -> FlowRequest {
+    FlowRequest {
+        id: name(id),
+        aggregate: name(aggregate),
+        endpoints: Endpoints {
+            source: format!("10.0.0.1:{}", ports.0).parse().unwrap(),
+            destination: format!("10.0.1.1:{}", ports.1).parse().unwrap(),
+        },
+        meter: Meter {
+            rate_bps,
+            burst_bytes: 400,
+            packet_bytes_min: 200,
+        },
+        rate_bps_min: rate_bps / 2,
+    }
+}
+
+/// A call: one flow each way, over `ab` and `ba`.
+pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
+    let flows = vec![
+        flow("there", "ab", (port, port), rate_bps),
+        flow("back", "ba", (port, port), rate_bps),
+    ];
+    SessionRequest { id: name(id), flows }
+}
+
+pub(crate) fn kind(request: &PeerRequest) -> Kind {
+    match request {
+        PeerRequest::OfferAggregate { .. } => "offer",
+        PeerRequest::WithdrawAggregate { .. } => "withdraw",
+        PeerRequest::HoldSession { .. } => "hold",
+        PeerRequest::CommitSession { .. } => "commit",
+        PeerRequest::ReleaseSession { .. } => "release",
+    }
+}
+
+/// What the fake data plane counts for a policy: any number will do that tells policies apart.
+pub(crate) fn counted(policy: PolicyId) -> Counters {
+    let packets = policy.0 & 0xffff;
+    Counters {
+        offered_packets: packets,
+        offered_bytes: packets * 200,
+        passed_packets: packets,
+        passed_bytes: packets * 200,
+        ..Counters::default()
+    }
+}
+
+impl Node {
+    fn new(config: Config) -> Self {
+        Self {
+            broker: Broker::new(config.clone()),
+            config,
+            store: Store::default(),
+            plane: BTreeMap::new(),
+            install_failures: 0,
+            dies_after_persist: false,
+            answers: BTreeMap::new(),
+            log: Vec::new(),
+            asked: BTreeSet::new(),
+            life: 0,
+            down: false,
+            host_was_lost: false,
+            wake: None,
+            incoming: BTreeMap::new(),
+            outgoing: BTreeSet::new(),
+        }
+    }
+
+    fn keep(&mut self, change: Change) {
+        match change {
+            Change::PutAggregate(record) => drop(self.store.aggregates.insert(record.name.clone(), record)),
+            Change::DeleteAggregate(name) => drop(self.store.aggregates.remove(&name)),
+            Change::PutSession(record) => drop(self.store.sessions.insert(record.id.clone(), record)),
+            Change::DeleteSession(id) => drop(self.store.sessions.remove(&id)),
+            Change::AppendUsage(line) => self.store.ledger.push(line),
+        }
+    }
+
+    fn install(&mut self, policies: Vec<(PolicyId, Policy)>) -> Result<(), InstallError> {
+        if self.install_failures > 0 {
+            self.install_failures -= 1;
+            return Err(InstallError {
+                code: "flow_table_full".into(),
+                detail: "told to fail".into(),
+            });
+        }
+        let before = self.plane.clone();
+        for (id, policy) in policies {
+            let carried = match &policy {
+                Policy::FlowOut { aggregate, .. } => {
+                    matches!(self.plane.get(aggregate), Some(Policy::AggregateOut { .. }))
+                }
+                Policy::FlowIn { aggregate, .. } => {
+                    matches!(self.plane.get(aggregate), Some(Policy::AggregateIn { .. }))
+                }
+                Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => true,
+            };
+            if !carried {
+                self.plane = before;
+                return Err(InstallError {
+                    code: "unknown_aggregate".into(),
+                    detail: format!("{policy:?}"),
+                });
+            }
+            assert!(
+                self.plane.insert(id, policy).is_none(),
+                "policy {id:?} is installed twice"
+            );
+        }
+        Ok(())
+    }
+
+    fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
+        let taken = policies.iter().map(|id| (id, self.plane.remove(id)));
+        taken
+            .map(|(id, policy)| policy.map_or_else(Counters::default, |_| counted(*id)))
+            .collect()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.incoming.is_empty() && self.asked.iter().all(|ticket| self.answers.contains_key(ticket))
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with([config(A), config(B)])
+    }
+
+    pub(crate) fn with(configs: [Config; 2]) -> Self {
+        Self {
+            now: Nanos(MS),
+            nodes: configs.into_iter().map(Node::new).collect(),
+            network: perfect(),
+            events: BTreeMap::new(),
+            sequence: 0,
+        }
+    }
+
+    /// With an aggregate each way, `ab` and `ba`, of 1 Mbit/s.
+    pub(crate) fn connected() -> Self {
+        Self::connected_with([config(A), config(B)])
+    }
+
+    pub(crate) fn connected_with(configs: [Config; 2]) -> Self {
+        let mut world = Self::with(configs);
+        for (node, name, peer) in [(A, "ab", "b"), (B, "ba", "a")] {
+            let answer = world.ask(node, Request::CreateAggregate(aggregate(name, peer, 1_000_000)));
+            assert!(matches!(answer, Answer::Aggregate { created: true, .. }), "{answer:?}");
+        }
+        world
+    }
+
+    /// Loses every message of this kind from now on.
+    pub(crate) fn lose(&mut self, lost: Kind) {
+        self.network = Box::new(move |_, kind| if kind == lost { vec![] } else { vec![1] });
+    }
+
+    fn at(&mut self, at: Nanos, event: Event) {
+        self.sequence += 1;
+        self.events.insert((at, self.sequence), event);
+    }
+
+    fn after(&mut self, delay_ms: u64, event: Event) {
+        self.at(self.now.plus(Nanos(delay_ms * MS)), event);
+    }
+
+    /// Asks a node, and does not wait.
+    pub(crate) fn request(&mut self, node: usize, request: Request) -> u64 {
+        self.sequence += 1;
+        let ticket = self.sequence;
+        self.nodes[node].asked.insert(ticket);
+        self.input(node, Input::Request { ticket, request });
+        ticket
+    }
+
+    /// Asks a node, and waits for its answer.
+    pub(crate) fn ask(&mut self, node: usize, request: Request) -> Answer {
+        let ticket = self.request(node, request);
+        self.wait(node, ticket)
+    }
+
+    pub(crate) fn wait(&mut self, node: usize, ticket: u64) -> Answer {
+        while !self.nodes[node].answers.contains_key(&ticket) {
+            assert!(self.step(), "the world is at rest and ticket {ticket} is not answered");
+        }
+        self.nodes[node].answers[&ticket].clone()
+    }
+
+    pub(crate) fn create(&mut self, node: usize, request: SessionRequest) -> Answer {
+        self.ask(node, Request::CreateSession(request))
+    }
+
+    pub(crate) fn delete(&mut self, node: usize, id: &str) -> Answer {
+        self.ask(node, Request::DeleteSession(name(id)))
+    }
+
+    /// A peer's message as it comes in; answered into `answers_to_peer`.
+    pub(crate) fn peer_request(&mut self, to: usize, epoch: u32, request: PeerRequest) -> PeerAnswer {
+        self.sequence += 1;
+        let ticket = self.sequence;
+        let peer: NodeName = self.nodes[1 - to].config.node.clone();
+        let node = &mut self.nodes[to];
+        node.broker.handle(
+            Input::PeerRequest {
+                ticket,
+                peer,
+                epoch: Epoch(epoch),
+                request,
+            },
+            self.now,
+        );
+        let mut outputs: Vec<Output> = std::iter::from_fn(|| node.broker.poll()).collect();
+        let place = outputs
+            .iter()
+            .position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
+        let answer = place.map(|place| outputs.remove(place));
+        self.carry_out(to, outputs);
+        match answer {
+            Some(Output::PeerAnswer { answer, .. }) => answer,
+            other => panic!("no answer at once: {other:?}"),
+        }
+    }
+
+    /// Until nothing is under way and no timer is set. The network must let retries through at some time.
+    pub(crate) fn rest(&mut self) {
+        let mut steps = 0;
+        while self.step() {
+            steps += 1;
+            assert!(steps < 100_000, "the world does not come to rest");
+        }
+    }
+
+    /// As far as a time from now.
+    pub(crate) fn run(&mut self, ms: u64) {
+        let end = self.now.plus(Nanos(ms * MS));
+        while self.events.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// The next event. False if there is none.
+    pub(crate) fn step(&mut self) -> bool {
+        let Some(((at, _), event)) = self.events.pop_first() else {
+            return false;
+        };
+        self.now = at.max(self.now);
+        match event {
+            Event::Input { node, life, input } if self.nodes[node].life == life => self.input(node, input),
+            Event::Reply {
+                to,
+                life,
+                ticket,
+                answer,
+            } if self.nodes[to].life == life => {
+                if self.nodes[to].outgoing.remove(&ticket) {
+                    self.input(to, Input::PeerAnswered { ticket, answer });
+                }
+            }
+            Event::Request {
+                from,
+                from_life,
+                ticket,
+                to_life,
+                epoch,
+                request,
+            } => {
+                let (to, peer) = (1 - from, self.nodes[from].config.node.clone());
+                if self.nodes[to].life == to_life && !self.nodes[to].down {
+                    self.sequence += 1;
+                    let own = self.sequence;
+                    self.nodes[to].incoming.insert(own, (from, from_life, ticket));
+                    self.input(
+                        to,
+                        Input::PeerRequest {
+                            ticket: own,
+                            peer,
+                            epoch,
+                            request,
+                        },
+                    );
+                }
+            }
+            Event::Tick { node, life, at } if self.nodes[node].life == life && self.nodes[node].wake == Some(at) => {
+                self.nodes[node].wake = None;
+                self.input(node, Input::Tick);
+            }
+            Event::Input { .. } | Event::Reply { .. } | Event::Tick { .. } => {}
+        }
+        self.check();
+        true
+    }
+
+    fn input(&mut self, node: usize, input: Input) {
+        if self.nodes[node].down {
+            return;
+        }
+        self.nodes[node].broker.handle(input, self.now);
+        self.drain(node);
+    }
+
+    fn drain(&mut self, node: usize) {
+        let broker = &mut self.nodes[node].broker;
+        let outputs: Vec<Output> = std::iter::from_fn(|| broker.poll()).collect();
+        self.carry_out(node, outputs);
+    }
+
+    fn carry_out(&mut self, node: usize, outputs: Vec<Output>) {
+        let (changes, others): (Vec<_>, Vec<_>) = outputs
+            .into_iter()
+            .partition(|output| matches!(output, Output::Persist(_)));
+        let persisted = !changes.is_empty();
+        for change in changes {
+            let Output::Persist(change) = change else { continue };
+            self.nodes[node].keep(change);
+        }
+        if persisted && std::mem::take(&mut self.nodes[node].dies_after_persist) {
+            self.crash(node);
+            self.restart(node);
+            return;
+        }
+        for output in others {
+            self.carry_out_one(node, output);
+        }
+    }
+
+    fn carry_out_one(&mut self, node: usize, output: Output) {
+        let life = self.nodes[node].life;
+        match output {
+            Output::Persist(_) => {}
+            Output::Install { ticket, policies } => {
+                for (_, policy) in &policies {
+                    self.nodes[node].log.push(format!("install {}", policy_kind(policy)));
+                }
+                let input = match self.nodes[node].install(policies) {
+                    Ok(()) => Input::Installed { ticket },
+                    Err(error) => Input::InstallFailed { ticket, error },
+                };
+                self.after(2, Event::Input { node, life, input });
+            }
+            Output::Deinstall { ticket, policies } => {
+                for id in &policies {
+                    let line = self.nodes[node].plane.get(id).map_or("nothing", policy_kind);
+                    self.nodes[node].log.push(format!("deinstall {line}"));
+                }
+                let counters = self.nodes[node].deinstall(&policies);
+                self.after(
+                    2,
+                    Event::Input {
+                        node,
+                        life,
+                        input: Input::Deinstalled { ticket, counters },
+                    },
+                );
+            }
+            Output::Send {
+                ticket,
+                request,
+                deadline,
+                ..
+            } => {
+                let kind = kind(&request);
+                let epoch = self.nodes[node].config.epoch;
+                let to_life = self.nodes[1 - node].life;
+                self.nodes[node].log.push(format!("send {kind}"));
+                self.nodes[node].outgoing.insert(ticket);
+                for delay in (self.network)(node, kind) {
+                    let request = request.clone();
+                    let event = Event::Request {
+                        from: node,
+                        from_life: life,
+                        ticket,
+                        to_life,
+                        epoch,
+                        request,
+                    };
+                    self.after(delay, event);
+                }
+                let answer = Err("no answer in time".to_owned());
+                self.at(
+                    deadline,
+                    Event::Reply {
+                        to: node,
+                        life,
+                        ticket,
+                        answer,
+                    },
+                );
+            }
+            Output::Answer { ticket, answer } => {
+                self.check_answer(node, &answer);
+                let earlier = self.nodes[node].answers.insert(ticket, answer);
+                assert!(earlier.is_none(), "ticket {ticket} is answered twice");
+            }
+            Output::PeerAnswer { ticket, answer } => {
+                let (to, life, ticket) = self.nodes[node]
+                    .incoming
+                    .remove(&ticket)
+                    .expect("answers what was asked");
+                for delay in (self.network)(node, "answer") {
+                    self.after(
+                        delay,
+                        Event::Reply {
+                            to,
+                            life,
+                            ticket,
+                            answer: Ok(answer.clone()),
+                        },
+                    );
+                }
+            }
+            Output::WakeAt(at) => {
+                self.nodes[node].wake = Some(at);
+                self.at(at, Event::Tick { node, life, at });
+            }
+        }
+    }
+
+    /// `kill -9`: what is installed stays, what is on the way to the node is lost, what it has sent is on the wire.
+    pub(crate) fn crash(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        node.life += 1;
+        node.down = true;
+        node.wake = None;
+        node.asked.clear();
+        node.incoming.clear();
+        node.outgoing.clear();
+        node.broker = Broker::new(node.config.clone());
+    }
+
+    /// The host goes down too: its data plane forgets everything.
+    pub(crate) fn crash_host(&mut self, node: usize) {
+        self.crash(node);
+        self.nodes[node].plane.clear();
+        self.nodes[node].host_was_lost = true;
+    }
+
+    pub(crate) fn restart(&mut self, node: usize) {
+        let now = self.now;
+        let this = &mut self.nodes[node];
+        this.down = false;
+        this.life += 1;
+        this.config.epoch.0 += 1;
+        this.broker = Broker::new(this.config.clone());
+        let installed = this.plane.keys().copied().collect();
+        let aggregates = this.store.aggregates.values().cloned().collect();
+        let sessions = this.store.sessions.values().cloned().collect();
+        this.broker.restore(aggregates, sessions, &installed, now);
+        self.drain(node);
+    }
+
+    pub(crate) fn is_down(&self, node: usize) -> bool {
+        self.nodes[node].down
+    }
+
+    pub(crate) fn pool_used(&self, node: usize, aggregate: &str) -> u64 {
+        self.nodes[node].broker.pool(&name(aggregate)).unwrap().used_bps
+    }
+
+    pub(crate) fn state(&self, node: usize, id: &str) -> Option<SessionState> {
+        self.nodes[node].broker.session(&name(id)).map(|record| record.state)
+    }
+
+    pub(crate) fn flows_in_plane(&self, node: usize) -> usize {
+        let is_flow = |policy: &&Policy| matches!(policy, Policy::FlowOut { .. } | Policy::FlowIn { .. });
+        self.nodes[node].plane.values().filter(is_flow).count()
+    }
+}
+
+pub(crate) fn perfect() -> Network {
+    Box::new(|_, _| vec![1])
+}
+
+pub(crate) fn policy_kind(policy: &Policy) -> Kind {
+    match policy {
+        Policy::AggregateOut { .. } => "aggregate out",
+        Policy::AggregateIn { .. } => "aggregate in",
+        Policy::FlowOut { .. } => "flow out",
+        Policy::FlowIn { .. } => "flow in",
+    }
+}
+
+pub(crate) fn refusal(answer: Answer) -> Refusal {
+    match answer {
+        Answer::Refused(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+pub(crate) fn reason(answer: Answer) -> Reason {
+    refusal(answer).reason
+}
+
+pub(crate) fn session(answer: Answer) -> (SessionRecord, bool) {
+    match answer {
+        Answer::Session { record, created } => (record, created),
+        other => panic!("no session: {other:?}"),
+    }
+}
