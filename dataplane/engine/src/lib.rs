@@ -1,1 +1,29 @@
-//! Runs Turnpike's packet logic on Linux: loads and pins the programs and owns the maps
+//! Runs Turnpike's packet logic on Linux: loads and pins the programs and owns the maps.
+//!
+//! [`Engine::start`] loads or takes over what is pinned; [`Engine::install`] puts policies in force and reads them back;
+//! [`Engine::deinstall`] takes them out and returns the final counters. What was installed outlives the process.
+#![deny(unsafe_code)]
+
+mod adopt;
+mod config;
+mod engine;
+mod error;
+mod flow;
+mod flow_table;
+#[allow(unsafe_code, reason = "maps kernel memory")]
+mod map;
+mod netlink;
+mod next_hop;
+pub mod policy;
+mod program;
+mod status;
+#[allow(unsafe_code, reason = "system calls")]
+mod sys;
+mod table;
+pub mod trial;
+
+pub use config::{EngineConfig, Unadmitted, XdpMode};
+pub use engine::Engine;
+pub use error::EngineError;
+pub use program::{PassProgram, attach_pass};
+pub use status::{InterfaceStatus, Status, TableStatus, VerdictStatus};

@@ -1,1 +1,31 @@
-//! Turnpike's packet logic: parse, classify, meter, tag, untag, count, verdict
+//! Turnpike's packet logic: parse, classify, meter, tag, untag, count, verdict.
+//!
+//! [`outbound`] takes frames from the site and tags those of admitted flows; [`inbound`] takes tagged frames from
+//! peers and restores them. Everything else exists to serve these two. They work on a [`Frame`] and on [`Tables`], so
+//! the same code runs in the XDP programs, in user space and in tests.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod buffer;
+pub mod checksum;
+pub mod contract;
+pub mod entry;
+pub mod frame;
+// The eBPF target has no compare-and-swap in `core`.
+#[cfg(not(target_arch = "bpf"))]
+pub mod memory;
+pub mod meter;
+pub mod verdict;
+pub mod wire;
+
+mod classify;
+mod inbound;
+mod outbound;
+mod tables;
+
+pub use classify::{FlowKey, alternative, bucket_of, fingerprint, flow_hash};
+pub use frame::Frame;
+pub use inbound::inbound;
+pub use outbound::outbound;
+pub use tables::Tables;
+pub use verdict::{Direction, Reason, Verdict};

@@ -1,0 +1,225 @@
+//! What the engine asks of the kernel's network configuration, through route netlink (`rtnetlink(7)`).
+//!
+//! `/sys/class/net` is no substitute: it shows the namespace in which it was mounted, not the caller's.
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's enums name every attribute that the kernel has"
+)]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// An interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) index: u32,
+    pub(crate) mac: [u8; 6],
+    pub(crate) mtu: u32,
+    /// Whether its frames begin with an Ethernet header.
+    pub(crate) ethernet: bool,
+    pub(crate) up: bool,
+    /// How a program is attached, if one is.
+    pub(crate) xdp: Option<&'static str>,
+}
+
+/// A connection to the kernel, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The interface of this name.
+    pub(crate) fn interface(&mut self, name: &str) -> io::Result<Option<Interface>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let answers = match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(describe(&link)),
+            _ => None,
+        }))
+    }
+
+    /// The IPv4 addresses of an interface.
+    pub(crate) fn addresses(&mut self, interface: u32) -> io::Result<Vec<Ipv4Addr>> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        let answers = self.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
+        let mut addresses = Vec::new();
+        for answer in answers {
+            if let RouteNetlinkMessage::NewAddress(message) = answer
+                && message.header.index == interface
+            {
+                addresses.extend(message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                    _ => None,
+                }));
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// The interface that packets to `address` leave by, and the neighbour that they go to. None if there is no route.
+    pub(crate) fn route(&mut self, address: Ipv4Addr) -> io::Result<Option<(u32, Ipv4Addr)>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        message
+            .attributes
+            .push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        let answers = match self.ask(RouteNetlinkMessage::GetRoute(message), 0) {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES)
+                ) =>
+            {
+                return Ok(None);
+            }
+            answers => answers?,
+        };
+        for answer in answers {
+            if let RouteNetlinkMessage::NewRoute(route) = answer
+                && route.header.kind == RouteType::Unicast
+            {
+                let mut interface = None;
+                let mut neighbour = address;
+                for attribute in &route.attributes {
+                    match attribute {
+                        RouteAttribute::Oif(index) => interface = Some(*index),
+                        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => neighbour = *gateway,
+                        _ => {}
+                    }
+                }
+                return Ok(interface.map(|interface| (interface, neighbour)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The MAC addresses that the kernel knows, by interface and address.
+    pub(crate) fn neighbours(&mut self) -> io::Result<Vec<(u32, Ipv4Addr, [u8; 6])>> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        let answers = self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP)?;
+        let mut neighbours = Vec::new();
+        for answer in answers {
+            let RouteNetlinkMessage::NewNeighbour(entry) = answer else {
+                continue;
+            };
+            if matches!(
+                entry.header.state,
+                NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+            ) {
+                continue;
+            }
+            let mut address = None;
+            let mut mac = None;
+            for attribute in &entry.attributes {
+                match attribute {
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
+                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+                    _ => {}
+                }
+            }
+            if let (Some(address), Some(mac)) = (address, mac) {
+                neighbours.push((entry.header.ifindex, address, mac));
+            }
+        }
+        Ok(neighbours)
+    }
+
+    /// Has the kernel find out a neighbour's MAC address, as if a packet had to go there.
+    pub(crate) fn probe(&mut self, interface: u32, address: Ipv4Addr) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = interface;
+        message.header.flags = NeighbourFlags::Use;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+        self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
+            .map(drop)
+    }
+
+    /// Sends one request and collects the answers up to the acknowledgement.
+    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut message = NetlinkMessage::from(request);
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        self.sequence = self.sequence.wrapping_add(1);
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let mut answers = Vec::new();
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let length = (message.header.length as usize).next_multiple_of(4).max(4);
+                rest = rest.get(length..).unwrap_or_default();
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    NetlinkPayload::Done(_) => return Ok(answers),
+                    NetlinkPayload::Error(error) => return error.code.map_or(Ok(answers), |_| Err(error.to_io())),
+                    NetlinkPayload::Overrun(_) => return Err(io::Error::other("netlink overrun")),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn describe(link: &LinkMessage) -> Interface {
+    let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+    let mut interface = Interface {
+        index: link.header.index,
+        mac: [0; 6],
+        mtu: 0,
+        ethernet,
+        up: link.header.flags.contains(LinkFlags::Up),
+        xdp: None,
+    };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => interface.mac = bytes.as_slice().try_into().unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            LinkAttribute::Xdp(facts) => {
+                interface.xdp = facts.iter().find_map(|fact| match fact {
+                    LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware) => Some("native"),
+                    LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+                    LinkXdp::Attached(XdpAttached::Multiple) => Some("several"),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    interface
+}

@@ -1,0 +1,381 @@
+//! The tables that user space and the programs share, mapped and typed.
+
+use aya::Ebpf;
+use aya::maps::{Array, Map, MapData};
+use turnpike_fastpath::contract::{self, BUCKET_SLOTS, PORTS_MAX, table};
+use turnpike_fastpath::entry::{
+    Aggregate, Bucket, ClockReading, Config, Flow, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
+};
+use turnpike_fastpath::verdict::REASONS_MAX;
+use zerocopy::{FromBytes, IntoBytes, transmute};
+
+use crate::config::EngineConfig;
+use crate::error::EngineError;
+use crate::map::Mapped;
+use crate::policy::{Counters, PolicyId};
+use crate::trial::Snapshot;
+
+/// What this engine keeps beside an entry, to find its way after a restart. A zero policy means that the entry is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes)]
+#[repr(C)]
+pub(crate) struct Note {
+    pub(crate) policy: PolicyId,
+    pub(crate) detail: u64,
+}
+
+/// Which table a note belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Noted {
+    Flow,
+    Label,
+    Aggregate,
+    NextHop,
+}
+
+/// One table's size: name, entries, bytes of an entry.
+pub(crate) type Size = (&'static str, u32, usize);
+
+/// Next hops: each aggregate and each terminal needs at most one, and their index has 16 bits.
+pub(crate) fn next_hops_max(config: &EngineConfig) -> u32 {
+    (config.aggregate_entries() + config.flows_max).min(contract::NEXT_HOPS_MAX)
+}
+
+/// Buckets for so many flows: twice as many slots, at least.
+const fn buckets(flows_max: u32) -> u32 {
+    2 * flows_max / BUCKET_SLOTS
+}
+
+/// The sizes of all tables.
+pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 14] {
+    let flows = config.flows_max;
+    let aggregates = config.aggregate_entries();
+    let hops = next_hops_max(config);
+    [
+        (table::CONFIG, 1, size_of::<Config>()),
+        (table::BUCKETS, buckets(flows), 64),
+        (table::FLOWS, flows, 64),
+        (table::LABELS, flows, 64),
+        (table::AGGREGATES, aggregates, 64),
+        (table::POOLS, aggregates, 64),
+        (table::AGG_SHARES, aggregates * cpus, 64),
+        (table::FLOW_SHARES, flows * cpus, 64),
+        (table::LABEL_SHARES, flows * cpus, 64),
+        (table::REASONS, 2 * REASONS_MAX * cpus, 16),
+        (table::NEXT_HOPS, hops, 8),
+        (table::PORTS, PORTS_MAX, 16),
+        (table::CLOCK, 1, 16),
+        (table::NOTES, 2 * flows + aggregates + hops, 16),
+    ]
+}
+
+/// Bytes of kernel memory that these tables take.
+pub(crate) fn memory_bytes(sizes: &[Size]) -> u64 {
+    sizes
+        .iter()
+        .map(|(_, entries, bytes)| u64::from(*entries) * *bytes as u64)
+        .sum()
+}
+
+/// All tables.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    cpus: u32,
+    flows_max: u32,
+    aggregates: u32,
+    next_hops_max: u32,
+    config: Mapped,
+    buckets: Mapped,
+    flows: Mapped,
+    labels: Mapped,
+    carriers: Mapped,
+    pools: Mapped,
+    aggregate_shares: Mapped,
+    flow_shares: Mapped,
+    label_shares: Mapped,
+    reasons: Mapped,
+    next_hops: Mapped,
+    ports: Mapped,
+    clock: Mapped,
+    notes: Mapped,
+}
+
+impl Tables {
+    pub(crate) fn map(object: &Ebpf, config: &EngineConfig, cpus: u32) -> Result<Self, EngineError> {
+        let sizes = sizes(config, cpus);
+        let mapped = |name: &'static str| {
+            let (_, entries, bytes) = sizes
+                .iter()
+                .copied()
+                .find(|size| size.0 == name)
+                .ok_or_else(|| missing(name))?;
+            Mapped::new(array(object, name)?.fd(), entries, bytes).map_err(EngineError::kernel("mapping a table"))
+        };
+        Ok(Self {
+            cpus,
+            flows_max: config.flows_max,
+            aggregates: config.aggregate_entries(),
+            next_hops_max: next_hops_max(config),
+            config: mapped(table::CONFIG)?,
+            buckets: mapped(table::BUCKETS)?,
+            flows: mapped(table::FLOWS)?,
+            labels: mapped(table::LABELS)?,
+            carriers: mapped(table::AGGREGATES)?,
+            pools: mapped(table::POOLS)?,
+            aggregate_shares: mapped(table::AGG_SHARES)?,
+            flow_shares: mapped(table::FLOW_SHARES)?,
+            label_shares: mapped(table::LABEL_SHARES)?,
+            reasons: mapped(table::REASONS)?,
+            next_hops: mapped(table::NEXT_HOPS)?,
+            ports: mapped(table::PORTS)?,
+            clock: mapped(table::CLOCK)?,
+            notes: mapped(table::NOTES)?,
+        })
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let words: [u64; size_of::<Config>() / 8] = self.config.read(0);
+        transmute!(words)
+    }
+
+    pub(crate) fn set_config(&self, config: Config) {
+        let words: [u64; size_of::<Config>() / 8] = transmute!(config);
+        self.config.write(0, words);
+    }
+
+    /// The slots of a bucket, each to be replaced as a whole.
+    pub(crate) fn bucket(&self, index: u32) -> Bucket {
+        transmute!(self.buckets.read::<8>(index))
+    }
+
+    pub(crate) fn set_slot(&self, bucket: u32, slot: usize, value: u64) {
+        self.buckets
+            .word((bucket * BUCKET_SLOTS) as usize + slot)
+            .store(value, std::sync::atomic::Ordering::Release);
+    }
+
+    pub(crate) const fn bucket_mask(&self) -> u32 {
+        buckets(self.flows_max) - 1
+    }
+
+    pub(crate) fn flow(&self, index: u32) -> Flow {
+        transmute!(self.flows.read::<8>(index))
+    }
+
+    pub(crate) fn set_flow(&self, index: u32, flow: Flow) {
+        let words: [u64; 8] = transmute!(flow);
+        self.flows.write(index, words);
+    }
+
+    pub(crate) fn label(&self, index: u32) -> LabelEntry {
+        transmute!(self.labels.read::<8>(index))
+    }
+
+    /// Writes an entry that packets can find as soon as its first word, which holds the generation, is there.
+    pub(crate) fn set_label(&self, index: u32, label: LabelEntry) {
+        let mut words: [u64; 8] = transmute!(label);
+        let first = std::mem::replace(&mut words[0], self.labels.word(index as usize * 8).load(ORDER));
+        self.labels.write(index, words);
+        if cfg!(not(target_arch = "x86_64")) {
+            // There a CPU could read the rest of the entry before its first word.
+            crate::sys::grace_period();
+        }
+        self.labels
+            .word(index as usize * 8)
+            .store(first, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Ends a label: packets do not find it any more, and its generation stays to be read.
+    pub(crate) fn withdraw_label(&self, index: u32) {
+        let mut label = self.label(index);
+        label.generation &= !LABEL_VALID;
+        let words: [u64; 8] = transmute!(label);
+        self.labels
+            .word(index as usize * 8)
+            .store(words[0], std::sync::atomic::Ordering::Release);
+    }
+
+    /// Coarse time at which a flow or a label lapses; may be moved while packets use the entry.
+    pub(crate) fn set_expiry(&self, table: Noted, index: u32, expires_ns: u64) {
+        let (mapped, offset) = match table {
+            Noted::Flow => (&self.flows, std::mem::offset_of!(Flow, expires_ns)),
+            Noted::Label => (&self.labels, std::mem::offset_of!(LabelEntry, expires_ns)),
+            Noted::Aggregate | Noted::NextHop => return,
+        };
+        mapped
+            .word(index as usize * 8 + offset / 8)
+            .store(expires_ns, std::sync::atomic::Ordering::Release);
+    }
+
+    pub(crate) fn aggregate(&self, index: u32) -> Aggregate {
+        transmute!(self.carriers.read::<8>(index))
+    }
+
+    pub(crate) fn set_aggregate(&self, index: u32, aggregate: Aggregate) {
+        let words: [u64; 8] = transmute!(aggregate);
+        self.carriers.write(index, words);
+    }
+
+    pub(crate) fn pool(&self, index: u32) -> Pool {
+        transmute!(self.pools.read::<8>(index))
+    }
+
+    pub(crate) fn set_pool(&self, index: u32, pool: Pool) {
+        let words: [u64; 8] = transmute!(pool);
+        self.pools.write(index, words);
+    }
+
+    pub(crate) fn next_hop(&self, index: u32) -> NextHop {
+        transmute!(self.next_hops.read::<1>(index))
+    }
+
+    pub(crate) fn set_next_hop(&self, index: u32, next_hop: NextHop) {
+        self.next_hops.write(index, [next_hop.0]);
+    }
+
+    pub(crate) fn port(&self, index: u32) -> Port {
+        transmute!(self.ports.read::<2>(index))
+    }
+
+    pub(crate) fn set_port(&self, index: u32, port: Port) {
+        let words: [u64; 2] = transmute!(port);
+        self.ports.write(index, words);
+    }
+
+    pub(crate) fn clock(&self) -> ClockReading {
+        transmute!(self.clock.read::<2>(0))
+    }
+
+    pub(crate) fn note(&self, table: Noted, index: u32) -> Note {
+        transmute!(self.notes.read::<2>(self.note_index(table, index)))
+    }
+
+    pub(crate) fn set_note(&self, table: Noted, index: u32, note: Note) {
+        let words: [u64; 2] = transmute!(note);
+        self.notes.write(self.note_index(table, index), words);
+    }
+
+    const fn note_index(&self, table: Noted, index: u32) -> u32 {
+        index
+            + match table {
+                Noted::Flow => 0,
+                Noted::Label => self.flows_max,
+                Noted::Aggregate => 2 * self.flows_max,
+                Noted::NextHop => 2 * self.flows_max + self.aggregates,
+            }
+    }
+
+    /// Sets an unused entry's counters, and an aggregate's credit, to zero on every CPU.
+    pub(crate) fn clear_shares(&self, table: Noted, index: u32) {
+        for (mapped, entry) in self.shares(table, index) {
+            mapped.write(entry, [0; 8]);
+        }
+    }
+
+    /// What all CPUs counted.
+    pub(crate) fn counters(&self, table: Noted, index: u32) -> Counters {
+        let offset = if table == Noted::Aggregate { 2 } else { 0 };
+        let mut sum = [0_u64; 6];
+        for (mapped, entry) in self.shares(table, index) {
+            let words: [u64; 8] = mapped.read(entry);
+            for (sum, word) in sum.iter_mut().zip(&words[offset..]) {
+                *sum += word;
+            }
+        }
+        let [
+            offered_packets,
+            offered_bytes,
+            passed_packets,
+            passed_bytes,
+            dropped_packets,
+            dropped_bytes,
+        ] = sum;
+        Counters {
+            offered_packets,
+            offered_bytes,
+            passed_packets,
+            passed_bytes,
+            dropped_packets,
+            dropped_bytes,
+        }
+    }
+
+    fn shares(&self, table: Noted, index: u32) -> impl Iterator<Item = (&Mapped, u32)> {
+        let (mapped, size) = match table {
+            Noted::Flow => (&self.flow_shares, self.flows_max),
+            Noted::Label => (&self.label_shares, self.flows_max),
+            Noted::Aggregate | Noted::NextHop => (&self.aggregate_shares, self.aggregates),
+        };
+        (0..self.cpus).map(move |cpu| (mapped, cpu * size + index))
+    }
+
+    /// Copies everything, with the shares of one CPU.
+    pub(crate) fn snapshot(&self, cpu: u32, ticks: u64, exact_ns: u64) -> Snapshot {
+        let flows = 0..self.flows_max;
+        let carriers = 0..self.aggregates;
+        let flow_share = cpu * self.flows_max;
+        let carrier_share = cpu * self.aggregates;
+        let reason_share = cpu * 2 * REASONS_MAX;
+        Snapshot {
+            config: self.config(),
+            buckets: (0..=self.bucket_mask()).map(|index| self.bucket(index)).collect(),
+            flows: flows.clone().map(|index| self.flow(index)).collect(),
+            flow_shares: flows
+                .clone()
+                .map(|index| transmute!(self.flow_shares.read::<8>(flow_share + index)))
+                .collect(),
+            labels: flows.clone().map(|index| self.label(index)).collect(),
+            label_shares: flows
+                .map(|index| transmute!(self.label_shares.read::<8>(flow_share + index)))
+                .collect(),
+            aggregates: carriers.clone().map(|index| self.aggregate(index)).collect(),
+            pools: carriers.clone().map(|index| self.pool(index)).collect(),
+            aggregate_shares: carriers
+                .map(|index| transmute!(self.aggregate_shares.read::<8>(carrier_share + index)))
+                .collect(),
+            reasons: (0..2 * REASONS_MAX)
+                .map(|row| transmute!(self.reasons.read::<2>(reason_share + row)))
+                .collect(),
+            next_hops: (0..self.next_hops_max).map(|index| self.next_hop(index)).collect(),
+            ports: (0..PORTS_MAX).map(|index| self.port(index)).collect(),
+            ticks,
+            exact_ns,
+        }
+    }
+
+    /// Packets and bytes of a row of the verdict table.
+    pub(crate) fn reason(&self, row: u32) -> (u64, u64) {
+        (0..self.cpus)
+            .map(|cpu| self.reasons.read::<2>(cpu * 2 * REASONS_MAX + row))
+            .fold((0, 0), |(packets, bytes), [more_packets, more_bytes]| {
+                (packets + more_packets, bytes + more_bytes)
+            })
+    }
+}
+
+const ORDER: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Acquire;
+
+fn missing(name: &'static str) -> EngineError {
+    EngineError::Load {
+        detail: format!("the object has no table {name}"),
+    }
+}
+
+/// The map of a table.
+pub(crate) fn array<'o>(object: &'o Ebpf, name: &'static str) -> Result<&'o MapData, EngineError> {
+    match object.map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(missing(name)),
+    }
+}
+
+/// Reads an entry of eight words through the kernel, not through the mapping by which it was written.
+pub(crate) fn read_back(object: &Ebpf, name: &'static str, index: u32) -> Result<[u64; 8], EngineError> {
+    let map = object.map(name).ok_or_else(|| missing(name))?;
+    let array: Array<_, [u64; 8]> = Array::try_from(map).map_err(|error| EngineError::Load {
+        detail: error.to_string(),
+    })?;
+    array.get(&index, 0).map_err(|error| EngineError::Kernel {
+        action: "reading back an entry",
+        source: std::io::Error::other(error),
+    })
+}

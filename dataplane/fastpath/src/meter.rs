@@ -1,0 +1,159 @@
+//! The two levels of meters. `docs/life-of-a-packet.md` states their bounds.
+//!
+//! A **flow** has a virtual schedule (GCRA, ITU-T I.371; equal to a token bucket): a packet costs time, and may be ahead of
+//! the clock by the burst. Its state is one word in the flow's own cache line, moved by compare-and-swap.
+//!
+//! An **aggregate** is shared by all CPUs, so each CPU borrows a quantum of bytes from the shared pool and spends it alone: the
+//! common packet reads no clock and touches no shared line. What CPUs may hold in credit was taken off the pool's depth, so
+//! the sum never exceeds rate × time + burst.
+
+use crate::entry::{Aggregate, AggregateShare, EXACT_CLOCK, FlowRate, Pool};
+use crate::tables::Tables;
+use core::sync::atomic::AtomicU64;
+
+/// Fraction bits of [`FlowRate::byte_cost`].
+pub const BYTE_COST_BITS: u32 = 24;
+
+/// Tries of a compare-and-swap before the packet is refused. Each failure means that another CPU's packet got through.
+const TRIES: u32 = 8;
+
+/// Charges `bytes` to a flow; whether they conform.
+#[inline(always)]
+pub fn charge_flow<T: Tables>(
+    tables: &T,
+    rate: &FlowRate,
+    due_ns: &AtomicU64,
+    flags: u16,
+    coarse_ns: u64,
+    bytes: u64,
+) -> bool {
+    let now_ns = if flags & EXACT_CLOCK == 0 {
+        coarse_ns
+    } else {
+        tables.exact_ns()
+    };
+    let cost_ns = (bytes * rate.byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS;
+    for _ in 0..TRIES {
+        let due = tables.load(due_ns);
+        let start = if due > now_ns { due } else { now_ns };
+        let next = start + cost_ns;
+        if next > now_ns + rate.burst_ns {
+            return false;
+        }
+        if tables.replace(due_ns, due, next) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Charges `bytes` to an aggregate; whether they conform.
+#[inline(always)]
+pub fn charge_aggregate<T: Tables>(
+    tables: &T,
+    aggregate: &Aggregate,
+    pool: &Pool,
+    share: &AggregateShare,
+    bytes: u64,
+) -> bool {
+    let credit = share.credit_bytes.get();
+    if credit >= bytes {
+        share.credit_bytes.set(credit - bytes);
+        return true;
+    }
+    // Credit is below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
+    let credit = credit + aggregate.quantum_bytes;
+    if credit < bytes || !borrow(tables, aggregate, pool) {
+        return false;
+    }
+    share.credit_bytes.set(credit - bytes);
+    true
+}
+
+/// Takes one quantum from the pool.
+#[inline(always)]
+fn borrow<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool) -> bool {
+    let now_ns = tables.exact_ns();
+    let full_ns = now_ns.saturating_sub(aggregate.depth_ns);
+    for _ in 0..TRIES {
+        let spent = tables.load(&pool.spent_ns);
+        let from = if spent > full_ns { spent } else { full_ns };
+        let next = from + aggregate.quantum_ns;
+        if next > now_ns {
+            return false;
+        }
+        if tables.replace(&pool.spent_ns, spent, next) {
+            return true;
+        }
+    }
+    false
+}
+
+/// How a flow's rate and burst are written for [`charge_flow`]. `allowance_ns` is added to the burst: the tick by which the
+/// coarse clock may be late, or what the path's jitter may clump. None if the rate is zero or the numbers leave 64 bits.
+#[must_use]
+pub fn flow_rate(rate_bps: u64, burst_bytes: u32, allowance_ns: u64) -> Option<FlowRate> {
+    // Nanoseconds of a byte are 8e9 / rate. A packet has at most 2^16 bytes, so the cost must stay below 2^48.
+    let byte_cost = (8_000_000_000_u64 << BYTE_COST_BITS).div_ceil(Some(rate_bps).filter(|rate| *rate > 0)?);
+    if byte_cost >= 1 << 48 {
+        return None;
+    }
+    let burst_ns = u64::from(burst_bytes)
+        .checked_mul(byte_cost)?
+        .div_ceil(1 << BYTE_COST_BITS);
+    Some(FlowRate {
+        byte_cost,
+        burst_ns: burst_ns.checked_add(allowance_ns)?,
+    })
+}
+
+/// The part of an [`Aggregate`] that its meter reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolRate {
+    /// [`Aggregate::quantum_bytes`]
+    pub quantum_bytes: u64,
+    /// [`Aggregate::quantum_ns`]
+    pub quantum_ns: u64,
+    /// [`Aggregate::depth_ns`]
+    pub depth_ns: u64,
+}
+
+/// Largest quantum: above it a refill is no rarer in any way that counts.
+const QUANTUM_BYTES_MAX: u64 = 16_384;
+
+/// Smallest burst of an aggregate on `cpus` CPUs whose longest packet has `packet_bytes_max` bytes.
+#[must_use]
+pub const fn aggregate_burst_bytes_min(cpus: u32, packet_bytes_max: u32) -> u64 {
+    4 * cpus as u64 * packet_bytes_max as u64
+}
+
+/// How an aggregate's rate and burst are written for [`charge_aggregate`]: the quantum is at most burst / (4 × CPUs), and the pool's
+/// depth is what is left of the burst when every CPU holds a quantum. None if the burst is below
+/// [`aggregate_burst_bytes_min`] or the rate is zero or above 1 Tbit/s.
+#[must_use]
+pub fn pool_rate(rate_bps: u64, burst_bytes: u32, cpus: u32, packet_bytes_max: u32) -> Option<PoolRate> {
+    let burst_bytes = u64::from(burst_bytes);
+    if rate_bps == 0
+        || rate_bps > 1_000_000_000_000
+        || cpus == 0
+        || burst_bytes < aggregate_burst_bytes_min(cpus, packet_bytes_max)
+    {
+        return None;
+    }
+    let wanted = (burst_bytes / (4 * u64::from(cpus))).min(QUANTUM_BYTES_MAX);
+    // Whole nanoseconds, rounded up, then the bytes that they buy, rounded down, unless that is less than a packet: never above the
+    // rate, and below it by at most one byte in a quantum.
+    let quantum_ns = (wanted * 8_000_000_000).div_ceil(rate_bps);
+    let bought = u128::from(quantum_ns) * u128::from(rate_bps) / 8_000_000_000;
+    let quantum_bytes = u64::try_from(bought)
+        .ok()?
+        .min(burst_bytes / (4 * u64::from(cpus)))
+        .max(wanted);
+    let depth_bytes = burst_bytes - u64::from(cpus) * quantum_bytes;
+    let depth_ns = u64::try_from(u128::from(depth_bytes) * 8_000_000_000 / u128::from(rate_bps)).ok()?;
+    Some(PoolRate {
+        quantum_bytes,
+        quantum_ns,
+        depth_ns,
+    })
+}

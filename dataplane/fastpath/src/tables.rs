@@ -1,0 +1,49 @@
+//! How the packet logic reaches its tables, clocks and shared words.
+
+use core::sync::atomic::AtomicU64;
+
+use crate::entry::{
+    Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
+};
+
+/// What a host of the packet logic provides. `None` means that the index is outside the table.
+///
+/// The `_share` tables are the calling CPU's own: nothing else writes them meanwhile.
+pub trait Tables {
+    /// The one entry of the configuration.
+    fn config(&self) -> Option<&Config>;
+    /// A line of the flow table.
+    fn bucket(&self, index: u32) -> Option<&Bucket>;
+    /// An outgoing flow.
+    fn flow(&self, index: u32) -> Option<&Flow>;
+    /// What this CPU counted of it.
+    fn flow_share(&self, index: u32) -> Option<&FlowShare>;
+    /// An incoming flow.
+    fn label(&self, index: u32) -> Option<&LabelEntry>;
+    /// What this CPU counted of it.
+    fn label_share(&self, index: u32) -> Option<&FlowShare>;
+    /// An aggregate.
+    fn aggregate(&self, index: u32) -> Option<&Aggregate>;
+    /// The shared part of its meter.
+    fn pool(&self, index: u32) -> Option<&Pool>;
+    /// This CPU's part of its meter and counters.
+    fn aggregate_share(&self, index: u32) -> Option<&AggregateShare>;
+    /// This CPU's counter of a reason.
+    fn reason_share(&self, row: u32) -> Option<&ReasonShare>;
+    /// A next hop.
+    fn next_hop(&self, index: u32) -> Option<NextHop>;
+    /// A port.
+    fn port(&self, index: u32) -> Option<&Port>;
+
+    /// The exact clock, nanoseconds. Dear.
+    fn exact_ns(&self) -> u64;
+    /// The coarse clock, ticks. Nearly free, and late by up to one tick.
+    fn ticks(&self) -> u64;
+
+    /// Reads a shared word.
+    fn load(&self, word: &AtomicU64) -> u64;
+    /// Puts `new` into a shared word if it still holds `old`; whether it did.
+    fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
+    /// Gives the value back, in a way the compiler cannot see through: keeps it from turning arithmetic into branches.
+    fn opaque(&self, value: u64) -> u64;
+}
