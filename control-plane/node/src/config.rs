@@ -11,6 +11,9 @@ use rustls::pki_types::DnsName;
 use serde::Deserialize;
 use turnpike_broker::name::{LinkName, NameError, NodeName};
 
+/// As many as the data plane's table holds.
+const PEERS_MAX: usize = 64;
+
 /// Everything `turnpike serve` needs to know. `node.example.toml` documents every key.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -340,8 +343,10 @@ impl Config {
 
     fn check_limits(&self, faults: &mut Faults) {
         let limits = &self.limits;
-        faults.check("limits.flows_max", limits.flows_max.into(), 1..=1_048_576);
-        faults.check("limits.aggregates_max", limits.aggregates_max.into(), 1..=65_536);
+        if !limits.flows_max.is_power_of_two() || !(8..=1_048_576).contains(&limits.flows_max) {
+            faults.add("limits.flows_max", limits.flows_max, "a power of two, 8 to 1048576");
+        }
+        faults.check("limits.aggregates_max", limits.aggregates_max.into(), 1..=65_534);
         faults.check("limits.sessions_max", limits.sessions_max.into(), 1..=1_048_576);
         faults.check(
             "limits.sessions_ended_max",
@@ -369,6 +374,13 @@ impl Config {
                 .push("[peering] is missing: it is needed where there are [[peers]]".to_owned());
         }
         check_host_name("node", &self.node, faults);
+        if self.peers.len() > PEERS_MAX {
+            faults.add(
+                "peers",
+                format!("{} tables", self.peers.len()),
+                &format!("at most {PEERS_MAX}"),
+            );
+        }
         let (mut names, mut addresses) = (
             BTreeSet::from([&self.node]),
             BTreeSet::from([self.data_plane.tag_address]),
@@ -491,7 +503,7 @@ mod tests {
             (
                 "flows_max = 65536",
                 "flows_max = 0",
-                "limits.flows_max = 0: must be 1 to 1048576",
+                "limits.flows_max = 0: must be a power of two, 8 to 1048576",
             ),
             (
                 "wan = \"eth1\"",

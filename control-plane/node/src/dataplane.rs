@@ -36,7 +36,7 @@ pub trait DataPlane {
     /// Limits packets of no admitted flow.
     fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError>;
     /// Ports, tables and verdicts.
-    fn status(&self) -> Status;
+    fn status(&mut self) -> Result<Status, InstallError>;
 }
 
 /// Ports, tables and verdicts.
@@ -81,7 +81,7 @@ pub(crate) enum Report {
     },
 }
 
-type Reading = Box<dyn FnOnce(&dyn DataPlane) + Send>;
+type Reading = Box<dyn FnOnce(&mut dyn DataPlane) + Send>;
 
 enum Message {
     Job(Job),
@@ -117,13 +117,13 @@ impl Handle {
     /// Reads the data plane from its own thread.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&dyn DataPlane) -> T + Send + 'static,
+        work: impl FnOnce(&mut dyn DataPlane) -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
         let permit = Arc::clone(&self.readings)
             .try_acquire_owned()
             .map_err(|_| Unanswered::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        let work = Box::new(move |data_plane: &dyn DataPlane| {
+        let work = Box::new(move |data_plane: &mut dyn DataPlane| {
             // The asker may have given up.
             let _ = answer.send(work(data_plane));
         });
@@ -231,7 +231,7 @@ fn run(mut data_plane: impl DataPlane, receiver: &Receiver<Message>, lapse_after
                     let result = data_plane.set_best_effort_rate(rate_bps);
                     report(Report::BestEffortSet { rate_bps, result });
                 }
-                Message::Read(work, _permit) => work(&data_plane),
+                Message::Read(work, _permit) => work(&mut data_plane),
                 Message::Stop => return,
             }
             if Instant::now() >= renew_at {

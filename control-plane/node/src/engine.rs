@@ -160,40 +160,35 @@ impl DataPlane for EngineDataPlane {
             .map_err(|error| install_error(&error))
     }
 
-    fn status(&self) -> Status {
-        let status = self.engine.status();
-        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        Status {
-            interfaces: (status.interfaces.iter())
-                .map(|interface| InterfaceView {
-                    name: interface.name.to_string(),
-                    role: interface.role.to_string(),
-                    xdp_mode: interface.xdp_mode.to_string(),
-                    mtu: small(interface.mtu),
-                    packet_bytes_max: small(interface.packet_bytes_max),
-                })
-                .collect(),
-            tables: (status.tables.iter())
-                .map(|table| {
-                    (
-                        table.name.to_string(),
-                        TableView {
-                            used: table.used,
-                            max: table.max,
-                            full: table.full,
-                        },
-                    )
-                })
-                .collect(),
-            verdicts: (status.verdicts.iter())
-                .map(|verdict| VerdictView {
-                    reason: verdict.reason.to_string(),
-                    action: verdict.action.to_string(),
-                    packets: verdict.packets,
-                    bytes: verdict.bytes,
-                })
-                .collect(),
-        }
+    fn status(&mut self) -> Result<Status, InstallError> {
+        let status = self.engine.status().map_err(|error| install_error(&error))?;
+        let interfaces = status.interfaces.into_iter().map(|interface| InterfaceView {
+            name: interface.name,
+            role: interface.role.to_owned(),
+            xdp_mode: interface.xdp_mode.to_owned(),
+            mtu: interface.mtu,
+            packet_bytes_max: interface.packet_bytes_max,
+        });
+        let tables = status.tables.into_iter().map(|table| {
+            let view = TableView {
+                used: table.used,
+                max: table.max,
+                full: table.full,
+            };
+            (table.name.to_owned(), view)
+        });
+        let verdicts = status.verdicts.into_iter().map(|verdict| VerdictView {
+            direction: verdict.direction.to_owned(),
+            reason: verdict.reason.to_owned(),
+            action: verdict.action.to_owned(),
+            packets: verdict.packets,
+            bytes: verdict.bytes,
+        });
+        Ok(Status {
+            interfaces: interfaces.collect(),
+            tables: tables.collect(),
+            verdicts: verdicts.collect(),
+        })
     }
 }
 

@@ -39,6 +39,11 @@ const CODES: &[(&str, StatusCode, &str)] = &[
         "The node is at fault",
     ),
     (
+        "data_plane_failed",
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "The data plane cannot be read",
+    ),
+    (
         "store_failed",
         StatusCode::INTERNAL_SERVER_ERROR,
         "The store cannot be read",

@@ -225,6 +225,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
         .read(|data_plane| data_plane.status())
         .await
         .map_err(unanswered)?;
+    let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
     let peers = rest.peers.clone();
     let (links, refusals, own_tables, peers) = rest
         .look(move |view| {

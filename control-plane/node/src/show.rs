@@ -279,12 +279,17 @@ pub(crate) fn node(view: &NodeView) -> String {
     let verdicts = seen.map(|verdict| {
         [
             verdict.reason.clone(),
+            verdict.direction.clone(),
             verdict.action.clone(),
             verdict.packets.to_string(),
             verdict.bytes.to_string(),
         ]
     });
-    let _ = write!(out, "\n{}", table(["VERDICT", "ACTION", "PACKETS", "BYTES"], verdicts));
+    let _ = write!(
+        out,
+        "\n{}",
+        table(["VERDICT", "DIRECTION", "ACTION", "PACKETS", "BYTES"], verdicts)
+    );
     let refusals = view
         .refusals
         .iter()

@@ -94,7 +94,7 @@ impl DataPlane for FakeDataPlane {
         Ok(())
     }
 
-    fn status(&self) -> Status {
-        Status::default()
+    fn status(&mut self) -> Result<Status, InstallError> {
+        Ok(Status::default())
     }
 }
