@@ -154,7 +154,7 @@ pub struct NodeView {
     pub peers: Vec<PeerView>,
     /// Its tables, by name.
     pub tables: BTreeMap<String, TableView>,
-    /// What the data plane did with packets, by stable reason; every reason is listed.
+    /// What the data plane did with packets, by direction and stable reason; every reason is listed.
     pub verdicts: Vec<VerdictView>,
     /// Requests refused, by stable reason.
     pub refusals: BTreeMap<String, u64>,
@@ -215,6 +215,8 @@ pub struct TableView {
 /// How many packets came to one end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictView {
+    /// `out` (from the site) or `in` (from the peers).
+    pub direction: String,
     /// Stable, in snake case.
     pub reason: String,
     /// `pass`, `redirect` or `drop`.

@@ -19,15 +19,9 @@ enum State {
 
 impl Notice {
     /// The peer is to be told.
-    pub(crate) const DUE: Self = Self {
-        state: State::Due,
-        failures: 0,
-    };
+    pub(crate) const DUE: Self = Self { state: State::Due, failures: 0 };
     /// The peer knows, or never heard of it.
-    pub(crate) const SETTLED: Self = Self {
-        state: State::Settled,
-        failures: 0,
-    };
+    pub(crate) const SETTLED: Self = Self { state: State::Settled, failures: 0 };
 
     pub(crate) fn is_due(&self) -> bool {
         self.state == State::Due

@@ -67,13 +67,7 @@ impl Refusal {
     /// A refusal without a field, pool or counter-offer.
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-            field: None,
-            pool: None,
-            counter_offer_rate_bps: None,
-        }
+        Self { reason, detail: detail.into(), field: None, pool: None, counter_offer_rate_bps: None }
     }
 
     /// The same, naming the field of the request that is wrong.

@@ -22,18 +22,13 @@ impl Broker {
         now: Nanos,
     ) {
         let of_aggregates = aggregates.iter().map(|record| record.policy);
-        let of_sessions = sessions
-            .iter()
-            .flat_map(|record| record.flows.iter().map(|flow| flow.policy));
+        let of_sessions = sessions.iter().flat_map(|record| record.flows.iter().map(|flow| flow.policy));
         let known: BTreeSet<PolicyId> = of_aggregates.chain(of_sessions).collect();
         let orphans: Vec<PolicyId> = installed.difference(&known).copied().collect();
         if !orphans.is_empty() {
             self.deinstall_orphans(orphans);
         }
-        let names: Vec<AggregateName> = aggregates
-            .into_iter()
-            .map(|record| self.adopt_aggregate(record))
-            .collect();
+        let names: Vec<AggregateName> = aggregates.into_iter().map(|record| self.adopt_aggregate(record)).collect();
         let ids = self.adopt_sessions(sessions, installed);
         for name in &names {
             self.resume_aggregate(name, installed, now);
@@ -51,8 +46,7 @@ impl Broker {
             Direction::In => 0,
         };
         let name = record.name.clone();
-        self.aggregates
-            .insert(name.clone(), Aggregate::new(record, attempt, AggregatePhase::Active));
+        self.aggregates.insert(name.clone(), Aggregate::new(record, attempt, AggregatePhase::Active));
         name
     }
 
@@ -69,9 +63,8 @@ impl Broker {
     }
 
     fn adopt_sessions(&mut self, sessions: Vec<SessionRecord>, installed: &BTreeSet<PolicyId>) -> Vec<SessionId> {
-        let (mut ended, live): (Vec<_>, Vec<_>) = sessions
-            .into_iter()
-            .partition(|record| record.state == SessionState::Ended);
+        let (mut ended, live): (Vec<_>, Vec<_>) =
+            sessions.into_iter().partition(|record| record.state == SessionState::Ended);
         ended.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
         for record in ended {
             self.keep_ended(record);
@@ -87,15 +80,8 @@ impl Broker {
             if !unconfirmed {
                 self.adopt_flows(&record);
             }
-            let in_force = record
-                .flows
-                .iter()
-                .map(|flow| flow.policy)
-                .filter(|policy| installed.contains(policy));
-            let mut session = Session {
-                in_force: in_force.collect(),
-                ..Session::new(record, attempt, Phase::Active)
-            };
+            let in_force = record.flows.iter().map(|flow| flow.policy).filter(|policy| installed.contains(policy));
+            let mut session = Session { in_force: in_force.collect(), ..Session::new(record, attempt, Phase::Active) };
             if unconfirmed {
                 let was_active = session.record.since > Nanos(0);
                 if was_active {

@@ -61,11 +61,7 @@ fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
             _ => 1,
         };
         let first = delay();
-        if delay() % 8 == 0 {
-            vec![first, delay()]
-        } else {
-            vec![first]
-        }
+        if delay() % 8 == 0 { vec![first, delay()] } else { vec![first] }
     })
 }
 
@@ -80,13 +76,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let carrier = if out { "ab" } else { "ba" };
             let port = 2_000 + u16::from(id);
             let flows = vec![flow("only", carrier, (port, port), 100_000)];
-            world.request(
-                node,
-                Request::CreateSession(SessionRequest {
-                    id: name(&session(id)),
-                    flows,
-                }),
-            );
+            world.request(node, Request::CreateSession(SessionRequest { id: name(&session(id)), flows }));
         }
         Operation::Hangup { node, id } => {
             world.request(node, Request::DeleteSession(name(&session(id))));

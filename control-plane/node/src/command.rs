@@ -1,0 +1,322 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use turnpike_api::{AggregateRequest, AggregateView, FlowRequest, NodeView, SessionRequest, SessionView, UsageRecord};
+use turnpike_broker::name::{AggregateName, NodeName, SessionId};
+
+use crate::client::{Client, Failure};
+use crate::config::{Config, LogFormat};
+use crate::flow_spec;
+use crate::quantity;
+use crate::show;
+
+const EXIT_CODES: &str = "\
+Rates and sizes are whole numbers, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind them.
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong command line or configuration; 3 cannot reach the API.";
+
+/// Admits, enforces, carries and accounts for real-time media.
+#[derive(Debug, Parser)]
+#[command(name = "turnpike", version, after_help = EXIT_CODES)]
+pub struct CommandLine {
+    /// The node's API.
+    #[arg(long, global = true, env = "TURNPIKE_API", default_value = "http://127.0.0.1:7880")]
+    api: String,
+    /// Print the API's JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node.
+    Serve(Serve),
+    /// The node's ports, links, peers, tables and verdicts.
+    Status,
+    /// Bandwidth reserved towards a peer.
+    #[command(subcommand)]
+    Aggregate(Aggregate),
+    /// Calls, games and conferences.
+    #[command(subcommand)]
+    Session(Session),
+    /// The ledger: who used how much of what was reserved.
+    Usage {
+        /// Only of this session.
+        #[arg(long)]
+        session: Option<SessionId>,
+    },
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Take the data plane out of force: reservations end, and packets pass as if Turnpike were not there.
+    Detach(ConfigFile),
+}
+
+/// `turnpike serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Instead of the configuration's log_format. What is logged: RUST_LOG, such as `debug`.
+    #[arg(long)]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration, TOML.
+    #[arg(long)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration and its certificates, and start nothing.
+    Check(ConfigFile),
+}
+
+#[derive(Debug, Subcommand)]
+enum Aggregate {
+    /// All of them.
+    List,
+    /// One of them.
+    Show {
+        /// Its name.
+        name: AggregateName,
+    },
+    /// Reserve one, towards a peer.
+    Create {
+        /// Its name, the same on both nodes.
+        name: AggregateName,
+        /// The node that receives it.
+        #[arg(long)]
+        peer: NodeName,
+        /// Bits per second on the wire.
+        #[arg(long, value_parser = quantity::parse)]
+        rate: u64,
+        /// Bytes at once.
+        #[arg(long, value_parser = quantity::parse_u32)]
+        burst: u32,
+        /// Differentiated services code point, 0 to 63.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63))]
+        dscp: u8,
+    },
+    /// Give one up.
+    Delete {
+        /// Its name.
+        name: AggregateName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Session {
+    /// All of them.
+    List,
+    /// One of them.
+    Show {
+        /// Its id.
+        id: SessionId,
+    },
+    /// Ask for one; repeating the same request is safe.
+    Create(CreateSession),
+    /// End one; prints its final usage.
+    Delete {
+        /// Its id.
+        id: SessionId,
+    },
+}
+
+#[derive(Debug, Args)]
+struct CreateSession {
+    /// Its id, chosen by you.
+    #[arg(required_unless_present = "file", requires = "flow")]
+    id: Option<SessionId>,
+    /// id=a,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate=80k,burst=1600,packet=200[,rate-min=40k];
+    /// once for each flow.
+    #[arg(long, value_parser = flow_spec::parse)]
+    flow: Vec<FlowRequest>,
+    /// The request as JSON, instead; - is standard input.
+    #[arg(long, conflicts_with_all = ["id", "flow"])]
+    file: Option<PathBuf>,
+}
+
+/// What is to be done by the process itself, or nothing more.
+pub(crate) enum Task {
+    /// Run a node.
+    Serve(Box<Config>, LogFormat),
+    /// Print this.
+    Print(String),
+}
+
+impl CommandLine {
+    /// Whether errors are wanted as JSON.
+    pub(crate) const fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Does what the command says, up to what it prints.
+    pub(crate) async fn run(&self) -> Result<Task, Failure> {
+        let client = || Client::new(&self.api);
+        let text = match &self.command {
+            Command::Serve(serve) => {
+                let config = load(&serve.file.config)?;
+                let log_format = serve.log_format.unwrap_or(config.log_format);
+                return Ok(Task::Serve(Box::new(config), log_format));
+            }
+            Command::Status => {
+                let view: NodeView = client()?.get("/v1/node").await?;
+                self.print(&view, show::node)?
+            }
+            Command::Aggregate(command) => self.aggregate(&client()?, command).await?,
+            Command::Session(command) => self.session(&client()?, command).await?,
+            Command::Usage { session } => {
+                let query = session.as_ref().map(|session| format!("&session={session}")).unwrap_or_default();
+                let records: Vec<UsageRecord> = client()?.list("/v1/usage", &query).await?;
+                self.print(&records, |records| show::usage(records))?
+            }
+            Command::Config(ConfigCommand::Check(ConfigFile { config })) => check(config)?,
+            Command::Detach(ConfigFile { config }) => crate::serve::detach(&load(config)?)?,
+        };
+        Ok(Task::Print(text))
+    }
+
+    async fn aggregate(&self, client: &Client, command: &Aggregate) -> Result<String, Failure> {
+        match command {
+            Aggregate::List => {
+                let views: Vec<AggregateView> = client.list("/v1/aggregates", "").await?;
+                self.print(&views, |views| show::aggregates(views))
+            }
+            Aggregate::Show { name } => {
+                let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
+                self.print(&view, show::aggregate)
+            }
+            Aggregate::Create { name, peer, rate, burst, dscp } => {
+                let request = AggregateRequest {
+                    name: name.clone(),
+                    peer: peer.clone(),
+                    rate_bps: *rate,
+                    burst_bytes: *burst,
+                    dscp: *dscp,
+                };
+                let (created, view): (_, AggregateView) = client.post("/v1/aggregates", &request).await?;
+                self.print(&view, |view| format!("{}{}", made(created), show::aggregate(view)))
+            }
+            Aggregate::Delete { name } => {
+                let _: Option<serde_json::Value> = client.delete(&format!("/v1/aggregates/{name}")).await?;
+                Ok(if self.json { String::new() } else { format!("aggregate {name} is gone at both ends\n") })
+            }
+        }
+    }
+
+    async fn session(&self, client: &Client, command: &Session) -> Result<String, Failure> {
+        match command {
+            Session::List => {
+                let views: Vec<SessionView> = client.list("/v1/sessions", "").await?;
+                self.print(&views, |views| show::sessions(views))
+            }
+            Session::Show { id } => {
+                let view: SessionView = client.get(&format!("/v1/sessions/{id}")).await?;
+                self.print(&view, show::session)
+            }
+            Session::Create(create) => {
+                let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
+                self.print(&view, |view| format!("{}{}", made(created), show::session(view)))
+            }
+            Session::Delete { id } => {
+                let view: Option<SessionView> = client.delete(&format!("/v1/sessions/{id}")).await?;
+                view.map(|view| self.print(&view, show::session)).unwrap_or_else(|| Ok(String::new()))
+            }
+        }
+    }
+
+    fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<String, Failure> {
+        if !self.json {
+            return Ok(text(value));
+        }
+        let json = serde_json::to_string_pretty(value).map_err(|error| Failure::Failed(error.to_string()))?;
+        Ok(json + "\n")
+    }
+}
+
+const fn made(created: bool) -> &'static str {
+    if created { "" } else { "it was there already:\n" }
+}
+
+impl CreateSession {
+    fn request(&self) -> Result<serde_json::Value, Failure> {
+        let Some(file) = &self.file else {
+            let id = self.id.clone().ok_or_else(|| Failure::Usage("a session needs an id".to_owned()))?;
+            let request = SessionRequest { id, flows: self.flow.clone() };
+            return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
+        };
+        let text = if file.as_os_str() == "-" {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(file)
+        };
+        let text = text.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
+        // As it is: the node says what is wrong with it.
+        serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("{} is not JSON: {error}", file.display())))
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+fn check(path: &Path) -> Result<String, Failure> {
+    let config = load(path)?;
+    if let Some(peering) = &config.peering {
+        crate::tls::Tls::load(peering, &config.node).map_err(|error| Failure::Usage(error.to_string()))?;
+    }
+    Ok(format!("{} is valid: node {}, {} peers\n", path.display(), config.node, config.peers.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, String> {
+        CommandLine::try_parse_from(line.split(' ')).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_are_understood_or_refused() {
+        let flow = "--flow id=a,aggregate=ab,source=10.1.0.2:1,destination=10.2.0.2:1,rate=80k,burst=1600,packet=200";
+        let good = [
+            "turnpike status --json".to_owned(),
+            "turnpike --api http://127.0.0.1:1 aggregate list".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46".to_owned(),
+            format!("turnpike session create s1 {flow} {flow}"),
+            "turnpike session create --file -".to_owned(),
+            "turnpike usage --session s1".to_owned(),
+            "turnpike serve --config node.toml --log-format json".to_owned(),
+        ];
+        for line in good {
+            parse(&line).unwrap();
+        }
+        let bad = [
+            "turnpike".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1.5M --burst 64k --dscp 46".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 64".to_owned(),
+            "turnpike aggregate show a/b".to_owned(),
+            "turnpike session create".to_owned(),
+            "turnpike session create s1".to_owned(),
+            format!("turnpike session create s1 {flow} --file x"),
+        ];
+        for line in bad {
+            assert!(parse(&line).is_err(), "{line}");
+        }
+    }
+}

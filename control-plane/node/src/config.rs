@@ -1,0 +1,466 @@
+//! The configuration: one TOML file, checked as a whole before anything starts.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use hyper::Uri;
+use rustls::pki_types::DnsName;
+use serde::Deserialize;
+use turnpike_broker::name::{LinkName, NameError, NodeName};
+
+/// As many as the data plane's table holds.
+const PEERS_MAX: usize = 64;
+
+/// Everything `turnpike serve` needs to know. `node.example.toml` documents every key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This node's name, and that of its certificate.
+    pub node: NodeName,
+    /// Where the database is.
+    pub state_dir: PathBuf,
+    /// Where programs and maps are pinned.
+    #[serde(default = "default_pin_dir")]
+    pub pin_dir: PathBuf,
+    /// How log lines look.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// The REST API.
+    #[serde(default)]
+    pub api: Api,
+    /// The ports and the rules of the data plane.
+    pub data_plane: DataPlane,
+    /// The link towards the peers.
+    pub link: Link,
+    /// Sizes that are fixed at start.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What this node grants to sessions that a peer asks for.
+    #[serde(default)]
+    pub second_side: SecondSide,
+    /// Needed where there are peers.
+    pub peering: Option<Peering>,
+    /// The other nodes.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Loopback only.
+    pub listen: SocketAddr,
+}
+
+/// `[data_plane]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataPlane {
+    /// The interface of the site.
+    pub lan: String,
+    /// The interface of the peers.
+    pub wan: String,
+    /// How to attach.
+    #[serde(default)]
+    pub xdp_mode: XdpMode,
+    /// This node's address for tagged packets.
+    pub tag_address: Ipv4Addr,
+    /// The port of tagged packets, the same on all nodes.
+    #[serde(default = "default_tag_port")]
+    pub tag_port: u16,
+    /// What becomes of packets of no admitted flow.
+    #[serde(default)]
+    pub unadmitted: Unadmitted,
+    /// When the data plane lets reservations lapse if this program is gone.
+    #[serde(default = "default_lapse_after_s")]
+    pub lapse_after_s: u64,
+}
+
+/// How the programs are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpMode {
+    /// Native where the driver can, else generic.
+    #[default]
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+/// What becomes of packets of no admitted flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unadmitted {
+    /// They pass.
+    Pass,
+    /// They pass within what aggregates leave of the link.
+    #[default]
+    Limit,
+    /// They are dropped.
+    Drop,
+}
+
+/// `[link]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "LinkTable")]
+pub struct Link {
+    /// Its name.
+    pub name: LinkName,
+    /// Towards the peers.
+    pub rate_out_bps: u64,
+    /// From the peers.
+    pub rate_in_bps: u64,
+}
+
+/// `[link]` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkTable {
+    name: Option<LinkName>,
+    rate_out_bps: u64,
+    rate_in_bps: u64,
+}
+
+impl TryFrom<LinkTable> for Link {
+    type Error = NameError;
+
+    fn try_from(table: LinkTable) -> Result<Self, NameError> {
+        let name = table.name.map_or_else(|| "wan".parse(), Ok)?;
+        Ok(Self { name, rate_out_bps: table.rate_out_bps, rate_in_bps: table.rate_in_bps })
+    }
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Flows at once.
+    pub flows_max: u32,
+    /// Aggregates at once.
+    pub aggregates_max: u32,
+    /// Sessions at once.
+    pub sessions_max: u32,
+    /// Ended sessions that can still be asked for.
+    pub sessions_ended_max: u32,
+    /// Flows of one session.
+    pub flows_per_session_max: u32,
+    /// Requests under way at once.
+    pub requests_max: u32,
+    /// Body of one request.
+    pub body_bytes_max: u32,
+    /// How long one request may take.
+    pub request_timeout_s: u64,
+}
+
+/// `[second_side]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecondSide {
+    /// No flow gets more than this.
+    pub flow_rate_bps_max: Option<u64>,
+    /// Grant less where the pool has less, down to the smallest rate asked.
+    #[serde(default)]
+    pub lower_to_fit: bool,
+}
+
+/// `[peering]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peering {
+    /// Where peers connect to.
+    pub listen: SocketAddr,
+    /// PEM: this node's certificate, then those between it and the CA.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+    /// PEM: who signs nodes' certificates.
+    pub ca: PathBuf,
+}
+
+/// `[[peers]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its name, and that of its certificate.
+    pub name: NodeName,
+    /// Where its tagged packets come from and go to.
+    pub tag_address: Ipv4Addr,
+    /// `https://host:port`
+    pub url: String,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7880)) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows_max: 65_536,
+            aggregates_max: 4_096,
+            sessions_max: 65_536,
+            sessions_ended_max: 4_096,
+            flows_per_session_max: 16,
+            requests_max: 1_024,
+            body_bytes_max: 65_536,
+            request_timeout_s: 30,
+        }
+    }
+}
+
+fn default_pin_dir() -> PathBuf {
+    PathBuf::from("/sys/fs/bpf/turnpike")
+}
+
+fn default_tag_port() -> u16 {
+    47_700
+}
+
+fn default_lapse_after_s() -> u64 {
+    300
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// It is not TOML, or has keys or types that are not known.
+    #[error("{}: {error}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        error: toml::de::Error,
+    },
+    /// Values are wrong: all of them, one per line.
+    #[error("{}:\n  {}", path.display(), faults.join("\n  "))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Each names key, value and what is allowed.
+        faults: Vec<String>,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks `text`; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::Malformed { path: path.to_owned(), error })?;
+        let faults = config.faults();
+        if faults.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), faults }) }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Faults(Vec::new());
+        self.check_data_plane(&mut faults);
+        self.check_limits(&mut faults);
+        self.check_peers(&mut faults);
+        if !self.api.listen.ip().is_loopback() {
+            let listen = self.api.listen;
+            faults.add("api.listen", listen, "a loopback address, because the API has no authentication yet");
+        }
+        faults.0
+    }
+
+    fn check_data_plane(&self, faults: &mut Faults) {
+        let data_plane = &self.data_plane;
+        for (key, name) in [("data_plane.lan", &data_plane.lan), ("data_plane.wan", &data_plane.wan)] {
+            if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
+                faults.add(key, format!("{name:?}"), "an interface's name of 1 to 15 characters");
+            }
+        }
+        if data_plane.lan == data_plane.wan {
+            faults.add("data_plane.wan", format!("{:?}", data_plane.wan), "another interface than data_plane.lan");
+        }
+        faults.check_tag_address("data_plane.tag_address", data_plane.tag_address);
+        faults.check("data_plane.tag_port", u64::from(data_plane.tag_port), 1..=65_535);
+        faults.check("data_plane.lapse_after_s", data_plane.lapse_after_s, 10..=86_400);
+        faults.check("link.rate_out_bps", self.link.rate_out_bps, 1_000..=400_000_000_000);
+        faults.check("link.rate_in_bps", self.link.rate_in_bps, 1_000..=400_000_000_000);
+        if let Some(rate) = self.second_side.flow_rate_bps_max {
+            faults.check("second_side.flow_rate_bps_max", rate, 1..=400_000_000_000);
+        }
+    }
+
+    fn check_limits(&self, faults: &mut Faults) {
+        let limits = &self.limits;
+        if !limits.flows_max.is_power_of_two() || !(8..=1_048_576).contains(&limits.flows_max) {
+            faults.add("limits.flows_max", limits.flows_max, "a power of two, 8 to 1048576");
+        }
+        faults.check("limits.aggregates_max", limits.aggregates_max.into(), 1..=65_534);
+        faults.check("limits.sessions_max", limits.sessions_max.into(), 1..=1_048_576);
+        faults.check("limits.sessions_ended_max", limits.sessions_ended_max.into(), 0..=1_048_576);
+        faults.check("limits.flows_per_session_max", limits.flows_per_session_max.into(), 1..=1_024);
+        faults.check("limits.requests_max", limits.requests_max.into(), 1..=65_536);
+        faults.check("limits.body_bytes_max", limits.body_bytes_max.into(), 1_024..=16_777_216);
+        faults.check("limits.request_timeout_s", limits.request_timeout_s, 1..=600);
+    }
+
+    fn check_peers(&self, faults: &mut Faults) {
+        if self.peering.is_none() && !self.peers.is_empty() {
+            faults.0.push("[peering] is missing: it is needed where there are [[peers]]".to_owned());
+        }
+        check_host_name("node", &self.node, faults);
+        if self.peers.len() > PEERS_MAX {
+            faults.add("peers", format!("{} tables", self.peers.len()), &format!("at most {PEERS_MAX}"));
+        }
+        let (mut names, mut addresses) = (BTreeSet::from([&self.node]), BTreeSet::from([self.data_plane.tag_address]));
+        for (index, peer) in self.peers.iter().enumerate() {
+            let key = |field: &str| format!("peers[{index}].{field}");
+            check_host_name(&key("name"), &peer.name, faults);
+            if !names.insert(&peer.name) {
+                faults.add(&key("name"), &peer.name, "a name that neither this node nor another peer has");
+            }
+            faults.check_tag_address(&key("tag_address"), peer.tag_address);
+            if !addresses.insert(peer.tag_address) {
+                let allowed = "an address that neither this node nor another peer has";
+                faults.add(&key("tag_address"), peer.tag_address, allowed);
+            }
+            if peer.authority().is_none() {
+                faults.add(&key("url"), format!("{:?}", peer.url), "https://host:port, and nothing behind it");
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// `host:port` of its URL, if it is one that we can use.
+    #[must_use]
+    pub fn authority(&self) -> Option<String> {
+        let url: Uri = self.url.parse().ok()?;
+        let plain = matches!(url.path(), "" | "/") && url.query().is_none();
+        let authority = url.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        (plain && url.scheme_str() == Some("https") && authority.port_u16().is_some_and(|port| port != 0))
+            .then(|| authority.to_string())
+    }
+}
+
+/// Certificates carry nodes' names as host names.
+fn check_host_name(key: &str, name: &NodeName, faults: &mut Faults) {
+    if DnsName::try_from(name.as_str()).is_err() {
+        faults.add(key, name, "a name that can be a host name in a certificate, such as edge-1.example");
+    }
+}
+
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn add(&mut self, key: &str, value: impl Display, allowed: &str) {
+        self.0.push(format!("{key} = {value}: must be {allowed}"));
+    }
+
+    fn check(&mut self, key: &str, value: u64, allowed: RangeInclusive<u64>) {
+        if !allowed.contains(&value) {
+            self.add(key, value, &format!("{} to {}", allowed.start(), allowed.end()));
+        }
+    }
+
+    fn check_tag_address(&mut self, key: &str, address: Ipv4Addr) {
+        if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
+            self.add(key, address, "the address of one host");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../node.example.toml");
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("node.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_example_is_valid_and_shows_every_default() {
+        let config = parse(EXAMPLE).unwrap();
+        assert_eq!(config.peers.len(), 1);
+        // Taking the optional tables away changes nothing: what the example shows there are the defaults.
+        let bare = EXAMPLE.split("[api]").next().unwrap().to_owned()
+            + "[data_plane]\nlan = \"eth0\"\nwan = \"eth1\"\ntag_address = \"192.0.2.1\"\n"
+            + "[link]\nrate_out_bps = 1000000000\nrate_in_bps = 1000000000\n";
+        let bare = parse(&bare).unwrap();
+        let (bare, shown) = (format!("{bare:?}"), format!("{:?}", Config { peering: None, peers: vec![], ..config }));
+        assert_eq!(bare, shown);
+    }
+
+    #[test]
+    fn every_fault_names_key_value_and_what_is_allowed() {
+        let cases = [
+            ("lapse_after_s = 300", "lapse_after_s = 3", "data_plane.lapse_after_s = 3: must be 10 to 86400"),
+            ("127.0.0.1:7880", "0.0.0.0:7880", "api.listen = 0.0.0.0:7880: must be a loopback address"),
+            ("flows_max = 65536", "flows_max = 0", "limits.flows_max = 0: must be a power of two, 8 to 1048576"),
+            ("wan = \"eth1\"", "wan = \"eth0\"", "data_plane.wan = \"eth0\": must be another interface"),
+            ("\"https://198.51.100.7:7443\"", "\"http://x:1\"", "peers[0].url = \"http://x:1\": must be https://"),
+            ("name = \"edge-b\"", "name = \"edge-a\"", "peers[0].name = edge-a: must be a name that neither"),
+            (
+                "name = \"edge-b\"",
+                "name = \"1.2.3.4\"",
+                "peers[0].name = 1.2.3.4: must be a name that can be a host name",
+            ),
+            (
+                "tag_address = \"198.51.100.7\"",
+                "tag_address = \"224.0.0.1\"",
+                "peers[0].tag_address = 224.0.0.1: must be",
+            ),
+            ("node = \"edge-a\"", "nod = \"edge-a\"", "unknown field `nod`"),
+            ("node = \"edge-a\"", "node = \"edge-a\"\nnode = \"edge-a\"", "duplicate key"),
+            ("node = \"edge-a\"", "node = \"edge a\"", "node name \"edge a\" must be 1 to 32 characters"),
+            ("tag_port = 47700", "tag_port = 70000", "70000"),
+        ];
+        for (from, to, expected) in cases {
+            assert!(EXAMPLE.contains(from), "{from}");
+            let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let text =
+            EXAMPLE.replace("lapse_after_s = 300", "lapse_after_s = 3").replace("tag_port = 47700", "tag_port = 0");
+        assert_eq!(parse(&text).unwrap_err().lines().count(), 3);
+    }
+
+    #[test]
+    fn peers_need_peering() {
+        let text = EXAMPLE.split("[peering]").next().unwrap().to_owned()
+            + "[[peers]]\nname = \"edge-b\"\ntag_address = \"198.51.100.7\"\nurl = \"https://198.51.100.7:7443\"\n";
+        assert!(parse(&text).unwrap_err().contains("[peering] is missing"));
+    }
+}

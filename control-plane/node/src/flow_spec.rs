@@ -1,0 +1,78 @@
+//! A flow on the command line: `key=value` pairs with commas between them.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use turnpike_api::FlowRequest;
+
+use crate::quantity;
+
+const KEYS: [&str; 8] = ["id", "aggregate", "source", "destination", "rate", "burst", "packet", "rate-min"];
+
+/// Reads one flow; an error names the key, the value and what is allowed.
+pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
+    let mut values = BTreeMap::new();
+    for pair in text.split(',') {
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} must be key=value"))?;
+        if !KEYS.contains(&key) {
+            return Err(format!("{key:?} is not known; known are {}", KEYS.join(", ")));
+        }
+        if values.insert(key, value).is_some() {
+            return Err(format!("{key} is given twice"));
+        }
+    }
+    let value = |key: &str| values.get(key).copied().ok_or_else(|| format!("{key} is missing"));
+    let packet = quantity::parse(value("packet")?).map_err(|error| format!("packet: {error}"))?;
+    Ok(FlowRequest {
+        id: read("id", value("id")?)?,
+        aggregate: read("aggregate", value("aggregate")?)?,
+        source: read("source", value("source")?).map_err(|error| error + ", must be address:port")?,
+        destination: read("destination", value("destination")?).map_err(|error| error + ", must be address:port")?,
+        rate_bps: quantity::parse(value("rate")?).map_err(|error| format!("rate: {error}"))?,
+        burst_bytes: quantity::parse_u32(value("burst")?).map_err(|error| format!("burst: {error}"))?,
+        packet_bytes_min: u16::try_from(packet)
+            .map_err(|_| format!("packet: {packet} must be at most {}", u16::MAX))?,
+        rate_bps_min: match values.get("rate-min") {
+            Some(value) => Some(quantity::parse(value).map_err(|error| format!("rate-min: {error}"))?),
+            None => None,
+        },
+    })
+}
+
+fn read<T: FromStr<Err: Display>>(key: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|error| format!("{key}={value}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        "id=a,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate=80k,burst=1600,packet=200";
+
+    #[test]
+    fn a_flow_is_read() {
+        let flow = parse(&format!("{GOOD},rate-min=40k")).unwrap();
+        assert_eq!((flow.rate_bps, flow.rate_bps_min), (80_000, Some(40_000)));
+        assert_eq!((flow.burst_bytes, flow.packet_bytes_min), (1_600, 200));
+        assert_eq!(flow.source.to_string(), "10.1.0.2:4000");
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let cases = [
+            (format!("{GOOD},rate=1"), "rate is given twice"),
+            (format!("{GOOD},color=red"), "\"color\" is not known"),
+            (format!("{GOOD},x"), "must be key=value"),
+            (GOOD.replace("id=a,", ""), "id is missing"),
+            (GOOD.replace("80k", "80 k"), "rate: "),
+            (GOOD.replace("packet=200", "packet=70000"), "packet: 70000 must be at most 65535"),
+            (GOOD.replace("10.1.0.2:4000", "10.1.0.2"), "source=10.1.0.2: "),
+        ];
+        for (text, expected) in cases {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

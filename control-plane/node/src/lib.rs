@@ -1,0 +1,33 @@
+//! The Turnpike node: `turnpike serve`, its REST API, its talk with peers, and the command line.
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate self as turnpike_node;
+
+pub mod command;
+pub mod config;
+pub mod dataplane;
+pub mod node;
+pub mod serve;
+pub mod time;
+pub mod tls;
+
+mod body;
+mod client;
+mod core;
+mod decision;
+#[cfg(feature = "engine")]
+mod engine;
+#[cfg(test)]
+#[path = "../tests/support/fake.rs"]
+mod fake;
+mod flow_spec;
+mod http;
+mod peer_client;
+mod peer_server;
+mod problem;
+mod quantity;
+mod query;
+mod rest;
+mod show;
+mod view;

@@ -1,0 +1,264 @@
+//! Starting and stopping a node: configuration, store, data plane, broker, peers, API, in this order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::info;
+use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId};
+use turnpike_broker::record::{AggregateRecord, SessionRecord, SessionState};
+use turnpike_broker::{self as broker, Broker};
+use turnpike_store::{Store, StoreError};
+
+use crate::config::{Config, Unadmitted};
+use crate::core::{self, Core, Parts};
+use crate::dataplane::{self, DataPlane};
+use crate::http::{self, Protocol};
+use crate::peer_client::PeerClient;
+use crate::peer_server;
+use crate::rest::{self, Rest};
+use crate::time::{Clock, rfc3339};
+use crate::tls::{self, Tls, TlsError};
+
+/// The database's name in `state_dir`.
+const DATABASE: &str = "turnpike.db";
+
+/// A node that runs.
+pub struct Node {
+    stop: watch::Sender<bool>,
+    servers: JoinSet<()>,
+    core: core::Handle,
+    data_plane: dataplane::Handle,
+    threads: Vec<JoinHandle<()>>,
+    failed: oneshot::Receiver<String>,
+    api: SocketAddr,
+}
+
+/// Why a node does not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A port cannot be had.
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Listen {
+        /// The key of the configuration.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The directory cannot be made.
+    #[error("state_dir: cannot make {}: {error}", path.display())]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The data plane cannot be used.
+    #[error("{0}")]
+    DataPlane(String),
+    /// A thread cannot be made.
+    #[error("cannot make a thread: {0}")]
+    Thread(io::Error),
+    /// The system has no randomness.
+    #[error("cannot get random numbers from the system")]
+    Random,
+    /// The running node cannot go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Node {
+    /// Starts a node on the data plane that `make` makes. When this returns, it answers requests.
+    pub async fn start<D, E>(
+        config: &Config,
+        make: impl FnOnce() -> Result<D, E> + Send + 'static,
+    ) -> Result<Self, NodeError>
+    where
+        D: DataPlane,
+        E: std::fmt::Display + Send + 'static,
+    {
+        // What can be wrong without having touched anything comes first: certificates and ports.
+        let tls = config.peering.as_ref().map(|peering| Tls::load(peering, &config.node)).transpose()?;
+        let api_listener = listen("api.listen", config.api.listen).await?;
+        let peer_listener = match &config.peering {
+            Some(peering) => Some(listen("peering.listen", peering.listen).await?),
+            None => None,
+        };
+        let api = api_listener.local_addr().map_err(|error| NodeError::Listen {
+            key: "api.listen",
+            address: config.api.listen,
+            error,
+        })?;
+
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|error| NodeError::StateDir { path: config.state_dir.clone(), error })?;
+        let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
+        let epoch = store.begin_epoch()?;
+        let (aggregates, sessions) = store.load()?;
+        let clock = Clock::start(latest(&store, &sessions)?);
+
+        let requests_max = size(config.limits.requests_max);
+        let (handle, inbox) = core::channel(requests_max, config.peers.len());
+        let lapse_after = Duration::from_secs(config.data_plane.lapse_after_s);
+        let report = {
+            let handle = handle.clone();
+            move |report| handle.report(report)
+        };
+        let data_plane = dataplane::start(make, lapse_after, report).map_err(|error| match error {
+            dataplane::StartError::Thread(error) => NodeError::Thread(error),
+            dataplane::StartError::Ended(error) => NodeError::DataPlane(error.to_string()),
+            dataplane::StartError::DataPlane(error) => NodeError::DataPlane(error.to_string()),
+        })?;
+
+        let adopted: BTreeSet<PolicyId> = data_plane.adopted.iter().copied().collect();
+        log_restored(&aggregates, &sessions, &adopted);
+        let mut broker = Broker::new(broker_config(config, epoch)?);
+        broker.restore(aggregates, sessions, &adopted, clock.now());
+        let client = tls.as_ref().map(|tls| &tls.client);
+        let parts = Parts {
+            broker,
+            store,
+            clock,
+            epoch,
+            handle: handle.clone(),
+            inbox,
+            data_plane: data_plane.handle.clone(),
+            peers: PeerClient::new(runtime::Handle::current(), &config.peers, client),
+            limit_best_effort: config.data_plane.unadmitted == Unadmitted::Limit,
+        };
+        let (core_thread, failed) = spawn_core(parts)?;
+
+        let (stop, stopped) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        if let (Some(listener), Some(tls)) = (peer_listener, tls) {
+            let peers: Arc<[NodeName]> = config.peers.iter().map(|peer| peer.name.clone()).collect();
+            servers.spawn(peer_server::serve(listener, tls.server, peers, handle.clone(), stopped.clone()));
+        }
+        let router = rest::router(Rest {
+            core: handle.clone(),
+            data_plane: data_plane.handle.clone(),
+            node: config.node.clone(),
+            epoch,
+            started_at: rfc3339(clock.now()),
+            peers: config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address.to_string())).collect(),
+            body_bytes_max: size(config.limits.body_bytes_max),
+            request_timeout: Duration::from_secs(config.limits.request_timeout_s),
+        });
+        let greet = move |stream| std::future::ready(Ok((stream, router.clone())));
+        servers.spawn(http::serve(api_listener, Protocol::Http1, greet, stopped));
+
+        info!(node = %config.node, epoch = epoch.0, %api, "ready");
+        let threads = vec![core_thread, data_plane.thread];
+        Ok(Self { stop, servers, core: handle, data_plane: data_plane.handle, threads, failed, api })
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub const fn api(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// Waits until the node cannot go on, and says why.
+    pub async fn failed(&mut self) -> NodeError {
+        let reason = (&mut self.failed).await;
+        NodeError::Failed(
+            reason.unwrap_or_else(|_| "the deciding thread has ended; its last log lines say why".to_owned()),
+        )
+    }
+
+    /// Takes no more requests, ends those under way, and leaves the data plane in force.
+    pub async fn stop(mut self) {
+        // No server is left to be told: then none is running.
+        let _ = self.stop.send(true);
+        while self.servers.join_next().await.is_some() {}
+        self.core.stop();
+        self.data_plane.stop();
+        for thread in std::mem::take(&mut self.threads) {
+            // A thread that panicked has said so itself.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(address).await.map_err(|error| NodeError::Listen { key, address, error })
+}
+
+/// The latest time that an earlier life wrote.
+fn latest(store: &Store, sessions: &[SessionRecord]) -> Result<Nanos, StoreError> {
+    let since = sessions.iter().map(|session| session.since).max();
+    Ok(store.latest_usage_at()?.into_iter().chain(since).max().unwrap_or_default())
+}
+
+fn size(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeError> {
+    let mut label_secret = [0; 16];
+    tls::provider().secure_random.fill(&mut label_secret).map_err(|_| NodeError::Random)?;
+    let link = broker::Link { rate_out_bps: config.link.rate_out_bps, rate_in_bps: config.link.rate_in_bps };
+    let limits = &config.limits;
+    Ok(broker::Config {
+        node: config.node.clone(),
+        epoch,
+        links: BTreeMap::from([(config.link.name.clone(), link)]),
+        peers: config.peers.iter().map(|peer| (peer.name.clone(), config.link.name.clone())).collect(),
+        limits: broker::Limits {
+            aggregates_max: size(limits.aggregates_max),
+            sessions_max: size(limits.sessions_max),
+            sessions_ended_max: size(limits.sessions_ended_max),
+            flows_per_session_max: size(limits.flows_per_session_max),
+            flows_max: limits.flows_max,
+        },
+        timers: broker::Timers::default(),
+        second_side: broker::SecondSide {
+            flow_rate_bps_max: config.second_side.flow_rate_bps_max,
+            lower_to_fit: config.second_side.lower_to_fit,
+        },
+        label_secret,
+    })
+}
+
+fn log_restored(aggregates: &[AggregateRecord], sessions: &[SessionRecord], adopted: &BTreeSet<PolicyId>) {
+    let running: Vec<_> = sessions.iter().filter(|session| session.state != SessionState::Ended).collect();
+    let flows = running.iter().flat_map(|session| &session.flows).map(|flow| flow.policy);
+    let kept: BTreeSet<PolicyId> = aggregates.iter().map(|aggregate| aggregate.policy).chain(flows).collect();
+    let missing = kept.difference(adopted).count();
+    let strange = adopted.difference(&kept).count();
+    let what = format!("{} aggregates, {} sessions", aggregates.len(), running.len());
+    if missing == 0 && strange == 0 {
+        info!("restored {what}, all in force");
+    } else {
+        info!("restored {what}; {missing} policies to install again, {strange} to take out");
+    }
+}
+
+fn spawn_core(parts: Parts) -> Result<(JoinHandle<()>, oneshot::Receiver<String>), NodeError> {
+    let (fail, failed) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("core".to_owned())
+        .spawn(move || {
+            if let Err(error) = Core::new(parts).run() {
+                let _ = fail.send(error.to_string());
+            }
+        })
+        .map_err(NodeError::Thread)?;
+    Ok((thread, failed))
+}

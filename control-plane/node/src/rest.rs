@@ -1,0 +1,341 @@
+//! The REST API, `/v1`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use turnpike_api::{
+    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionView, TableView,
+};
+use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
+use turnpike_broker::policy::Counters;
+use turnpike_broker::record::{AggregateRecord, SessionRecord};
+use turnpike_broker::refusal::{PoolState, Reason};
+use turnpike_broker::{Answer, Request as Wish};
+use turnpike_store::UsageCursor;
+
+use crate::body;
+use crate::core::{self, View};
+use crate::dataplane::{self, Unanswered};
+use crate::problem::{self, Named, ProblemReply};
+use crate::query::{ListQuery, Raw};
+use crate::view;
+
+/// A client's own name for a request, which comes back with the answer.
+const CORRELATOR: &str = "x-correlator";
+
+/// What the handlers need.
+pub(crate) struct Rest {
+    pub(crate) core: core::Handle,
+    pub(crate) data_plane: dataplane::Handle,
+    pub(crate) node: NodeName,
+    pub(crate) epoch: Epoch,
+    pub(crate) started_at: String,
+    /// Name and tag address.
+    pub(crate) peers: Vec<(NodeName, String)>,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) request_timeout: Duration,
+}
+
+type Shared = State<Arc<Rest>>;
+type Name = Result<Path<String>, PathRejection>;
+
+/// The whole API.
+pub(crate) fn router(rest: Rest) -> Router {
+    let rest = Arc::new(rest);
+    Router::new()
+        .route("/v1/aggregates", get(list_aggregates).post(create_aggregate))
+        .route("/v1/aggregates/{name}", get(show_aggregate).delete(delete_aggregate))
+        .route("/v1/sessions", get(list_sessions).post(create_session))
+        .route("/v1/sessions/{id}", get(show_session).delete(delete_session))
+        .route("/v1/usage", get(list_usage))
+        .route("/v1/node", get(show_node))
+        .route("/v1/health", get(show_health))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&rest), frame))
+        .with_state(rest)
+}
+
+/// What every request has: a time-out, and its correlator back.
+async fn frame(State(rest): Shared, request: Request, next: Next) -> Response {
+    let correlator = request.headers().get(CORRELATOR).cloned();
+    let answered = tokio::time::timeout(rest.request_timeout, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|_| {
+        let seconds = rest.request_timeout.as_secs();
+        let detail =
+            format!("no answer within {seconds} s; repeating the same request is safe and tells what came of it");
+        ProblemReply::new("answer_timeout", detail).into_response()
+    });
+    if let Some(correlator) = correlator {
+        response.headers_mut().insert(CORRELATOR, correlator);
+    }
+    response
+}
+
+async fn nothing_here(uri: Uri) -> ProblemReply {
+    let detail =
+        format!("{} is not known; /v1/aggregates, /v1/sessions, /v1/usage, /v1/node and /v1/health are", uri.path());
+    ProblemReply::new("not_found", detail)
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> ProblemReply {
+    ProblemReply::new(
+        "method_not_allowed",
+        format!("{} does not take {method}; the allow header has what it takes", uri.path()),
+    )
+}
+
+/// Why there is no answer from inside.
+pub(crate) fn unanswered(unanswered: Unanswered) -> ProblemReply {
+    match unanswered {
+        Unanswered::Overloaded => {
+            ProblemReply::new("overloaded", "too many requests are under way; try again in a second")
+        }
+        Unanswered::Stopped => ProblemReply::new("stopping", "the node is stopping; try again when it is up"),
+    }
+}
+
+async fn create_aggregate(State(rest): Shared, request: Request) -> Result<Response, ProblemReply> {
+    let wish: AggregateRequest = body::read(request, rest.body_bytes_max).await?;
+    let (record, created) = rest.ask_aggregate(Wish::CreateAggregate(wish)).await?;
+    let location = format!("/v1/aggregates/{}", record.name);
+    let view = rest.aggregate(record).await?;
+    Ok(made(created, &location, &view))
+}
+
+async fn list_aggregates(State(rest): Shared, query: Raw) -> Result<Json<Page<AggregateView>>, ProblemReply> {
+    let query = ListQuery::parse(query, false)?;
+    let (records, next) = rest
+        .look(move |view| {
+            let selected = query.select(view.broker.aggregates(), |record| record.name.as_str());
+            let (records, next) = query.page(selected, |record| record.name.to_string());
+            let pooled = records.into_iter().map(|record| (record.clone(), view.broker.pool(&record.name)));
+            (pooled.collect::<Vec<_>>(), next)
+        })
+        .await?;
+    let items = rest.aggregates(records).await?;
+    Ok(Json(Page { items, next }))
+}
+
+async fn show_aggregate(State(rest): Shared, name: Name) -> Result<Json<AggregateView>, ProblemReply> {
+    let name: AggregateName = named(name, Reason::UnknownAggregate)?;
+    let wanted = name.clone();
+    let record = rest.look(move |view| view.broker.aggregate(&wanted).cloned()).await?;
+    let unknown =
+        || ProblemReply::unknown(Reason::UnknownAggregate, format!("aggregate {name} is not known on this node"));
+    Ok(Json(rest.aggregate(record.ok_or_else(unknown)?).await?))
+}
+
+async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode, ProblemReply> {
+    let name = named(name, Reason::UnknownAggregate)?;
+    let answer = rest.ask(Wish::DeleteAggregate(name), Named::Path).await?;
+    let Answer::AggregateDeleted = answer else {
+        return Err(out_of_place(&answer));
+    };
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn create_session(State(rest): Shared, request: Request) -> Result<Response, ProblemReply> {
+    let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
+    let (record, created) = rest.ask_session(Wish::CreateSession(wish), Named::Body).await?;
+    let location = format!("/v1/sessions/{}", record.id);
+    let view = rest.session(record).await?;
+    Ok(made(created, &location, &view))
+}
+
+async fn list_sessions(State(rest): Shared, query: Raw) -> Result<Json<Page<SessionView>>, ProblemReply> {
+    let query = ListQuery::parse(query, false)?;
+    let (records, next) = rest
+        .look(move |view| {
+            let mut all: Vec<&SessionRecord> = view.broker.sessions().chain(view.broker.ended()).collect();
+            all.sort_unstable_by_key(|record| &record.id);
+            let selected = query.select(all.into_iter(), |record| record.id.as_str());
+            let (records, next) = query.page(selected, |record| record.id.to_string());
+            (records.into_iter().cloned().collect::<Vec<_>>(), next)
+        })
+        .await?;
+    let items = rest.sessions(records).await?;
+    Ok(Json(Page { items, next }))
+}
+
+async fn show_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>, ProblemReply> {
+    let id: SessionId = named(id, Reason::UnknownSession)?;
+    let wanted = id.clone();
+    let record = rest.look(move |view| view.broker.session(&wanted).cloned()).await?;
+    let unknown = || ProblemReply::unknown(Reason::UnknownSession, format!("session {id} is not known on this node"));
+    Ok(Json(rest.session(record.ok_or_else(unknown)?).await?))
+}
+
+async fn delete_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>, ProblemReply> {
+    let id = named(id, Reason::UnknownSession)?;
+    let (record, _) = rest.ask_session(Wish::DeleteSession(id), Named::Path).await?;
+    Ok(Json(rest.session(record).await?))
+}
+
+async fn list_usage(State(rest): Shared, query: Raw) -> Result<Response, ProblemReply> {
+    let query = ListQuery::parse(query, true)?;
+    let after = query.after.as_deref().map(str::parse::<UsageCursor>).transpose();
+    let after = after.map_err(|allowed| ProblemReply::invalid_value("after", format!("after {allowed}")))?;
+    let page = rest.look(move |view| view.store.usage(after, query.limit, query.session.as_ref())).await?;
+    let page = page.map_err(|error| ProblemReply::new("store_failed", error.to_string()))?;
+    let next = page.next.map(|cursor| cursor.to_string());
+    Ok(Json(Page { items: page.records, next }).into_response())
+}
+
+async fn show_health() -> Json<Health> {
+    Json(Health { status: "ready".to_owned() })
+}
+
+async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> {
+    let status = rest.data_plane.read(|data_plane| data_plane.status()).await.map_err(unanswered)?;
+    let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
+    let peers = rest.peers.clone();
+    let (links, refusals, own_tables, peers) = rest
+        .look(move |view| {
+            let links = view.broker.links();
+            let links = links.map(|(name, out, r#in)| LinkView { name: name.clone(), out, r#in });
+            let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
+            let tables = view
+                .broker
+                .tables()
+                .map(|table| (table.name.to_owned(), TableView { used: table.used, max: table.max, full: table.full }));
+            let peers = peers.into_iter().map(|(name, tag_address)| peer_view(view, name, tag_address));
+            (links.collect(), refusals.collect(), tables, peers.collect())
+        })
+        .await?;
+    let mut tables: BTreeMap<String, TableView> = own_tables.into();
+    // Where both have a table of that name, the broker's is the one that refuses first.
+    for (name, table) in status.tables {
+        tables.entry(name).or_insert(table);
+    }
+    Ok(Json(NodeView {
+        name: rest.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: rest.epoch.0,
+        started_at: rest.started_at.clone(),
+        interfaces: status.interfaces,
+        links,
+        peers,
+        tables,
+        verdicts: status.verdicts,
+        refusals,
+    }))
+}
+
+fn peer_view(view: &View<'_>, name: NodeName, tag_address: String) -> PeerView {
+    let contact = view.peers.get(&name);
+    let error = contact.and_then(|contact| contact.clone().err());
+    PeerView { reachable: contact.map(Result::is_ok), error, name, tag_address }
+}
+
+impl Rest {
+    /// Any answer but a refusal.
+    async fn ask(&self, wish: Wish, named: Named) -> Result<Answer, ProblemReply> {
+        let answer = self.core.request(wish).await.map_err(unanswered)?;
+        if let Answer::Refused(refusal) = answer { Err(ProblemReply::refused(refusal, named)) } else { Ok(answer) }
+    }
+
+    /// The aggregate, and whether it was made by this.
+    async fn ask_aggregate(&self, wish: Wish) -> Result<(AggregateRecord, bool), ProblemReply> {
+        let answer = self.ask(wish, Named::Body).await?;
+        if let Answer::Aggregate { record, created } = answer {
+            Ok((record, created))
+        } else {
+            Err(out_of_place(&answer))
+        }
+    }
+
+    /// The session, and whether it was made by this.
+    async fn ask_session(&self, wish: Wish, named: Named) -> Result<(SessionRecord, bool), ProblemReply> {
+        let answer = self.ask(wish, named).await?;
+        if let Answer::Session { record, created } = answer {
+            Ok((record, created))
+        } else {
+            Err(out_of_place(&answer))
+        }
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, ProblemReply> {
+        self.core.read(work).await.map_err(unanswered)
+    }
+
+    async fn counters(&self, policies: Vec<PolicyId>) -> Result<Vec<Counters>, ProblemReply> {
+        if policies.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = self.data_plane.read(move |data_plane| {
+            policies.into_iter().map(|policy| data_plane.counters(policy).unwrap_or_default()).collect()
+        });
+        read.await.map_err(unanswered)
+    }
+
+    async fn aggregate(&self, record: AggregateRecord) -> Result<AggregateView, ProblemReply> {
+        let name = record.name.clone();
+        let pool = self.look(move |view| view.broker.pool(&name)).await?;
+        let counters = self.counters(vec![record.policy]).await?;
+        Ok(view::aggregate(record, pool, counters.first().copied().unwrap_or_default(), &self.node))
+    }
+
+    async fn aggregates(
+        &self,
+        records: Vec<(AggregateRecord, Option<PoolState>)>,
+    ) -> Result<Vec<AggregateView>, ProblemReply> {
+        let counters = self.counters(records.iter().map(|(record, _)| record.policy).collect()).await?;
+        let both = records.into_iter().zip(counters);
+        Ok(both.map(|((record, pool), counters)| view::aggregate(record, pool, counters, &self.node)).collect())
+    }
+
+    async fn session(&self, record: SessionRecord) -> Result<SessionView, ProblemReply> {
+        let counters = self.counters(view::policies(&record)).await?;
+        Ok(view::session(record, &counters, &self.node))
+    }
+
+    async fn sessions(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionView>, ProblemReply> {
+        let counters = self.counters(records.iter().flat_map(view::policies).collect()).await?;
+        let mut counters = counters.as_slice();
+        let views = records.into_iter().map(|record| {
+            let (own, others) = counters.split_at(record.flows.len().min(counters.len()));
+            counters = others;
+            view::session(record, own, &self.node)
+        });
+        Ok(views.collect())
+    }
+}
+
+/// A name that cannot be is one that is not known.
+fn named<T>(name: Name, unknown: Reason) -> Result<T, ProblemReply>
+where
+    T: TryFrom<String>,
+    T::Error: std::fmt::Display,
+{
+    let Path(name) = name.map_err(|rejection| ProblemReply::new("not_found", rejection.body_text()))?;
+    T::try_from(name).map_err(|error| ProblemReply::unknown(unknown, error.to_string()))
+}
+
+fn made(created: bool, location: &str, view: &impl Serialize) -> Response {
+    if !created {
+        return Json(view).into_response();
+    }
+    let mut response = (StatusCode::CREATED, Json(view)).into_response();
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn out_of_place(answer: &Answer) -> ProblemReply {
+    tracing::error!(?answer, "the broker gave another kind of answer than was asked for");
+    ProblemReply::new("internal_error", "the node is at fault; its log has the details")
+}

@@ -1,0 +1,133 @@
+//! The process: logs, signals, exit codes.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::client::Failure;
+use crate::command::{CommandLine, Task};
+use crate::config::{Config, LogFormat};
+use crate::node::NodeError;
+use crate::show;
+
+/// What `main` does.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Failure::Failed(error.to_string()), false),
+    };
+    let done = runtime.block_on(async {
+        match command_line.run().await? {
+            Task::Serve(config, log_format) => serve(&config, log_format).await,
+            Task::Print(text) => {
+                // Nobody reads on, as with `| head`.
+                let _ = std::io::stdout().write_all(text.as_bytes());
+                Ok(())
+            }
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure, command_line.json()),
+    }
+}
+
+fn fail(failure: &Failure, json: bool) -> ExitCode {
+    let text = match failure {
+        Failure::Refused(problem) if json => serde_json::to_string_pretty(problem).unwrap_or_default() + "\n",
+        Failure::Refused(problem) => show::problem(problem),
+        Failure::Unreachable(text) => {
+            format!(
+                "error: {text}\n  next: is `turnpike serve` running, and is --api (or TURNPIKE_API) its api.listen?\n"
+            )
+        }
+        Failure::Failed(text) | Failure::Usage(text) => format!("error: {text}\n"),
+    };
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(failure.exit_code())
+}
+
+async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
+    start_log(log_format);
+    let failed = |error: std::io::Error| Failure::Failed(error.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let node_failed = |error: NodeError| {
+        let text = error.to_string();
+        // Certificates are part of the configuration.
+        if matches!(error, NodeError::Tls(_)) { Failure::Usage(text) } else { Failure::Failed(text) }
+    };
+    let mut node = start(config).await.map_err(node_failed)?;
+    notify_ready();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = node.failed() => return Err(node_failed(error)),
+    }
+    info!("stopping; the data plane stays in force");
+    node.stop().await;
+    Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// systemd's readiness protocol: one datagram.
+fn notify_ready() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to_addr(b"READY=1", &address?));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "cannot tell the service manager that this node is ready");
+    }
+}
+
+#[cfg(feature = "engine")]
+async fn start(config: &Config) -> Result<crate::node::Node, NodeError> {
+    let engine = crate::engine::Start::new(config);
+    crate::node::Node::start(config, move || engine.start()).await
+}
+
+#[cfg(not(feature = "engine"))]
+async fn start(_: &Config) -> Result<crate::node::Node, NodeError> {
+    Err(NodeError::DataPlane(WITHOUT_ENGINE.to_owned()))
+}
+
+/// Takes the programs off the interfaces and removes the pins.
+#[cfg(feature = "engine")]
+pub(crate) fn detach(config: &Config) -> Result<String, Failure> {
+    let removed =
+        turnpike_engine::Engine::detach(&config.pin_dir).map_err(|error| Failure::Failed(error.to_string()))?;
+    if removed.is_empty() {
+        return Ok(format!("nothing was in force at {}\n", config.pin_dir.display()));
+    }
+    Ok(removed.iter().map(|what| format!("removed {what}\n")).collect())
+}
+
+#[cfg(not(feature = "engine"))]
+pub(crate) fn detach(_: &Config) -> Result<String, Failure> {
+    Err(Failure::Failed(WITHOUT_ENGINE.to_owned()))
+}
+
+#[cfg(not(feature = "engine"))]
+const WITHOUT_ENGINE: &str = "this program was built without a data plane; build it with the feature `engine`";

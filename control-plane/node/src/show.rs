@@ -1,0 +1,292 @@
+//! What the command line prints for people.
+
+use std::fmt::{Display, Write as _};
+
+use turnpike_api::{AggregateView, NodeView, Problem, SessionView, UsageRecord};
+use turnpike_broker::policy::Counters;
+use turnpike_broker::record::FlowUsage;
+use turnpike_broker::refusal::PoolState;
+
+use crate::problem::word;
+use crate::quantity::text;
+use crate::time::rfc3339;
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(rows);
+    let mut widths = [0; N];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let _ = writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    out
+}
+
+/// A name and a value on each line.
+fn facts(lines: &[(&str, &dyn Display)]) -> String {
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+fn pool(pool: &PoolState) -> String {
+    let PoolState { capacity_bps, used_bps, free_bps, .. } = pool;
+    format!("{} of {} bit/s used, {} free", text(*used_bps), text(*capacity_bps), text(*free_bps))
+}
+
+/// `turnpike aggregate list`
+pub(crate) fn aggregates(views: &[AggregateView]) -> String {
+    let rows = views.iter().map(|view| {
+        [
+            view.name.to_string(),
+            view.peer.to_string(),
+            word(&view.direction),
+            word(&view.state),
+            text(view.rate_bps),
+            text(view.pool.used_bps),
+            text(view.pool.free_bps),
+            view.dscp.to_string(),
+            view.counters.passed_packets.to_string(),
+            view.counters.dropped_packets.to_string(),
+        ]
+    });
+    table(["NAME", "PEER", "DIRECTION", "STATE", "RATE", "USED", "FREE", "DSCP", "PASSED", "DROPPED"], rows)
+}
+
+/// `turnpike aggregate show`
+pub(crate) fn aggregate(view: &AggregateView) -> String {
+    facts(&[
+        ("name", &view.name),
+        ("peer", &view.peer),
+        ("direction", &word(&view.direction)),
+        ("state", &word(&view.state)),
+        ("rate", &format!("{} bit/s on the wire", text(view.rate_bps))),
+        ("burst", &format!("{} bytes", text(view.burst_bytes.into()))),
+        ("dscp", &view.dscp),
+        ("pool", &pool(&view.pool)),
+        ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
+        ("passed", &counted(view.counters.passed_packets, view.counters.passed_bytes)),
+        ("dropped", &counted(view.counters.dropped_packets, view.counters.dropped_bytes)),
+    ])
+}
+
+fn counted(packets: u64, bytes: u64) -> String {
+    format!("{packets} packets, {bytes} bytes")
+}
+
+/// `turnpike session list`
+pub(crate) fn sessions(views: &[SessionView]) -> String {
+    let rows = views.iter().map(|view| {
+        let rate: u64 = view.flows.iter().map(|flow| flow.rate_bps).sum();
+        [
+            view.id.to_string(),
+            word(&view.state),
+            word(&view.side),
+            view.peer.to_string(),
+            view.flows.len().to_string(),
+            text(rate),
+            view.since.clone(),
+        ]
+    });
+    table(["ID", "STATE", "SIDE", "PEER", "FLOWS", "RATE", "SINCE"], rows)
+}
+
+/// `turnpike session show`
+pub(crate) fn session(view: &SessionView) -> String {
+    let mut out = facts(&[
+        ("id", &view.id),
+        ("state", &word(&view.state)),
+        ("side", &word(&view.side)),
+        ("peer", &view.peer),
+        ("since", &view.since),
+    ]);
+    let rows = view.flows.iter().map(|flow| {
+        let rate = if flow.rate_bps == flow.asked_rate_bps {
+            text(flow.rate_bps)
+        } else {
+            format!("{} ({} asked)", text(flow.rate_bps), text(flow.asked_rate_bps))
+        };
+        [
+            flow.id.to_string(),
+            flow.aggregate.to_string(),
+            word(&flow.direction),
+            flow.source.to_string(),
+            flow.destination.to_string(),
+            rate,
+            flow.counters.passed_packets.to_string(),
+            flow.counters.dropped_packets.to_string(),
+        ]
+    });
+    let head = ["FLOW", "AGGREGATE", "DIRECTION", "SOURCE", "DESTINATION", "RATE", "PASSED", "DROPPED"];
+    let _ = write!(out, "\n{}", table(head, rows));
+    if !view.usage.is_empty() {
+        let rows = view.usage.iter().map(|usage| usage_row("", "", "", usage));
+        let rows = rows.map(|[_, _, _, rest @ ..]| rest);
+        let _ = write!(
+            out,
+            "\nfinal usage\n{}",
+            table(["NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"], rows)
+        );
+    }
+    out
+}
+
+fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 10] {
+    let Counters { offered_packets, passed_packets, dropped_packets, .. } = usage.counters;
+    [
+        at.to_owned(),
+        session.to_owned(),
+        kind.to_owned(),
+        usage.node.to_string(),
+        usage.flow.to_string(),
+        word(&usage.direction),
+        text(usage.reserved_rate_bps),
+        offered_packets.to_string(),
+        passed_packets.to_string(),
+        dropped_packets.to_string(),
+    ]
+}
+
+/// `turnpike usage`
+pub(crate) fn usage(records: &[UsageRecord]) -> String {
+    let rows = records.iter().flat_map(|record| {
+        let (at, session, kind) = (rfc3339(record.at), record.session.to_string(), word(&record.kind));
+        record.flows.iter().map(move |flow| usage_row(&at, &session, &kind, flow))
+    });
+    let head = ["AT", "SESSION", "KIND", "NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"];
+    table(head, rows)
+}
+
+/// `turnpike status`
+pub(crate) fn node(view: &NodeView) -> String {
+    let mut out = facts(&[
+        ("node", &view.name),
+        ("version", &view.version),
+        ("started", &format!("{} (start number {})", view.started_at, view.epoch)),
+    ]);
+    let interfaces = view.interfaces.iter().map(|port| {
+        [
+            port.role.clone(),
+            port.name.clone(),
+            port.xdp_mode.clone(),
+            port.mtu.to_string(),
+            port.packet_bytes_max.to_string(),
+        ]
+    });
+    let _ = write!(out, "\n{}", table(["PORT", "INTERFACE", "XDP", "MTU", "PACKET MAX"], interfaces));
+    let links = view.links.iter().flat_map(|link| {
+        [("out", &link.out), ("in", &link.r#in)]
+            .map(|(way, state)| [link.name.to_string(), way.to_owned(), pool(state)])
+    });
+    let _ = write!(out, "\n{}", table(["LINK", "DIRECTION", "RESERVED"], links));
+    let peers = view.peers.iter().map(|peer| {
+        let reachable = match peer.reachable {
+            Some(true) => "yes".to_owned(),
+            Some(false) => format!("no: {}", peer.error.as_deref().unwrap_or("no reason given")),
+            None => "not asked yet".to_owned(),
+        };
+        [peer.name.to_string(), peer.tag_address.clone(), reachable]
+    });
+    let _ = write!(out, "\n{}", table(["PEER", "TAG ADDRESS", "REACHABLE"], peers));
+    let tables = view
+        .tables
+        .iter()
+        .map(|(name, table)| [name.clone(), table.used.to_string(), table.max.to_string(), table.full.to_string()]);
+    let _ = write!(out, "\n{}", table(["TABLE", "USED", "MAX", "REFUSED AS FULL"], tables));
+    // All are in --json; people look for what has happened.
+    let seen = view.verdicts.iter().filter(|verdict| verdict.packets > 0);
+    let verdicts = seen.map(|verdict| {
+        [
+            verdict.reason.clone(),
+            verdict.direction.clone(),
+            verdict.action.clone(),
+            verdict.packets.to_string(),
+            verdict.bytes.to_string(),
+        ]
+    });
+    let _ = write!(out, "\n{}", table(["VERDICT", "DIRECTION", "ACTION", "PACKETS", "BYTES"], verdicts));
+    let refusals = view.refusals.iter().map(|(reason, count)| [reason.clone(), count.to_string()]);
+    let _ = write!(out, "\n{}", table(["REQUESTS REFUSED", "COUNT"], refusals));
+    out
+}
+
+/// A refusal: what, why, by how much, and what to do next.
+pub(crate) fn problem(problem: &Problem) -> String {
+    let mut out = format!("error: {} ({})\n  {}\n", problem.title, problem.code, problem.detail);
+    if let Some(field) = &problem.field {
+        let _ = writeln!(out, "  field: {field}");
+    }
+    if let Some(state) = &problem.pool {
+        let _ = writeln!(out, "  pool: {} on node {}: {}", state.name, state.node, pool(state));
+    }
+    if let Some(rate) = problem.counter_offer_rate_bps {
+        let _ = writeln!(out, "  offer: one such flow with rate={} would be admitted now", text(rate));
+    }
+    if let Some(next) = next_step(&problem.code) {
+        let _ = writeln!(out, "  next: {next}");
+    }
+    out
+}
+
+fn next_step(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "unknown_aggregate" => "`turnpike aggregate list` shows what this node has",
+        "unknown_peer" => "`turnpike status` shows the peers; a new one is added in the configuration",
+        "unknown_session" => "`turnpike session list` shows what this node has",
+        "session_id_reused" => "choose another id, or delete that session first",
+        "aggregate_name_reused" => "choose another name, or delete that aggregate first",
+        "aggregate_in_use" => "`turnpike session list` shows its sessions; delete them first",
+        "endpoints_in_use" => "`turnpike session list` shows who has them",
+        "link_exhausted" => "ask for less, or delete an aggregate that is not needed",
+        "pool_rate_exhausted" | "pool_burst_exhausted" | "second_side_refused" => {
+            "ask for less, say with rate-min what would still do, or wait until a session ends"
+        }
+        "peer_unreachable" => "`turnpike status` says why; nothing is reserved, and repeating the request is safe",
+        "busy" | "overloaded" | "stopping" => "repeat the request in a second",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let out = table(["A", "LONG"], [["wide".to_owned(), "1".to_owned()]]);
+        assert_eq!(out, "A     LONG\nwide  1\n");
+    }
+
+    #[test]
+    fn a_refusal_shows_numbers_offer_and_next_step() {
+        let state = PoolState {
+            name: "aggregate ab".to_owned(),
+            node: "b".to_owned(),
+            capacity_bps: 1_000_000,
+            used_bps: 960_000,
+            free_bps: 40_000,
+            burst_capacity_bytes: 0,
+            burst_free_bytes: 0,
+        };
+        let shown = problem(&Problem {
+            r#type: String::new(),
+            title: "The pool has not that much rate left".to_owned(),
+            status: 409,
+            detail: "80000 asked".to_owned(),
+            code: "pool_rate_exhausted".to_owned(),
+            field: Some("flows[0].rate_bps".to_owned()),
+            pool: Some(state),
+            counter_offer_rate_bps: Some(38_000),
+        });
+        for part in ["pool_rate_exhausted", "960k of 1M bit/s used, 40k free", "rate=38k", "next:", "flows[0].rate_bps"]
+        {
+            assert!(shown.contains(part), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The command line against a node: what it prints and how it exits.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::{Pair, Site, TestNode, free_port};
+
+struct Output {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn turnpike(api: &str, line: &str) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_turnpike"))
+        .args(line.split(' '))
+        .env("TURNPIKE_API", api)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Output { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn api(node: &TestNode) -> String {
+    format!("http://{}", node.api)
+}
+
+fn flow(rate: &str) -> String {
+    format!(
+        "--flow id=there,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate={rate},burst=1600,packet=200"
+    )
+}
+
+#[test]
+fn a_call_by_command_line() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start();
+    let api = api(&a);
+    let run = |line: &str| turnpike(&api, line);
+    let good = |line: &str, parts: &[&str]| {
+        let output = run(line);
+        assert_eq!((output.code, output.err.as_str()), (0, ""), "{line}: {}", output.out);
+        for part in parts {
+            assert!(output.out.contains(part), "{line}: {part:?} is not in\n{}", output.out);
+        }
+        output.out
+    };
+    good("aggregate list", &["NAME", "DROPPED"]);
+    good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["1M bit/s on the wire", "active"]);
+    good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["it was there already"]);
+    good("aggregate list", &["ab    b     out        active  1M"]);
+    good(&format!("session create call-1 {}", flow("80k")), &["active", "10.1.0.2:4000", "80k"]);
+    good("session show call-1", &["first", "there"]);
+    good("session list", &["call-1"]);
+    good("status", &["node", "wan   out", "b     192.0.2.2    yes", "sessions"]);
+    let json: Value = serde_json::from_str(&good("session list --json", &[])).unwrap();
+    assert_eq!(json[0]["flows"][0]["rate_bps"], 80_000);
+
+    let refused = run(&format!("session create call-2 {}", flow("1M").replace("4000", "4002")));
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""));
+    for part in ["pool_rate_exhausted", "aggregate ab on node a", "of 1M bit/s used", "offer: one such flow with rate="]
+    {
+        assert!(refused.err.contains(part), "{part:?} is not in\n{}", refused.err);
+    }
+    let refused = run("session show none --json");
+    let problem: Value = serde_json::from_str(&refused.err).unwrap();
+    assert_eq!((refused.code, problem["code"].as_str()), (1, Some("unknown_session")));
+
+    good("session delete call-1", &["ended", "final usage"]);
+    good("usage --session call-1", &["start", "final", "call-1"]);
+    good("aggregate delete ab", &["gone at both ends"]);
+
+    let file = pair.site.path("session.json");
+    std::fs::write(&file, r#"{"id": "s", "flows": [], "color": 1}"#).unwrap();
+    let refused = run(&format!("session create --file {}", file.display()));
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("field: color"), "{}", refused.err);
+}
+
+#[test]
+fn exit_codes_tell_wrong_lines_from_a_silent_node() {
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let silent = turnpike(&nowhere, "status");
+    assert_eq!(silent.code, 3);
+    assert!(silent.err.contains("cannot reach the API") && silent.err.contains("next: "), "{}", silent.err);
+    assert_eq!(turnpike(&nowhere, "aggregate").code, 2);
+    assert_eq!(turnpike("https://127.0.0.1:1", "status").code, 2);
+    assert_eq!(turnpike(&nowhere, "--help").code, 0);
+}
+
+#[test]
+fn configurations_are_checked_without_starting_anything() {
+    let site = Site::new();
+    site.certify("a", &["a"]);
+    let file = site.path("node.toml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        turnpike("http://127.0.0.1:1", &format!("config check --config {}", file.display()))
+    };
+    let text = site.toml("a", 1, 7443, &[("b", 2, 7443)]);
+    let output = check(&text);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert!(output.out.contains("is valid: node a, 1 peers"), "{}", output.out);
+
+    let output = check(&text.replace("rate_in_bps = 10000000", "rate_in_bps = 1"));
+    assert_eq!(output.code, 2);
+    assert!(output.err.contains("link.rate_in_bps = 1: must be 1000 to 400000000000"), "{}", output.err);
+    let output = check(&text.replace("node = \"a\"", "node = \"c\""));
+    assert_eq!(output.code, 2);
+    assert!(output.err.contains("do not contain this node's name, c"), "{}", output.err);
+    let output = turnpike("http://127.0.0.1:1", "serve --config /none.toml");
+    assert_eq!(output.code, 2);
+    assert!(output.err.contains("cannot read /none.toml"), "{}", output.err);
+}

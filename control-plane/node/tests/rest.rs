@@ -1,0 +1,300 @@
+//! Two nodes over real HTTP, mutual TLS and SQLite: the life of aggregates and sessions, and every kind of refusal.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Pair, TestNode, aggregate, call, flow, session};
+use turnpike_broker::policy::InstallError;
+
+#[test]
+fn an_aggregate_lives_at_both_ends() {
+    let pair = Pair::new();
+    let (a, b) = pair.start();
+    let body = aggregate("ab", "b", 1_000_000);
+
+    let created = a.post("/v1/aggregates", &body);
+    assert_eq!(created.status, 201, "{created:?}");
+    assert_eq!(created.header("location"), Some("/v1/aggregates/ab"));
+    assert_eq!(created.body["state"], "active");
+    assert_eq!(created.body["direction"], "out");
+    assert_eq!(created.body["pool"]["free_bps"], 1_000_000);
+    assert_eq!(b.get("/v1/aggregates/ab").body["direction"], "in");
+    assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (1, 1));
+    // What is reserved is no longer there for best effort.
+    a.get("/v1/node");
+    assert_eq!(pair.plane_a.best_effort_rate_bps(), Some(9_000_000));
+
+    let repeated = a.post("/v1/aggregates", &body);
+    assert_eq!((repeated.status, &repeated.body["name"]), (200, &json!("ab")));
+    let other = a.post("/v1/aggregates", &aggregate("ab", "b", 2_000_000));
+    assert_eq!(other.problem(), (409, "aggregate_name_reused", "name"));
+    let much = a.post("/v1/aggregates", &aggregate("much", "b", 9_500_000));
+    assert_eq!(much.problem().0, 409);
+    assert_eq!((much.problem().1, &much.body["pool"]["free_bps"]), ("link_exhausted", &json!(9_000_000)));
+
+    assert_eq!(a.delete("/v1/aggregates/ab").status, 204);
+    assert_eq!(a.get("/v1/aggregates/ab").problem(), (404, "unknown_aggregate", ""));
+    assert_eq!(b.get("/v1/aggregates").body["items"], json!([]));
+    assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (0, 0));
+    a.get("/v1/node");
+    assert_eq!(pair.plane_a.best_effort_rate_bps(), Some(10_000_000));
+}
+
+#[test]
+fn a_session_lives_at_both_ends() {
+    let pair = Pair::new();
+    let (a, b) = pair.start_with_aggregates();
+    let body = session("call-1", 4_000, 80_000);
+
+    let created = a.post("/v1/sessions", &body);
+    assert_eq!(created.status, 201, "{created:?}");
+    assert_eq!(created.header("location"), Some("/v1/sessions/call-1"));
+    assert_eq!((&created.body["state"], &created.body["side"]), (&json!("active"), &json!("first")));
+    assert_eq!(created.body["usage"], json!([]));
+    assert!(created.body["since"].as_str().unwrap().ends_with('Z'));
+    let there = b.get("/v1/sessions/call-1");
+    assert_eq!((&there.body["state"], &there.body["side"]), (&json!("active"), &json!("second")));
+    // An aggregate each way and a flow each way.
+    assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (4, 4));
+
+    assert_eq!(a.post("/v1/sessions", &body).status, 200);
+    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_002, 80_000)).problem().1, "session_id_reused");
+    assert_eq!(a.post("/v1/sessions", &session("call-2", 4_000, 80_000)).problem().1, "endpoints_in_use");
+    assert_eq!(a.delete("/v1/aggregates/ab").problem(), (409, "aggregate_in_use", "name"));
+
+    let refused = a.post("/v1/sessions", &session("call-2", 4_002, 1_000_000));
+    assert_eq!((refused.problem().0, refused.problem().1), (409, "pool_rate_exhausted"));
+    assert_eq!(refused.body["pool"]["capacity_bps"], 1_000_000);
+    let offer = refused.body["counter_offer_rate_bps"].as_u64().unwrap();
+    assert!((100_000..1_000_000).contains(&offer), "{offer}");
+    assert_eq!(
+        a.post("/v1/sessions", &json!({ "id": "call-2", "flows": [flow("there", "ab", 4_002, offer)] })).status,
+        201
+    );
+
+    let deleted = a.delete("/v1/sessions/call-1");
+    assert_eq!((deleted.status, &deleted.body["state"]), (200, &json!("ended")));
+    // Each flow as counted on both nodes.
+    assert_eq!(deleted.body["usage"].as_array().unwrap().len(), 4);
+    let counted = &deleted.body["flows"][0]["counters"]["offered_packets"];
+    assert!(counted.as_u64().unwrap() > 0, "an ended session keeps its counters");
+    assert_eq!(a.delete("/v1/sessions/call-1").body, deleted.body, "repeating is safe");
+    assert_eq!(a.get("/v1/sessions/call-1").body, deleted.body);
+
+    let usage = a.get("/v1/usage?session=call-1").body;
+    let kinds: Vec<&Value> = usage["items"].as_array().unwrap().iter().map(|record| &record["kind"]).collect();
+    assert_eq!(kinds, ["start", "final"]);
+    let node = a.get("/v1/node").body;
+    assert_eq!((&node["name"], &node["epoch"]), (&json!("a"), &json!(1)));
+    assert_eq!(node["peers"][0]["reachable"], true);
+    assert_eq!(node["refusals"]["pool_rate_exhausted"], 1);
+    assert_eq!(node["tables"]["sessions"]["used"], 1);
+}
+
+#[test]
+fn lists_come_in_pages() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start_with_aggregates();
+    let ids = ["s1", "s2", "s3", "s4", "s5"];
+    for (id, port) in ids.iter().zip(5_000..) {
+        assert_eq!(a.post("/v1/sessions", &session(id, port, 8_000)).status, 201);
+    }
+    // Ended ones are listed in the same order.
+    assert_eq!(a.delete("/v1/sessions/s3").status, 200);
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = a.get(&format!("/v1/sessions?limit=2{after}")).body;
+        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen, ids);
+    let page = a.get("/v1/usage?limit=2").body;
+    let next = page["next"].as_str().unwrap();
+    assert_eq!(a.get(&format!("/v1/usage?after={next}")).body["items"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_restart_keeps_everything() {
+    let pair = Pair::new();
+    let (a, b) = pair.start_with_aggregates();
+    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+    let before = (a.get("/v1/sessions/call-1").body, a.get("/v1/aggregates").body);
+
+    drop(a);
+    assert_eq!(pair.plane_a.installed(), 4, "stopping leaves the data plane in force");
+    let a = TestNode::start(&pair.config_a, &pair.plane_a);
+    assert_eq!((a.get("/v1/sessions/call-1").body, a.get("/v1/aggregates").body), before);
+    assert_eq!(pair.plane_a.installed(), 4);
+    assert_eq!(a.get("/v1/node").body["epoch"], 2);
+
+    // The second side, with its data plane gone meanwhile: all is installed again.
+    drop(b);
+    pair.plane_b.lose_all();
+    let b = TestNode::start(&pair.config_b, &pair.plane_b);
+    // Served after the installs that came first.
+    b.get("/v1/node");
+    assert_eq!(b.get("/v1/sessions/call-1").body["state"], "active");
+    assert_eq!(pair.plane_b.installed(), 4);
+
+    // The kept connection to `b` led to its earlier life.
+    assert_eq!(a.post("/v1/sessions", &session("call-2", 4_002, 80_000)).status, 201);
+    assert_eq!(a.delete("/v1/sessions/call-1").body["state"], "ended");
+    assert_eq!(a.delete("/v1/sessions/call-2").body["state"], "ended");
+    assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (2, 2));
+}
+
+#[test]
+fn an_install_that_fails_is_told_and_leaves_nothing() {
+    let pair = Pair::new();
+    let (a, b) = pair.start_with_aggregates();
+    for plane in [&pair.plane_a, &pair.plane_b] {
+        let error = InstallError { code: "flow_table_full".to_owned(), detail: "the flow table is full".to_owned() };
+        plane.fail_installs(Some(error));
+        let failed = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+        assert_eq!((failed.problem().0, failed.problem().1), (500, "install_failed"), "{failed:?}");
+        assert!(failed.body["detail"].as_str().unwrap().contains("flow_table_full"), "{failed:?}");
+        plane.fail_installs(None);
+        assert_eq!(a.get("/v1/aggregates/ab").body["pool"]["used_bps"], 0);
+        assert_eq!(b.get("/v1/aggregates/ab").body["pool"]["used_bps"], 0);
+        assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (2, 2));
+    }
+    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+}
+
+#[test]
+fn bad_bodies_are_refused_with_status_code_and_field() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start_with_aggregates();
+    let good = session("s", 4_000, 8_000);
+    let with = |path: &str, value: Value| {
+        let mut body = good.clone();
+        *body.pointer_mut(path).unwrap() = value;
+        body.to_string()
+    };
+    let without = |key: &str| {
+        let mut body = good.clone();
+        body["flows"][0].as_object_mut().unwrap().remove(key);
+        body.to_string()
+    };
+    let more = |key: &str| {
+        let mut body = good.clone();
+        body["flows"][0][key] = json!(1);
+        body.to_string()
+    };
+    let sessions = [
+        (String::new(), 400, "malformed_body", ""),
+        ("{".to_owned(), 400, "malformed_body", ""),
+        ("[]".to_owned(), 400, "malformed_body", ""),
+        ("\"x\"".to_owned(), 400, "malformed_body", ""),
+        (format!("{good} {good}"), 400, "malformed_body", ""),
+        (r#"{"id": "s", "id": "s", "flows": []}"#.to_owned(), 400, "malformed_body", "id"),
+        (r#"{"id": "s", "flows": [], "color": 1}"#.to_owned(), 400, "unknown_field", "color"),
+        (r#"{"id": "s"}"#.to_owned(), 400, "missing_field", "flows"),
+        (r#"{"id": "s", "flows": []}"#.to_owned(), 422, "invalid_value", "flows"),
+        (more("color"), 400, "unknown_field", "flows[0].color"),
+        (without("rate_bps"), 400, "missing_field", "flows[0].rate_bps"),
+        (with("/id", json!("a b")), 422, "invalid_value", "id"),
+        (with("/id", json!("x".repeat(65))), 422, "invalid_value", "id"),
+        (with("/id", json!(7)), 422, "invalid_value", "id"),
+        (with("/flows", json!({})), 422, "invalid_value", "flows"),
+        (with("/flows/0/rate_bps", json!(-1)), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/rate_bps", json!(1.5)), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/rate_bps", json!("80k")), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/rate_bps", json!(0)), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/burst_bytes", json!(1_u64 << 32)), 422, "invalid_value", "flows[0].burst_bytes"),
+        (with("/flows/0/burst_bytes", json!(0)), 422, "invalid_value", "flows[0].burst_bytes"),
+        (with("/flows/0/packet_bytes_min", json!(27)), 422, "invalid_value", "flows[0].packet_bytes_min"),
+        (with("/flows/0/source", json!("10.1.0.2")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("10.1.0.2:0")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("[::1]:1")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/1/destination", json!("[::1]:1")), 422, "invalid_value", "flows[1].destination"),
+        (with("/flows/0/aggregate", json!("none")), 422, "unknown_aggregate", "flows[0].aggregate"),
+        (with("/flows/1/id", json!("there")), 422, "invalid_value", "flows[1].id"),
+    ];
+    for (body, status, code, field) in &sessions {
+        let answer = call(a.api, "POST", "/v1/sessions", &["content-type: application/json"], body);
+        assert_eq!(answer.problem(), (*status, *code, *field), "{body}\n{answer:?}");
+    }
+    let aggregates = [
+        (aggregate("x", "nobody", 1_000), 422, "unknown_peer", "peer"),
+        (aggregate("x", "b", 0), 422, "invalid_value", "rate_bps"),
+        (
+            json!({ "name": "x", "peer": "b", "rate_bps": 1_000, "burst_bytes": 9_000, "dscp": 64 }),
+            422,
+            "invalid_value",
+            "dscp",
+        ),
+        (
+            json!({ "name": "x", "peer": "b", "rate_bps": 1_000, "burst_bytes": 9_000, "dscp": 256 }),
+            422,
+            "invalid_value",
+            "dscp",
+        ),
+        (
+            json!({ "name": "", "peer": "b", "rate_bps": 1_000, "burst_bytes": 9_000, "dscp": 6 }),
+            422,
+            "invalid_value",
+            "name",
+        ),
+    ];
+    for (body, status, code, field) in &aggregates {
+        let answer = a.post("/v1/aggregates", body);
+        assert_eq!(answer.problem(), (*status, *code, *field), "{body}\n{answer:?}");
+    }
+    // Nothing has changed by any of this.
+    assert_eq!(a.get("/v1/sessions").body["items"], json!([]));
+    assert_eq!(pair.plane_a.installed(), 2);
+
+    let ipv6 = a.post(
+        "/v1/sessions",
+        &serde_json::from_str(
+            &good.to_string().replace("10.1.0.2:", "[2001:db8::1]:").replace("10.2.0.2:", "[2001:db8::2]:"),
+        )
+        .unwrap(),
+    );
+    assert_eq!(ipv6.problem(), (422, "invalid_value", "flows[0].source"));
+    assert!(ipv6.body["detail"].as_str().unwrap().contains("IPv6 is not carried by this version"));
+}
+
+#[test]
+fn requests_that_are_not_understood_are_problems_too() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start();
+    let json = "content-type: application/json";
+    let large = "x".repeat(70_000);
+    type Case<'a> = (&'a str, &'a str, &'a [&'a str], &'a str, u16, &'a str);
+    let cases: &[Case<'_>] = &[
+        ("GET", "/", &[], "", 404, "not_found"),
+        ("GET", "/v2/sessions", &[], "", 404, "not_found"),
+        ("GET", "/v1/sessions/none", &[], "", 404, "unknown_session"),
+        ("DELETE", "/v1/sessions/none", &[], "", 404, "unknown_session"),
+        ("GET", "/v1/sessions/a%20b", &[], "", 404, "unknown_session"),
+        ("GET", "/v1/sessions/%ff", &[], "", 404, "not_found"),
+        ("DELETE", "/v1/aggregates/none", &[], "", 404, "unknown_aggregate"),
+        ("PUT", "/v1/sessions", &[], "", 405, "method_not_allowed"),
+        ("POST", "/v1/node", &[json], "{}", 405, "method_not_allowed"),
+        ("POST", "/v1/sessions", &[json], &large, 413, "body_too_large"),
+        ("POST", "/v1/sessions", &[], "{}", 415, "unsupported_media_type"),
+        ("POST", "/v1/sessions", &["content-type: text/plain"], "{}", 415, "unsupported_media_type"),
+        ("GET", "/v1/sessions?limit=0", &[], "", 422, "invalid_value"),
+        ("GET", "/v1/sessions?sort=up", &[], "", 400, "invalid_query"),
+        ("GET", "/v1/sessions?session=x", &[], "", 400, "invalid_query"),
+        ("GET", "/v1/usage?after=x", &[], "", 422, "invalid_value"),
+    ];
+    for (method, path, headers, body, status, code) in cases {
+        let answer = call(a.api, method, path, headers, body);
+        let (found_status, found_code, _) = answer.problem();
+        assert_eq!((found_status, found_code), (*status, *code), "{method} {path}: {answer:?}");
+    }
+    assert_eq!(call(a.api, "PUT", "/v1/node", &[], "").header("allow"), Some("GET,HEAD"));
+    for path in ["/v1/health", "/v1/none"] {
+        let answer = call(a.api, "GET", path, &["x-correlator: abc-123"], "");
+        assert_eq!(answer.header("x-correlator"), Some("abc-123"), "{answer:?}");
+    }
+    assert_eq!(a.get("/v1/health").body, json!({ "status": "ready" }));
+    // With a parameter, and in any case of letters.
+    let answer = call(a.api, "POST", "/v1/sessions", &["content-type: Application/JSON; charset=utf-8"], "{");
+    assert_eq!(answer.problem().1, "malformed_body");
+}

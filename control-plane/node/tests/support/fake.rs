@@ -1,0 +1,89 @@
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use turnpike_broker::name::PolicyId;
+use turnpike_broker::policy::{Counters, InstallError, Policy};
+use turnpike_node::dataplane::{DataPlane, Status};
+
+/// A data plane that only remembers. Clones are the same data plane: what outlives a restart of the node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FakeDataPlane(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    installed: BTreeSet<PolicyId>,
+    deinstalls: usize,
+    best_effort_rate_bps: Option<u64>,
+    install_error: Option<InstallError>,
+}
+
+#[allow(dead_code, reason = "each test program uses some of it")]
+impl FakeDataPlane {
+    pub(crate) fn installed(&self) -> usize {
+        self.0.lock().unwrap().installed.len()
+    }
+
+    pub(crate) fn deinstalls(&self) -> usize {
+        self.0.lock().unwrap().deinstalls
+    }
+
+    pub(crate) fn best_effort_rate_bps(&self) -> Option<u64> {
+        self.0.lock().unwrap().best_effort_rate_bps
+    }
+
+    /// From now on no install works, or every one again.
+    pub(crate) fn fail_installs(&self, error: Option<InstallError>) {
+        self.0.lock().unwrap().install_error = error;
+    }
+
+    /// As if somebody had taken the pins away.
+    pub(crate) fn lose_all(&self) {
+        self.0.lock().unwrap().installed.clear();
+    }
+}
+
+fn counters(policy: PolicyId) -> Counters {
+    let packets = policy.0 & 0xff;
+    Counters { offered_packets: packets, passed_packets: packets, ..Counters::default() }
+}
+
+impl DataPlane for FakeDataPlane {
+    fn adopted(&self) -> Vec<PolicyId> {
+        self.0.lock().unwrap().installed.iter().copied().collect()
+    }
+
+    fn install(&mut self, policies: &[(PolicyId, Policy)]) -> Result<(), InstallError> {
+        let mut inner = self.0.lock().unwrap();
+        if let Some(error) = &inner.install_error {
+            return Err(error.clone());
+        }
+        inner.installed.extend(policies.iter().map(|(id, _)| *id));
+        Ok(())
+    }
+
+    fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
+        let mut inner = self.0.lock().unwrap();
+        inner.deinstalls += 1;
+        let known = policies.iter().map(|id| inner.installed.remove(id).then(|| counters(*id)));
+        known.map(Option::unwrap_or_default).collect()
+    }
+
+    fn counters(&self, policy: PolicyId) -> Option<Counters> {
+        self.0.lock().unwrap().installed.contains(&policy).then(|| counters(policy))
+    }
+
+    fn renew(&mut self) {}
+
+    fn refresh_next_hops(&mut self) -> Result<(), InstallError> {
+        Ok(())
+    }
+
+    fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError> {
+        self.0.lock().unwrap().best_effort_rate_bps = Some(rate_bps);
+        Ok(())
+    }
+
+    fn status(&mut self) -> Result<Status, InstallError> {
+        Ok(Status::default())
+    }
+}

@@ -1,0 +1,94 @@
+//! Opening a file: what must be true of it before anything is written to it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use turnpike_broker::name::NodeName;
+
+use crate::error::StoreError;
+
+/// "TPKE": the mark of our files in SQLite's header.
+pub(crate) const APPLICATION_ID: i64 = 0x5450_4b45;
+/// The schema below. A change to it takes the next number and a migration.
+pub(crate) const VERSION: i64 = 1;
+/// 3.7.0 to 3.51.2 can damage a database in WAL mode.
+const LIBRARY_VERSION_MIN: i32 = 3_051_003;
+/// Long enough for a process that is just ending.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+const TABLES: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE aggregates (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE sessions (id TEXT PRIMARY KEY, state TEXT NOT NULL, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE usage (
+    node TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    session TEXT NOT NULL, json TEXT NOT NULL,
+    PRIMARY KEY (node, epoch, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_by_session ON usage (session, node, epoch, sequence);
+";
+
+/// Opens or makes the file for `node`, checks it whole, and takes it for this process alone.
+pub(crate) fn open(path: &Path, node: &NodeName) -> Result<Connection, StoreError> {
+    if rusqlite::version_number() < LIBRARY_VERSION_MIN {
+        return Err(StoreError::Library { found: rusqlite::version() });
+    }
+    let failed = |error: rusqlite::Error| StoreError::new(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    // Before the first access, so that the lock is ours from the first read on until the process ends.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
+    // Journal mode is written to the file: look whose it is before.
+    let fresh = is_fresh(&connection, path)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
+
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    if fresh {
+        transaction.execute_batch(TABLES).map_err(failed)?;
+        let meta = "INSERT INTO meta (key, value) VALUES ('node', ?1), ('epoch', '0')";
+        transaction.execute(meta, [node.as_str()]).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
+    } else {
+        let found: String = transaction
+            .query_row("SELECT value FROM meta WHERE key = 'node'", [], |row| row.get(0))
+            .map_err(|error| corrupt(path, format!("no node name: {error}")))?;
+        if found != node.as_str() {
+            return Err(StoreError::OtherNode { path: path.to_owned(), found, expected: node.clone() });
+        }
+    }
+    transaction.commit().map_err(failed)?;
+    Ok(connection)
+}
+
+/// Whether there is nothing in the file yet; an error if what is in it is not ours, not whole or not known.
+fn is_fresh(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let failed = |error: rusqlite::Error| StoreError::new(path, &error);
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if application == 0 && version == 0 && objects == 0 {
+        return Ok(true);
+    }
+    if application != APPLICATION_ID {
+        let detail = format!("its application id is {application:#x}");
+        return Err(StoreError::Foreign { path: path.to_owned(), detail });
+    }
+    if version > VERSION {
+        return Err(StoreError::Newer { path: path.to_owned(), found: version, known: VERSION });
+    }
+    if version < 1 {
+        return Err(corrupt(path, format!("schema number {version}")));
+    }
+    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
+    if check == "ok" { Ok(false) } else { Err(corrupt(path, check)) }
+}
+
+fn corrupt(path: &Path, detail: String) -> StoreError {
+    StoreError::Corrupt { path: path.to_owned(), detail }
+}
