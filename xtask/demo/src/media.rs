@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -13,6 +12,7 @@ use rustix::net::sockopt::{set_ip_tos, set_socket_recv_buffer_size_force};
 use crate::pace::Pace;
 use crate::recording::{FRAME_BYTES, PAYLOAD_TYPE, Recording};
 use crate::topology::Namespace;
+use crate::worker::Worker;
 
 /// Bytes of the IPv4 and UDP headers.
 pub const IP_UDP_BYTES: u64 = 28;
@@ -75,38 +75,6 @@ impl Stream {
         let timestamp = u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?);
         let n = u64::from(timestamp.wrapping_sub(self.first_timestamp()) / SAMPLES);
         (packet == self.packet(n, recording)).then_some(n)
-    }
-}
-
-/// A thread that works until it is told to stop or dropped.
-#[derive(Debug)]
-struct Worker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Worker {
-    fn start(name: &str, work: impl FnOnce(&AtomicBool) + Send + 'static) -> anyhow::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let theirs = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || work(&theirs));
-        Ok(Self {
-            stop,
-            thread: Some(thread.context("cannot start a thread")?),
-        })
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            eprintln!("a media thread has panicked");
-        }
     }
 }
 
