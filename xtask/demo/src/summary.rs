@@ -58,6 +58,8 @@ pub struct Figures {
     pub sends_refused_by_kernel: u64,
     /// Busiest second at the receiving end of the wan, in IP bits.
     pub wan_peak_bps: u64,
+    /// The same from a second after the unadmitted traffic began, when its burst is spent.
+    pub wan_settled_peak_bps: u64,
     /// Of the link in each direction.
     pub link_rate_bps: u64,
     /// How the programs are attached.

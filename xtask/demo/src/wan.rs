@@ -14,9 +14,16 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Watches a port until it is dropped.
 #[derive(Debug)]
 pub struct WanWatch {
-    now_bps: Arc<AtomicU64>,
-    peak_bps: Arc<AtomicU64>,
+    peaks: Arc<Peaks>,
     _worker: Worker,
+}
+
+#[derive(Debug, Default)]
+struct Peaks {
+    now_bps: AtomicU64,
+    peak_bps: AtomicU64,
+    settled: AtomicBool,
+    settled_peak_bps: AtomicU64,
 }
 
 impl WanWatch {
@@ -26,47 +33,59 @@ impl WanWatch {
     ///
     /// When there can be no thread or the port's counters cannot be read.
     pub fn start(namespace: &Namespace) -> anyhow::Result<Self> {
-        let (now_bps, peak_bps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (now, peak) = (Arc::clone(&now_bps), Arc::clone(&peak_bps));
+        let peaks = Arc::new(Peaks::default());
+        let theirs = Arc::clone(&peaks);
         // A thread keeps the namespace of the one that starts it.
         let worker = namespace.run(|| {
             received(WAN)?;
-            Worker::start("wan", move |stop| watch(stop, &now, &peak))
+            Worker::start("wan", move |stop| watch(stop, &theirs))
         })?;
-        Ok(Self {
-            now_bps,
-            peak_bps,
-            _worker: worker,
-        })
+        Ok(Self { peaks, _worker: worker })
     }
 
     /// In the last second.
     #[must_use]
     pub fn now_bps(&self) -> u64 {
-        self.now_bps.load(Ordering::Relaxed)
+        self.peaks.now_bps.load(Ordering::Relaxed)
     }
 
-    /// In the busiest second.
+    /// From now on bursts are spent: seconds that begin later count for [`Self::settled_peak_bps`].
+    pub fn settle(&self) {
+        self.peaks.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// In the busiest second after [`Self::settle`].
+    #[must_use]
+    pub fn settled_peak_bps(&self) -> u64 {
+        self.peaks.settled_peak_bps.load(Ordering::Relaxed)
+    }
+
+    /// In the busiest second of all.
     #[must_use]
     pub fn peak_bps(&self) -> u64 {
-        self.peak_bps.load(Ordering::Relaxed)
+        self.peaks.peak_bps.load(Ordering::Relaxed)
     }
 }
 
-fn watch(stop: &AtomicBool, now: &AtomicU64, peak: &AtomicU64) {
-    let mut window = Window::default();
+fn watch(stop: &AtomicBool, peaks: &Peaks) {
+    let (mut all, mut settled) = (Window::default(), Window::default());
     while !stop.load(Ordering::Relaxed) {
-        match received(WAN) {
-            Ok(count) => {
-                if let Some(rate) = window.add(Instant::now(), count.ip_bytes) {
-                    now.store(rate, Ordering::Relaxed);
-                    peak.fetch_max(rate, Ordering::Relaxed);
-                }
-            }
+        let bytes = match received(WAN) {
+            Ok(count) => count.ip_bytes,
             Err(error) => {
                 eprintln!("cannot watch the wan: {error:#}");
                 return;
             }
+        };
+        let now = Instant::now();
+        if let Some(rate) = all.add(now, bytes) {
+            peaks.now_bps.store(rate, Ordering::Relaxed);
+            peaks.peak_bps.fetch_max(rate, Ordering::Relaxed);
+        }
+        if peaks.settled.load(Ordering::Relaxed)
+            && let Some(rate) = settled.add(now, bytes)
+        {
+            peaks.settled_peak_bps.fetch_max(rate, Ordering::Relaxed);
         }
         std::thread::sleep(SAMPLE);
     }
