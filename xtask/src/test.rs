@@ -14,9 +14,6 @@ use crate::{Workspace, check, find_program, is_root, setup, succeeds};
 /// A test program that takes longer hangs.
 const BINARY_SECONDS_MAX: u32 = 900;
 
-/// Its own target and its own core library: it is built by the engine's build script.
-const EBPF_PACKAGE: &str = "turnpike-ebpf-programs";
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Tally {
     passed: usize,
@@ -29,11 +26,6 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
-    }
-
-    /// Checks are not tests: they count only when they fail.
-    fn check(&mut self, holds: bool) {
-        self.failed += usize::from(!holds);
     }
 
     fn good(self) -> bool {
@@ -51,51 +43,67 @@ impl std::fmt::Display for Tally {
     }
 }
 
+/// A run as far as it went.
+#[derive(Debug, Default)]
+struct Run {
+    tally: Tally,
+    failed: Vec<String>,
+}
+
+impl Run {
+    /// Checks are not tests: they count only when they fail.
+    fn check(&mut self, name: &str, holds: bool) {
+        if !holds {
+            self.tally.failed += 1;
+            self.failed.push(name.to_owned());
+        }
+    }
+
+    fn tests(&mut self, name: &str, tally: Tally) {
+        self.tally.add(tally);
+        if tally.failed > 0 {
+            self.failed.push(format!("tests of {name}"));
+        }
+    }
+}
+
 /// Runs checks and tests; `fast` leaves out integration tests and documentation.
 pub(crate) fn run(workspace: &Workspace, fast: bool) -> anyhow::Result<ExitCode> {
     heading("setup");
     setup::run(workspace)?;
-    let mut tally = Tally::default();
+    let mut run = Run::default();
 
     heading("format");
-    tally.check(succeeds(workspace.cargo()?.args(["fmt", "--all", "--check"]))?);
+    run.check("format", succeeds(&mut cargo(workspace, "fmt --all --check")?)?);
     heading("rules");
-    tally.check(check::report("import rules", &check::imports(workspace)?));
-    tally.check(check::report("source rules", &check::sources(workspace)?));
+    run.check(
+        "import rules",
+        check::report("import rules", &check::imports(workspace)?),
+    );
+    run.check(
+        "source rules",
+        check::report("source rules", &check::sources(workspace)?),
+    );
     heading("clippy");
-    let lint = [
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--exclude",
-        EBPF_PACKAGE,
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    tally.check(succeeds(workspace.cargo()?.args(lint))?);
+    let clippy = "clippy --quiet --workspace --exclude turnpike-ebpf-programs --all-targets -- -D warnings";
+    run.check("clippy", succeeds(&mut cargo(workspace, clippy)?)?);
     if !fast {
         heading("documentation");
-        let doc = [
-            "doc",
-            "--quiet",
-            "--workspace",
-            "--exclude",
-            EBPF_PACKAGE,
-            "--no-deps",
-            "--document-private-items",
-        ];
-        tally.check(succeeds(
-            workspace.cargo()?.args(doc).env("RUSTDOCFLAGS", "-D warnings"),
-        )?);
+        let doc = "doc --quiet --workspace --exclude turnpike-ebpf-programs --no-deps";
+        run.check(
+            "documentation",
+            succeeds(cargo(workspace, doc)?.env("RUSTDOCFLAGS", "-D warnings"))?,
+        );
     }
     heading("tests");
-    tests(workspace, fast, &mut tally)?;
+    tests(workspace, fast, &mut run)?;
 
     println!();
-    println!("{tally}");
-    Ok(if tally.good() {
+    if !run.failed.is_empty() {
+        println!("failed: {}", run.failed.join(", "));
+    }
+    println!("{}", run.tally);
+    Ok(if run.tally.good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -106,20 +114,23 @@ fn heading(text: &str) {
     println!("== {text}");
 }
 
-fn tests(workspace: &Workspace, fast: bool, tally: &mut Tally) -> anyhow::Result<()> {
+/// The eBPF crate has its own target and core library; the engine's build script builds it.
+fn cargo(workspace: &Workspace, words: &str) -> anyhow::Result<Command> {
+    let mut command = workspace.cargo()?;
+    command.args(words.split_whitespace());
+    Ok(command)
+}
+
+fn tests(workspace: &Workspace, fast: bool, run: &mut Run) -> anyhow::Result<()> {
     let Some(binaries) = build(workspace, fast)? else {
-        tally.failed += 1;
+        run.check("building the tests", false);
         return Ok(());
     };
     let turnpike = workspace.target().join("debug/turnpike");
     if !fast {
         // The end-to-end tests start the node as its users do.
-        tally.check(succeeds(workspace.cargo()?.args([
-            "build",
-            "--quiet",
-            "-p",
-            "turnpike-node",
-        ]))?);
+        let node = succeeds(&mut cargo(workspace, "build --quiet -p turnpike-node")?)?;
+        run.check("building turnpike", node);
     }
     let mut to_root = Root::Unknown;
     for binary in &binaries {
@@ -132,22 +143,12 @@ fn tests(workspace: &Workspace, fast: bool, tally: &mut Tally) -> anyhow::Result
             println!("-- {} {} again, as root", binary.package, binary.name);
             outcome = binary.run(&turnpike, &prefix)?;
         }
-        tally.add(outcome.tally);
+        run.tests(&format!("{} {}", binary.package, binary.name), outcome.tally);
     }
     if !fast {
         println!("-- documentation");
-        let mut command = workspace.cargo()?;
-        command.args([
-            "test",
-            "--quiet",
-            "--workspace",
-            "--exclude",
-            EBPF_PACKAGE,
-            "--doc",
-            "--",
-            "--show-output",
-        ]);
-        tally.add(collect(&mut command)?.tally);
+        let doc = "test --quiet --workspace --exclude turnpike-ebpf-programs --doc -- --show-output";
+        run.tests("documentation", collect(&mut cargo(workspace, doc)?)?.tally);
     }
     Ok(())
 }
@@ -194,6 +195,7 @@ struct TestBinary {
     name: String,
     file: PathBuf,
     dir: PathBuf,
+    integration: bool,
 }
 
 impl TestBinary {
@@ -211,10 +213,10 @@ impl TestBinary {
     }
 }
 
-/// Builds the test programs; nothing if they do not compile.
+/// Builds the test programs, cheap ones first; nothing if they do not compile.
 fn build(workspace: &Workspace, fast: bool) -> anyhow::Result<Option<Vec<TestBinary>>> {
-    let mut command = workspace.cargo()?;
-    command.args(["test", "--quiet", "--workspace", "--exclude", EBPF_PACKAGE, "--no-run"]);
+    let words = "test --quiet --workspace --exclude turnpike-ebpf-programs --no-run";
+    let mut command = cargo(workspace, words)?;
     command.arg("--message-format=json-render-diagnostics");
     if fast {
         command.args(["--lib", "--bins"]);
@@ -227,7 +229,9 @@ fn build(workspace: &Workspace, fast: bool) -> anyhow::Result<Option<Vec<TestBin
         return Ok(None);
     }
     let text = String::from_utf8(output.stdout).context("cargo did not write text")?;
-    Ok(Some(text.lines().filter_map(test_binary).collect()))
+    let mut binaries: Vec<_> = text.lines().filter_map(test_binary).collect();
+    binaries.sort_by_key(|binary| (binary.integration, binary.package == "demo", binary.name.clone()));
+    Ok(Some(binaries))
 }
 
 fn test_binary(line: &str) -> Option<TestBinary> {
@@ -241,6 +245,7 @@ fn test_binary(line: &str) -> Option<TestBinary> {
         name: message["target"]["name"].as_str()?.to_owned(),
         file: PathBuf::from(message["executable"].as_str()?),
         dir,
+        integration: message["target"]["kind"][0] == "test",
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use turnpike_demo::story::{self, Options};
 
 /// Shows what Turnpike does, with real calls in network namespaces of its own. Needs root.
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> anyhow::Result<bool> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let options = Options {
