@@ -36,7 +36,7 @@ pub enum Reason {
     SecondSideRefused,
     /// The peer did not answer in time.
     PeerUnreachable,
-    /// The peer's message is from an earlier life of it.
+    /// The peer's message is from an earlier life of it, or a late copy of an attempt that is over.
     StaleEpoch,
     /// The data plane did not take the policy.
     InstallFailed,
