@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -46,7 +47,7 @@ pub struct Node {
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// A port cannot be had.
-    #[error("{key}: cannot listen on {address}: {error}")]
+    #[error("{key}: cannot listen on {address}: {error}; `ss -ltnp` shows who does")]
     Listen {
         /// The key of the configuration.
         key: &'static str,
@@ -110,10 +111,16 @@ impl Node {
             error,
         })?;
 
-        std::fs::create_dir_all(&config.state_dir).map_err(|error| NodeError::StateDir {
-            path: config.state_dir.clone(),
-            error,
-        })?;
+        // Who talks to whom is nobody else's business.
+        let mut directory = std::fs::DirBuilder::new();
+        directory
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.state_dir)
+            .map_err(|error| NodeError::StateDir {
+                path: config.state_dir.clone(),
+                error,
+            })?;
         let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
         let epoch = store.begin_epoch()?;
         let (aggregates, sessions) = store.load()?;

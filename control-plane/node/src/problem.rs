@@ -29,6 +29,11 @@ const CODES: &[(&str, StatusCode, &str)] = &[
     ),
     ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
     (
+        "host_not_allowed",
+        StatusCode::MISDIRECTED_REQUEST,
+        "The request is for another host",
+    ),
+    (
         "unsupported_media_type",
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "The body must be application/json",

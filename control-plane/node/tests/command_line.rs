@@ -80,7 +80,7 @@ fn a_call_by_command_line() {
         "pool_rate_exhausted",
         "aggregate ab on node a",
         "of 1M bit/s used",
-        "offer: one such flow with rate=",
+        "offer: with rate=",
     ] {
         assert!(refused.err.contains(part), "{part:?} is not in\n{}", refused.err);
     }

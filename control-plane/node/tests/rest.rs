@@ -3,9 +3,15 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 use support::{Pair, TestNode, aggregate, call, flow, session};
+use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::InstallError;
+use turnpike_broker::record::{Change, UsageKind, UsageRecord};
+use turnpike_store::Store;
 
 #[test]
 fn an_aggregate_lives_at_both_ends() {
@@ -213,6 +219,51 @@ fn an_install_that_fails_is_told_and_leaves_nothing() {
         assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (2, 2));
     }
     assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+}
+
+#[test]
+fn a_store_that_fails_stops_the_node_and_not_the_data_plane() {
+    let pair = Pair::new();
+    // The line of the ledger that the node is going to write is there already, so its transaction fails.
+    std::fs::create_dir_all(&pair.config_a.state_dir).unwrap();
+    let mut store = Store::open(&pair.config_a.state_dir.join("turnpike.db"), &pair.config_a.node).unwrap();
+    let line = UsageRecord {
+        node: pair.config_a.node.clone(),
+        epoch: Epoch(1),
+        sequence: 1,
+        at: Nanos(1),
+        kind: UsageKind::Start,
+        session: "earlier".parse().unwrap(),
+        flows: vec![],
+    };
+    store.apply(&[Change::AppendUsage(line)]).unwrap();
+    drop(store);
+
+    let (a, _b) = pair.start_with_aggregates();
+    let answer = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+    assert_eq!(
+        answer.problem(),
+        (503, "stopping", ""),
+        "what is not durable is not admitted"
+    );
+    assert!(a.failed().contains("the store failed"));
+    assert!(pair.plane_a.installed() >= 2, "what was in force stays in force");
+}
+
+#[test]
+fn a_page_of_another_name_is_not_served() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start();
+    let mut stream = TcpStream::connect(a.api).unwrap();
+    stream
+        .write_all(b"GET /v1/node HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 421 ") && answer.contains("host_not_allowed"),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ pub(crate) mod fake;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -104,6 +104,7 @@ pub(crate) fn free_port() -> u16 {
 /// A node on a thread of its own.
 pub(crate) struct TestNode {
     pub(crate) api: SocketAddr,
+    failed: Mutex<mpsc::Receiver<String>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -117,6 +118,7 @@ impl TestNode {
         let (config, data_plane) = (config.clone(), data_plane.clone());
         let (stop, stopped) = oneshot::channel();
         let (started, has_started) = mpsc::channel();
+        let (fail, failed) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -124,9 +126,12 @@ impl TestNode {
                 .unwrap();
             runtime.block_on(async {
                 match Node::start(&config, move || Ok::<_, String>(data_plane)).await {
-                    Ok(node) => {
+                    Ok(mut node) => {
                         started.send(Ok(node.api())).unwrap();
-                        let _ = stopped.await;
+                        tokio::select! {
+                            _ = stopped => {}
+                            error = node.failed() => fail.send(error.to_string()).unwrap(),
+                        }
                         node.stop().await;
                     }
                     Err(error) => started.send(Err(error.to_string())).unwrap(),
@@ -136,9 +141,19 @@ impl TestNode {
         let api = has_started.recv().unwrap()?;
         Ok(Self {
             api,
+            failed: Mutex::new(failed),
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// Why the node could not go on.
+    pub(crate) fn failed(&self) -> String {
+        self.failed
+            .lock()
+            .unwrap()
+            .recv_timeout(Duration::from_secs(10))
+            .unwrap()
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
