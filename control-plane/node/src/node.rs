@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -31,6 +31,9 @@ use crate::tls::{self, Tls, TlsError};
 
 /// The database's name in `state_dir`.
 const DATABASE: &str = "turnpike.db";
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4_096;
 
 /// A node that runs.
 pub struct Node {
@@ -100,9 +103,9 @@ impl Node {
             .as_ref()
             .map(|peering| Tls::load(peering, &config.node))
             .transpose()?;
-        let api_listener = listen("api.listen", config.api.listen).await?;
+        let api_listener = listen("api.listen", config.api.listen)?;
         let peer_listener = match &config.peering {
-            Some(peering) => Some(listen("peering.listen", peering.listen).await?),
+            Some(peering) => Some(listen("peering.listen", peering.listen)?),
             None => None,
         };
         let api = api_listener.local_addr().map_err(|error| NodeError::Listen {
@@ -227,10 +230,19 @@ impl Node {
     }
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| NodeError::Listen { key, address, error })
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
+    let bind = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        // Tokio's own 128 is too short for a burst of clients: with SYN cookies, what does not fit is reset.
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|error| NodeError::Listen { key, address, error })
 }
 
 /// The latest time that an earlier life wrote.

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
-use support::{Pair, TestNode, aggregate, call, flow, session};
+use support::{Pair, TestNode, aggregate, call, eventually, flow, session};
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::InstallError;
 use turnpike_broker::record::{Change, UsageKind, UsageRecord};
@@ -28,8 +28,9 @@ fn an_aggregate_lives_at_both_ends() {
     assert_eq!(b.get("/v1/aggregates/ab").body["direction"], "in");
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (1, 1));
     // What is reserved is no longer there for best effort.
-    a.get("/v1/node");
-    assert_eq!(pair.plane_a.best_effort_rate_bps(), Some(9_000_000));
+    eventually("best effort makes room", || {
+        pair.plane_a.best_effort_rate_bps() == Some(9_000_000)
+    });
 
     let repeated = a.post("/v1/aggregates", &body);
     assert_eq!((repeated.status, &repeated.body["name"]), (200, &json!("ab")));
@@ -46,8 +47,9 @@ fn an_aggregate_lives_at_both_ends() {
     assert_eq!(a.get("/v1/aggregates/ab").problem(), (404, "unknown_aggregate", ""));
     assert_eq!(b.get("/v1/aggregates").body["items"], json!([]));
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (0, 0));
-    a.get("/v1/node");
-    assert_eq!(pair.plane_a.best_effort_rate_bps(), Some(10_000_000));
+    eventually("best effort has all", || {
+        pair.plane_a.best_effort_rate_bps() == Some(10_000_000)
+    });
 }
 
 #[test]
@@ -181,10 +183,8 @@ fn a_restart_keeps_everything() {
     drop(b);
     pair.plane_b.lose_all();
     let b = TestNode::start(&pair.config_b, &pair.plane_b);
-    // Served after the installs that came first.
-    b.get("/v1/node");
     assert_eq!(b.get("/v1/sessions/call-1").body["state"], "active");
-    assert_eq!(pair.plane_b.installed(), 4);
+    eventually("all is in force again", || pair.plane_b.installed() == 4);
 
     // The kept connection to `b` led to its earlier life.
     assert_eq!(a.post("/v1/sessions", &session("call-2", 4_002, 80_000)).status, 201);
@@ -197,13 +197,13 @@ fn a_restart_keeps_everything() {
 fn an_install_that_fails_is_told_and_leaves_nothing() {
     let pair = Pair::new();
     let (a, b) = pair.start_with_aggregates();
-    for plane in [&pair.plane_a, &pair.plane_b] {
+    for (id, plane) in [("call-1", &pair.plane_a), ("call-2", &pair.plane_b)] {
         let error = InstallError {
             code: "flow_table_full".to_owned(),
             detail: "the flow table is full".to_owned(),
         };
         plane.fail_installs(Some(error));
-        let failed = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+        let failed = a.post("/v1/sessions", &session(id, 4_000, 80_000));
         assert_eq!(
             (failed.problem().0, failed.problem().1),
             (500, "install_failed"),
@@ -214,11 +214,15 @@ fn an_install_that_fails_is_told_and_leaves_nothing() {
             "{failed:?}"
         );
         plane.fail_installs(None);
-        assert_eq!(a.get("/v1/aggregates/ab").body["pool"]["used_bps"], 0);
-        assert_eq!(b.get("/v1/aggregates/ab").body["pool"]["used_bps"], 0);
-        assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (2, 2));
+        for node in [&a, &b] {
+            eventually("all is given back", || {
+                node.get("/v1/aggregates/ab").body["pool"]["used_bps"] == 0
+            });
+        }
+        let installed = || (pair.plane_a.installed(), pair.plane_b.installed());
+        eventually("only aggregates are in force", || installed() == (2, 2));
     }
-    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+    assert_eq!(a.post("/v1/sessions", &session("call-3", 4_000, 80_000)).status, 201);
 }
 
 #[test]

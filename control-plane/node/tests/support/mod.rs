@@ -93,6 +93,17 @@ pub(crate) fn config(toml: &str) -> Config {
     Config::parse(toml, Path::new("test.toml")).unwrap()
 }
 
+/// Waits for what is answered before it is true, such as the release of a session that did not come up.
+pub(crate) fn eventually(what: &str, is_true: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if is_true() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("not within 10 s: {what}");
+}
+
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .unwrap()
@@ -230,7 +241,7 @@ pub(crate) fn call(api: SocketAddr, method: &str, path: &str, headers: &[&str], 
     let _ = stream.write_all(body.as_bytes());
     let mut bytes = Vec::new();
     if let Err(error) = stream.read_to_end(&mut bytes) {
-        assert!(!bytes.is_empty(), "{error}");
+        assert!(!bytes.is_empty(), "{error:?}");
     }
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
