@@ -18,12 +18,8 @@ fn main() -> Result<()> {
     if env::var_os(SECOND_CALL).is_some() {
         return build(&workspace);
     }
-    for source in [
-        "dataplane/fastpath/src",
-        "ebpf-programs/src",
-        "ebpf-programs/build.rs",
-        "ebpf-programs/Cargo.toml",
-    ] {
+    for source in ["dataplane/fastpath/src", "ebpf-programs/src", "ebpf-programs/build.rs", "ebpf-programs/Cargo.toml"]
+    {
         println!("cargo:rerun-if-changed={}", workspace.join(source).display());
     }
     let tools = workspace.join("target/tools/bin");
@@ -46,11 +42,7 @@ fn build(workspace: &Path) -> Result<()> {
     let root_dir = root_dir.to_str().context("the path of the workspace is not UTF-8")?;
     let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "1.95.0".to_owned());
     build_ebpf(
-        [Package {
-            name: "turnpike-ebpf-programs",
-            root_dir,
-            ..Package::default()
-        }],
+        [Package { name: "turnpike-ebpf-programs", root_dir, ..Package::default() }],
         Toolchain::Custom(&toolchain),
     )
 }

@@ -70,9 +70,7 @@ impl KernelTables {
     #[inline(always)]
     pub(crate) fn new() -> Self {
         // SAFETY: the helper has no precondition.
-        Self {
-            cpu: unsafe { bpf_get_smp_processor_id() } as u32,
-        }
+        Self { cpu: unsafe { bpf_get_smp_processor_id() } as u32 }
     }
 }
 
@@ -169,11 +167,6 @@ pub(crate) fn redirect(port: u32) -> u32 {
 pub(crate) fn read_clocks() {
     if let Some(entry) = TP_CLOCK.get_ptr_mut(0) {
         // SAFETY: the pointer is an entry of the map, written by test runs of one thread only; the helpers have no precondition.
-        unsafe {
-            *entry = ClockReading {
-                ticks: bpf_jiffies64(),
-                exact_ns: bpf_ktime_get_ns(),
-            }
-        };
+        unsafe { *entry = ClockReading { ticks: bpf_jiffies64(), exact_ns: bpf_ktime_get_ns() } };
     }
 }

@@ -50,16 +50,8 @@ impl Aggregate {
     pub(crate) fn new(record: AggregateRecord, attempt: u64, phase: Phase) -> Self {
         // The other half of the burst pays for credit that the data plane caches per CPU.
         let burst_bytes = u64::from(record.burst_bytes / 2);
-        let pool = Pool::new(Cost {
-            rate_bps: record.rate_bps,
-            burst_bytes,
-        });
-        Self {
-            record,
-            pool,
-            attempt,
-            phase,
-        }
+        let pool = Pool::new(Cost { rate_bps: record.rate_bps, burst_bytes });
+        Self { record, pool, attempt, phase }
     }
 
     pub(crate) fn pool_state(&self, node: &NodeName) -> PoolState {
@@ -68,25 +60,10 @@ impl Aggregate {
 }
 
 fn policy(record: &AggregateRecord) -> (PolicyId, Policy) {
-    let AggregateRecord {
-        peer,
-        rate_bps,
-        burst_bytes,
-        dscp,
-        ..
-    } = record.clone();
+    let AggregateRecord { peer, rate_bps, burst_bytes, dscp, .. } = record.clone();
     let policy = match record.direction {
-        Direction::Out => Policy::AggregateOut {
-            peer,
-            rate_bps,
-            burst_bytes,
-            dscp,
-        },
-        Direction::In => Policy::AggregateIn {
-            peer,
-            rate_bps,
-            burst_bytes,
-        },
+        Direction::Out => Policy::AggregateOut { peer, rate_bps, burst_bytes, dscp },
+        Direction::In => Policy::AggregateIn { peer, rate_bps, burst_bytes },
     };
     (record.policy, policy)
 }
@@ -104,22 +81,11 @@ fn check_values(rate_bps: u64, rate_bps_max: u64, burst_bytes: u32) -> Result<()
 }
 
 pub(crate) fn busy(name: &AggregateName) -> Refusal {
-    Refusal::new(
-        Reason::Busy,
-        format!("aggregate {name} is being established or released; try again"),
-    )
+    Refusal::new(Reason::Busy, format!("aggregate {name} is being established or released; try again"))
 }
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
-    let AggregateRecord {
-        name,
-        peer,
-        direction,
-        rate_bps,
-        burst_bytes,
-        dscp,
-        ..
-    } = record;
+    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, dscp, .. } = record;
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
@@ -140,13 +106,7 @@ impl Broker {
 
     /// At the sender.
     pub(crate) fn create_aggregate(&mut self, ticket: u64, request: AggregateRequest) -> Result<(), Refusal> {
-        let AggregateRequest {
-            name,
-            peer,
-            rate_bps,
-            burst_bytes,
-            dscp,
-        } = request;
+        let AggregateRequest { name, peer, rate_bps, burst_bytes, dscp } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
                 && (&record.peer, record.rate_bps, record.burst_bytes, record.dscp)
@@ -154,10 +114,7 @@ impl Broker {
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
-                    let answer = Answer::Aggregate {
-                        record: record.clone(),
-                        created: false,
-                    };
+                    let answer = Answer::Aggregate { record: record.clone(), created: false };
                     self.answer(ticket, answer);
                     Ok(())
                 }
@@ -171,16 +128,7 @@ impl Broker {
         }
         let policy = self.next_policy();
         let (direction, state) = (Direction::Out, AggregateState::Establishing);
-        let record = AggregateRecord {
-            name,
-            peer,
-            direction,
-            rate_bps,
-            burst_bytes,
-            dscp,
-            policy,
-            state,
-        };
+        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, dscp, policy, state };
         self.establish(record, policy.0, Asker::Client(ticket))
     }
 
@@ -213,13 +161,7 @@ impl Broker {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
-        if let Some(Aggregate {
-            record,
-            phase,
-            attempt: known,
-            ..
-        }) = self.aggregates.get_mut(&name)
-        {
+        if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
                 && (&record.peer, record.rate_bps, record.burst_bytes) == (&peer, rate_bps, burst_bytes);
             if !same {
@@ -231,10 +173,7 @@ impl Broker {
                     self.answer_peer(ticket, PeerAnswer::AggregateAccepted);
                     Ok(())
                 }
-                Phase::Installing {
-                    asker: Asker::Peers(tickets),
-                    ..
-                } => {
+                Phase::Installing { asker: Asker::Peers(tickets), .. } => {
                     *known = attempt.max(*known);
                     tickets.push(ticket);
                     Ok(())
@@ -246,16 +185,7 @@ impl Broker {
         }
         let policy = self.next_policy();
         let (direction, state) = (Direction::In, AggregateState::Establishing);
-        let record = AggregateRecord {
-            name,
-            peer,
-            direction,
-            rate_bps,
-            burst_bytes,
-            dscp: 0,
-            policy,
-            state,
-        };
+        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, dscp: 0, policy, state };
         self.establish(record, attempt, Asker::Peers(vec![ticket]))
     }
 
@@ -303,19 +233,9 @@ impl Broker {
         };
         match asker {
             Asker::Client(client) => {
-                let AggregateRecord {
-                    peer,
-                    rate_bps,
-                    burst_bytes,
-                    ..
-                } = aggregate.record.clone();
+                let AggregateRecord { peer, rate_bps, burst_bytes, .. } = aggregate.record.clone();
                 let attempt = aggregate.attempt;
-                let request = PeerRequest::OfferAggregate {
-                    name: name.clone(),
-                    rate_bps,
-                    burst_bytes,
-                    attempt,
-                };
+                let request = PeerRequest::OfferAggregate { name: name.clone(), rate_bps, burst_bytes, attempt };
                 let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
                 if let Some(aggregate) = self.aggregates.get_mut(name) {
                     aggregate.phase = Phase::Offering { ask, client };
@@ -339,17 +259,13 @@ impl Broker {
     }
 
     fn aggregate_not_installed(&mut self, name: &AggregateName, asker: Asker, error: &InstallError, now: Nanos) {
-        let detail = format!(
-            "the data plane of {} did not take aggregate {name}: {error}",
-            self.config.node
-        );
+        let detail = format!("the data plane of {} did not take aggregate {name}: {error}", self.config.node);
         let refusal = Refusal::new(Reason::InstallFailed, detail);
         let undoing = match asker {
             Asker::Client(client) => Undoing::refusing(Notice::SETTLED, client, refusal),
             Asker::Peers(tickets) => {
                 if let Some(Aggregate { record, attempt, .. }) = self.aggregates.get(name) {
-                    self.fences
-                        .close(&record.peer, Subject::Aggregate(name.clone()), *attempt);
+                    self.fences.close(&record.peer, Subject::Aggregate(name.clone()), *attempt);
                 }
                 for ticket in tickets {
                     self.refuse_peer(ticket, refusal.clone());
@@ -397,19 +313,13 @@ impl Broker {
             Ok(PeerAnswer::AggregateAccepted) => {
                 self.activate_aggregate(name);
                 if let Some(aggregate) = self.aggregates.get(name) {
-                    let answer = Answer::Aggregate {
-                        record: aggregate.record.clone(),
-                        created: true,
-                    };
+                    let answer = Answer::Aggregate { record: aggregate.record.clone(), created: true };
                     self.answer(client, answer);
                 }
                 return;
             }
             Ok(PeerAnswer::Refused { refusal }) => (Notice::SETTLED, refusal),
-            Ok(other) => (
-                Notice::DUE,
-                unreachable(name, &format!("an answer that does not fit: {other:?}")),
-            ),
+            Ok(other) => (Notice::DUE, unreachable(name, &format!("an answer that does not fit: {other:?}"))),
             Err(why) => (Notice::DUE, unreachable(name, &why)),
         };
         self.undo(name, Undoing::refusing(notice, client, refusal), true, now);

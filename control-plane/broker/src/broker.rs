@@ -72,11 +72,7 @@ impl Broker {
             tickets: u64::from(epoch.0) << 32,
             policies: u64::from(epoch.0) << 32,
             usage_sequence: 0,
-            links: config
-                .links
-                .iter()
-                .map(|(name, link)| (name.clone(), LinkPools::new(*link)))
-                .collect(),
+            links: config.links.iter().map(|(name, link)| (name.clone(), LinkPools::new(*link))).collect(),
             aggregates: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ended: Ended::new(config.limits.sessions_ended_max),
@@ -101,12 +97,7 @@ impl Broker {
         self.handle_timers(now);
         match input {
             Input::Request { ticket, request } => self.handle_request(ticket, request, now),
-            Input::PeerRequest {
-                ticket,
-                peer,
-                epoch,
-                request,
-            } => {
+            Input::PeerRequest { ticket, peer, epoch, request } => {
                 self.handle_peer_request(ticket, peer, epoch, request, now);
             }
             Input::PeerAnswered { ticket, answer } => self.handle_peer_answered(ticket, answer, now),
@@ -137,9 +128,7 @@ impl Broker {
     /// What flows may have of an aggregate, and have: bits per second and bytes on the wire (R-003-1).
     #[must_use]
     pub fn pool(&self, name: &AggregateName) -> Option<PoolState> {
-        self.aggregates
-            .get(name)
-            .map(|aggregate| aggregate.pool_state(&self.config.node))
+        self.aggregates.get(name).map(|aggregate| aggregate.pool_state(&self.config.node))
     }
 
     /// All sessions that have not ended at both ends, by id.
@@ -155,10 +144,7 @@ impl Broker {
     /// One session, be it ended or not.
     #[must_use]
     pub fn session(&self, id: &SessionId) -> Option<&SessionRecord> {
-        self.sessions
-            .get(id)
-            .map(|session| &session.record)
-            .or_else(|| self.ended.get(id))
+        self.sessions.get(id).map(|session| &session.record).or_else(|| self.ended.get(id))
     }
 
     /// Each link with what aggregates have of it: out, then in (R-000-2).
@@ -191,12 +177,7 @@ impl Broker {
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
-        Table {
-            name: text,
-            used: used as u64,
-            max: max as u64,
-            full,
-        }
+        Table { name: text, used: used as u64, max: max as u64, full }
     }
 
     pub(crate) const fn flows_max(&self) -> usize {
@@ -242,12 +223,7 @@ impl Broker {
             PeerRequest::OfferAggregate { attempt: 0, .. } | PeerRequest::HoldSession { attempt: 0, .. } => {
                 Err(Refusal::invalid("attempt", 0, "1 or more"))
             }
-            PeerRequest::OfferAggregate {
-                name,
-                rate_bps,
-                burst_bytes,
-                attempt,
-            } => {
+            PeerRequest::OfferAggregate { name, rate_bps, burst_bytes, attempt } => {
                 let subject = Subject::Aggregate(name.clone());
                 self.offer_received(ticket, peer.clone(), name, (rate_bps, burst_bytes), attempt)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
@@ -255,11 +231,7 @@ impl Broker {
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession {
-                session,
-                attempt,
-                flows,
-            } => {
+            PeerRequest::HoldSession { session, attempt, flows } => {
                 let subject = Subject::Session(session.clone());
                 self.hold_received(ticket, peer.clone(), session, attempt, &flows, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
@@ -362,21 +334,13 @@ impl Broker {
     /// Takes policies out of force that nothing knows; nobody waits for it.
     pub(crate) fn deinstall_orphans(&mut self, policies: Vec<PolicyId>) {
         self.tickets += 1;
-        self.outputs.push_back(Output::Deinstall {
-            ticket: self.tickets,
-            policies,
-        });
+        self.outputs.push_back(Output::Deinstall { ticket: self.tickets, policies });
     }
 
     pub(crate) fn send(&mut self, subject: Subject, peer: NodeName, request: PeerRequest, now: Nanos) -> u64 {
         let ticket = self.next_ticket(subject);
         let deadline = now.plus(self.config.timers.reply);
-        self.outputs.push_back(Output::Send {
-            ticket,
-            peer,
-            request,
-            deadline,
-        });
+        self.outputs.push_back(Output::Send { ticket, peer, request, deadline });
         ticket
     }
 

@@ -29,11 +29,7 @@ impl Cost {
 fn tagged(value: u64, packet_bytes_min: u16) -> Option<u64> {
     let packet = u128::from(packet_bytes_min);
     let wire = u128::from(value).checked_mul(packet + u128::from(TAG_BYTES))?;
-    if packet == 0 {
-        None
-    } else {
-        u64::try_from(wire.div_ceil(packet)).ok()
-    }
+    if packet == 0 { None } else { u64::try_from(wire.div_ceil(packet)).ok() }
 }
 
 /// The largest flow rate whose cost is at most `wire_bps`: what [`Cost::of`] inverts.
@@ -50,23 +46,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn meter(rate_bps: u64, packet_bytes_min: u16) -> Meter {
-        Meter {
-            rate_bps,
-            burst_bytes: 400,
-            packet_bytes_min,
-        }
+        Meter { rate_bps, burst_bytes: 400, packet_bytes_min }
     }
 
     #[test]
     fn a_voice_flow_costs_its_rate_and_the_tags() {
         let cost = Cost::of(&meter(80_000, 200));
-        assert_eq!(
-            cost,
-            Some(Cost {
-                rate_bps: 83_200,
-                burst_bytes: 416
-            })
-        );
+        assert_eq!(cost, Some(Cost { rate_bps: 83_200, burst_bytes: 416 }));
     }
 
     #[test]

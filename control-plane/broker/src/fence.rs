@@ -21,12 +21,7 @@ pub(crate) struct Fences {
 
 impl Fences {
     pub(crate) const fn new(attempts_max: usize) -> Self {
-        Self {
-            attempts_max,
-            epochs: BTreeMap::new(),
-            attempts: BTreeMap::new(),
-            order: VecDeque::new(),
-        }
+        Self { attempts_max, epochs: BTreeMap::new(), attempts: BTreeMap::new(), order: VecDeque::new() }
     }
 
     /// Whether a message of this epoch may be heard. A higher one than before closes the door behind it.
@@ -60,9 +55,7 @@ impl Fences {
 
     /// Whether this attempt is still to be heard.
     pub(crate) fn is_open(&self, peer: &NodeName, subject: Subject, attempt: u64) -> bool {
-        self.attempts
-            .get(&(peer.clone(), subject))
-            .is_none_or(|&closed| attempt > closed)
+        self.attempts.get(&(peer.clone(), subject)).is_none_or(|&closed| attempt > closed)
     }
 }
 

@@ -39,16 +39,9 @@ impl Broker {
             usage: Vec::new(),
         };
         self.persist(Change::PutSession(record.clone()));
-        let request = PeerRequest::HoldSession {
-            session: id.clone(),
-            attempt,
-            flows: asked,
-        };
+        let request = PeerRequest::HoldSession { session: id.clone(), attempt, flows: asked };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
-        self.sessions.insert(
-            id,
-            Session::new(record, attempt, Phase::Holding { ask, client: ticket }),
-        );
+        self.sessions.insert(id, Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
         Ok(())
     }
 
@@ -120,10 +113,7 @@ impl Broker {
         let Some(session) = self.sessions.get(id) else { return };
         let (peer, attempt) = (session.record.peer.clone(), session.attempt);
         self.set_session_state(id, SessionState::Committing);
-        let request = PeerRequest::CommitSession {
-            session: id.clone(),
-            attempt,
-        };
+        let request = PeerRequest::CommitSession { session: id.clone(), attempt };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
         if let Some(session) = self.sessions.get_mut(id) {
             session.phase = Phase::Committing { ask, client };
@@ -141,10 +131,7 @@ impl Broker {
             Ok(PeerAnswer::Committed) => {
                 self.activate(id, now);
                 if let Some(session) = self.sessions.get(id) {
-                    let answer = Answer::Session {
-                        record: session.record.clone(),
-                        created: true,
-                    };
+                    let answer = Answer::Session { record: session.record.clone(), created: true };
                     self.answer(client, answer);
                 }
             }
@@ -170,10 +157,7 @@ impl Broker {
 
     /// Either side's policies could not be put in force; none of them is.
     pub(crate) fn not_provisioned(&mut self, id: &SessionId, askers: &[u64], error: &InstallError, now: Nanos) {
-        let detail = format!(
-            "the data plane of {} did not take session {id}: {error}",
-            self.config.node
-        );
+        let detail = format!("the data plane of {} did not take session {id}: {error}", self.config.node);
         let refusal = Refusal::new(Reason::InstallFailed, detail);
         match (self.sessions.get(id).map(|session| session.record.side), askers) {
             (Some(Side::First), &[client]) => self.give_up(id, client, refusal, now),
@@ -184,10 +168,7 @@ impl Broker {
 }
 
 fn silent(id: &SessionId, why: &str) -> Refusal {
-    Refusal::new(
-        Reason::PeerUnreachable,
-        format!("the second side of session {id} did not answer: {why}"),
-    )
+    Refusal::new(Reason::PeerUnreachable, format!("the second side of session {id} did not answer: {why}"))
 }
 
 fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {

@@ -39,10 +39,7 @@ impl FlowRecord {
 
     /// Whether this is what `asked` asks for; the label only counts where the asking side gives it.
     pub(crate) fn is_answer_to(&self, asked: &HoldFlow, from: Side) -> bool {
-        let meter = Meter {
-            rate_bps: self.asked_rate_bps,
-            ..self.meter
-        };
+        let meter = Meter { rate_bps: self.asked_rate_bps, ..self.meter };
         let label = match (from, self.direction) {
             (Side::First, Direction::Out) => self.label,
             (Side::First, Direction::In) | (Side::Second, _) => None,
@@ -59,11 +56,7 @@ impl FlowRecord {
 /// Whether a session's flows are exactly what `asked` asks for. `from` is [`Side::First`] for another node's hold and
 /// [`Side::Second`] for a client's request, which has no labels.
 pub(crate) fn are_answer_to(flows: &[FlowRecord], asked: &[HoldFlow], from: Side) -> bool {
-    flows.len() == asked.len()
-        && flows
-            .iter()
-            .zip(asked)
-            .all(|(flow, asked)| flow.is_answer_to(asked, from))
+    flows.len() == asked.len() && flows.iter().zip(asked).all(|(flow, asked)| flow.is_answer_to(asked, from))
 }
 
 fn check_end(field: &str, end: SocketAddrV4) -> Result<(), Refusal> {
@@ -81,51 +74,31 @@ fn check_endpoints(field: &str, endpoints: &Endpoints) -> Result<(), Refusal> {
     check_end(&format!("{field}.source"), endpoints.source)?;
     check_end(&format!("{field}.destination"), endpoints.destination)?;
     if endpoints.source == endpoints.destination {
-        return Err(Refusal::invalid(
-            format!("{field}.destination"),
-            endpoints.destination,
-            "another than the source",
-        ));
+        return Err(Refusal::invalid(format!("{field}.destination"), endpoints.destination, "another than the source"));
     }
     Ok(())
 }
 
 fn check_meter(field: &str, asked: &HoldFlow, aggregate_rate_bps: u64) -> Result<Cost, Refusal> {
-    let Meter {
-        rate_bps,
-        burst_bytes,
-        packet_bytes_min,
-    } = asked.meter;
+    let Meter { rate_bps, burst_bytes, packet_bytes_min } = asked.meter;
     if !(1..=aggregate_rate_bps).contains(&rate_bps) {
         let allowed = format!("1 to {aggregate_rate_bps}, the rate of aggregate {}", asked.aggregate);
         return Err(Refusal::invalid(format!("{field}.rate_bps"), rate_bps, allowed));
     }
     if !(1..=rate_bps).contains(&asked.rate_bps_min) {
         let allowed = format!("1 to {rate_bps}, the flow's rate_bps");
-        return Err(Refusal::invalid(
-            format!("{field}.rate_bps_min"),
-            asked.rate_bps_min,
-            allowed,
-        ));
+        return Err(Refusal::invalid(format!("{field}.rate_bps_min"), asked.rate_bps_min, allowed));
     }
     if !PACKET_BYTES.contains(&packet_bytes_min) {
         let allowed = format!("{} to {}", PACKET_BYTES.start(), PACKET_BYTES.end());
-        return Err(Refusal::invalid(
-            format!("{field}.packet_bytes_min"),
-            packet_bytes_min,
-            allowed,
-        ));
+        return Err(Refusal::invalid(format!("{field}.packet_bytes_min"), packet_bytes_min, allowed));
     }
     if burst_bytes < u32::from(packet_bytes_min) {
         let allowed = format!("{packet_bytes_min} or more, one packet of packet_bytes_min");
         return Err(Refusal::invalid(format!("{field}.burst_bytes"), burst_bytes, allowed));
     }
     Cost::of(&asked.meter).ok_or_else(|| {
-        Refusal::invalid(
-            format!("{field}.rate_bps"),
-            rate_bps,
-            "a rate that with the tag is below 2^64",
-        )
+        Refusal::invalid(format!("{field}.rate_bps"), rate_bps, "a rate that with the tag is below 2^64")
     })
 }
 
@@ -135,16 +108,8 @@ fn check_label(field: &str, label: Option<Label>, expected: bool) -> Result<(), 
         (None, false) => Ok(()),
         (Some(label), true) if is_label(label) => Ok(()),
         (Some(label), true) => Err(Refusal::invalid(field, label.0, "1 to 2^40 - 1")),
-        (Some(label), false) => Err(Refusal::invalid(
-            field,
-            label.0,
-            "none: the receiver of a flow gives its label",
-        )),
-        (None, true) => Err(Refusal::invalid(
-            field,
-            "missing",
-            "the asking node's label, which receives this flow",
-        )),
+        (Some(label), false) => Err(Refusal::invalid(field, label.0, "none: the receiver of a flow gives its label")),
+        (None, true) => Err(Refusal::invalid(field, "missing", "the asking node's label, which receives this flow")),
     }
 }
 
@@ -214,11 +179,7 @@ impl Broker {
     fn check_flows(&self, asker: Option<&NodeName>, asked: &[HoldFlow]) -> Result<Checked, Refusal> {
         let flows_max = self.config.limits.flows_per_session_max;
         if !(1..=flows_max).contains(&asked.len()) {
-            return Err(Refusal::invalid(
-                "flows",
-                format!("{} flows", asked.len()),
-                format!("1 to {flows_max}"),
-            ));
+            return Err(Refusal::invalid("flows", format!("{} flows", asked.len()), format!("1 to {flows_max}")));
         }
         let mut peer: Option<NodeName> = asker.cloned();
         let mut directions = Vec::with_capacity(asked.len());
@@ -227,11 +188,7 @@ impl Broker {
         for (index, flow) in asked.iter().enumerate() {
             let field = format!("flows[{index}]");
             if !ids.insert(&flow.id) {
-                return Err(Refusal::invalid(
-                    format!("{field}.id"),
-                    &flow.id,
-                    "an id that no other flow has",
-                ));
+                return Err(Refusal::invalid(format!("{field}.id"), &flow.id, "an id that no other flow has"));
             }
             let aggregate = self.usable_aggregate(&field, flow, peer.as_ref())?;
             let direction = aggregate.record.direction;
@@ -261,11 +218,7 @@ impl Broker {
         if let Some(peer) = peer
             && *peer != aggregate.record.peer
         {
-            return Err(Refusal::invalid(
-                field,
-                name,
-                format!("an aggregate with peer {peer}, all flows to one peer"),
-            ));
+            return Err(Refusal::invalid(field, name, format!("an aggregate with peer {peer}, all flows to one peer")));
         }
         match aggregate.record.state {
             AggregateState::Active => Ok(aggregate),
@@ -312,10 +265,7 @@ impl Broker {
                 rate_bps = rate_bps.min(fits);
             }
         }
-        Ok(Meter {
-            rate_bps,
-            ..asked.meter
-        })
+        Ok(Meter { rate_bps, ..asked.meter })
     }
 
     fn take(&mut self, asked: &HoldFlow, direction: Direction, meter: Meter) -> Result<FlowRecord, Refusal> {
@@ -332,10 +282,7 @@ impl Broker {
             policy,
         };
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
-            return Err(Refusal::new(
-                Reason::UnknownAggregate,
-                format!("no aggregate {}", flow.aggregate),
-            ));
+            return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
         let cost = flow.cost();
         if let Err(shortage) = aggregate.pool.hold(cost) {
@@ -391,18 +338,8 @@ impl Broker {
         let aggregate = self.aggregates.get(&flow.aggregate)?.record.policy;
         let (endpoints, label, meter) = (flow.endpoints, flow.label?, flow.meter);
         Some(match flow.direction {
-            Direction::Out => Policy::FlowOut {
-                aggregate,
-                endpoints,
-                label,
-                meter,
-            },
-            Direction::In => Policy::FlowIn {
-                aggregate,
-                endpoints,
-                label,
-                meter,
-            },
+            Direction::Out => Policy::FlowOut { aggregate, endpoints, label, meter },
+            Direction::In => Policy::FlowIn { aggregate, endpoints, label, meter },
         })
     }
 }

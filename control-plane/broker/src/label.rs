@@ -53,15 +53,8 @@ impl Labels {
     /// Takes a label that an earlier life of this node gave. False if another flow has its index.
     pub(crate) fn adopt(&mut self, label: Label) -> bool {
         // The list is in order as long as nothing has been given back, which makes a restart fast.
-        let ordered = self
-            .free
-            .binary_search_by_key(&(label.0 & INDEX_MASK), |&index| u64::from(index))
-            .ok();
-        let found = ordered.or_else(|| {
-            self.free
-                .iter()
-                .position(|&index| u64::from(index) == label.0 & INDEX_MASK)
-        });
+        let ordered = self.free.binary_search_by_key(&(label.0 & INDEX_MASK), |&index| u64::from(index)).ok();
+        let found = ordered.or_else(|| self.free.iter().position(|&index| u64::from(index) == label.0 & INDEX_MASK));
         let Some(position) = found else { return false };
         let Some(index) = self.free.remove(position) else {
             return false;

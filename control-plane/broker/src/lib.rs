@@ -6,10 +6,7 @@
 //! **After every `handle`, call `poll` until it returns `None`, and carry the outputs out in that order.**
 //! Every effect reports back as an [`Input`]; nothing is answered before the effect it depends on was confirmed.
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::result_large_err,
-    reason = "a refusal is moved a few times for each request, never for each packet"
-)]
+#![allow(clippy::result_large_err, reason = "a refusal is moved a few times for each request, never for each packet")]
 
 pub mod message;
 pub mod name;

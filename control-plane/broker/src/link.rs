@@ -16,19 +16,10 @@ pub(crate) struct LinkPools {
 
 impl LinkPools {
     pub(crate) const fn new(link: Link) -> Self {
-        let Link {
-            rate_out_bps,
-            rate_in_bps,
-        } = link;
+        let Link { rate_out_bps, rate_in_bps } = link;
         Self {
-            out: Pool::new(Cost {
-                rate_bps: rate_out_bps,
-                burst_bytes: 0,
-            }),
-            into: Pool::new(Cost {
-                rate_bps: rate_in_bps,
-                burst_bytes: 0,
-            }),
+            out: Pool::new(Cost { rate_bps: rate_out_bps, burst_bytes: 0 }),
+            into: Pool::new(Cost { rate_bps: rate_in_bps, burst_bytes: 0 }),
         }
     }
 
@@ -46,27 +37,16 @@ impl LinkPools {
 }
 
 const fn cost(record: &AggregateRecord) -> Cost {
-    Cost {
-        rate_bps: record.rate_bps,
-        burst_bytes: 0,
-    }
+    Cost { rate_bps: record.rate_bps, burst_bytes: 0 }
 }
 
 impl Broker {
     /// The link that leads to a peer, and its rate in one direction.
     pub(crate) fn link_to(&self, peer: &NodeName, direction: Direction) -> Result<(LinkName, u64), Refusal> {
-        let found = self
-            .config
-            .peers
-            .get(peer)
-            .and_then(|name| Some((name, self.config.links.get(name)?)));
+        let found = self.config.peers.get(peer).and_then(|name| Some((name, self.config.links.get(name)?)));
         let Some((name, link)) = found else {
             let known: Vec<&str> = self.config.peers.keys().map(NodeName::as_str).collect();
-            let detail = format!(
-                "node {} has no peer {peer}; its peers: {}",
-                self.config.node,
-                known.join(", ")
-            );
+            let detail = format!("node {} has no peer {peer}; its peers: {}", self.config.node, known.join(", "));
             return Err(Refusal::new(Reason::UnknownPeer, detail).at("peer"));
         };
         let rate_bps = match direction {

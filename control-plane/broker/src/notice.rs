@@ -19,15 +19,9 @@ enum State {
 
 impl Notice {
     /// The peer is to be told.
-    pub(crate) const DUE: Self = Self {
-        state: State::Due,
-        failures: 0,
-    };
+    pub(crate) const DUE: Self = Self { state: State::Due, failures: 0 };
     /// The peer knows, or never heard of it.
-    pub(crate) const SETTLED: Self = Self {
-        state: State::Settled,
-        failures: 0,
-    };
+    pub(crate) const SETTLED: Self = Self { state: State::Settled, failures: 0 };
 
     pub(crate) fn is_due(&self) -> bool {
         self.state == State::Due
@@ -94,6 +88,7 @@ mod tests {
     fn a_failed_notice_is_due_again_only_after_the_wait() {
         let mut notice = Notice::DUE;
         notice.asked(7);
+        notice.again();
         assert!(notice.is_fresh() && notice.is_asked_by(7));
         notice.failed(&Timers::default());
         assert!(!notice.is_due() && !notice.is_fresh());

@@ -20,13 +20,7 @@ pub(crate) enum Shortage {
 
 impl Pool {
     pub(crate) const fn new(capacity: Cost) -> Self {
-        Self {
-            capacity,
-            used: Cost {
-                rate_bps: 0,
-                burst_bytes: 0,
-            },
-        }
+        Self { capacity, used: Cost { rate_bps: 0, burst_bytes: 0 } }
     }
 
     /// What is left.
@@ -47,14 +41,8 @@ impl Pool {
             return Err(Shortage::Burst);
         }
         self.adopt(cost);
-        assert!(
-            self.used.rate_bps <= self.capacity.rate_bps,
-            "a pool never gives more rate than it has"
-        );
-        assert!(
-            self.used.burst_bytes <= self.capacity.burst_bytes,
-            "a pool never gives more burst than it has"
-        );
+        assert!(self.used.rate_bps <= self.capacity.rate_bps, "a pool never gives more rate than it has");
+        assert!(self.used.burst_bytes <= self.capacity.burst_bytes, "a pool never gives more burst than it has");
         Ok(())
     }
 
@@ -67,14 +55,8 @@ impl Pool {
 
     /// Gives a part back.
     pub(crate) fn give_back(&mut self, cost: Cost) {
-        assert!(
-            self.used.rate_bps >= cost.rate_bps,
-            "what comes back to a pool was taken from it"
-        );
-        assert!(
-            self.used.burst_bytes >= cost.burst_bytes,
-            "what comes back to a pool was taken from it"
-        );
+        assert!(self.used.rate_bps >= cost.rate_bps, "what comes back to a pool was taken from it");
+        assert!(self.used.burst_bytes >= cost.burst_bytes, "what comes back to a pool was taken from it");
         self.used.rate_bps -= cost.rate_bps;
         self.used.burst_bytes -= cost.burst_bytes;
     }

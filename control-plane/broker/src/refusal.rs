@@ -36,7 +36,7 @@ pub enum Reason {
     SecondSideRefused,
     /// The peer did not answer in time.
     PeerUnreachable,
-    /// The peer's message is from an earlier life of it.
+    /// The peer's message is from an earlier life of it, or a late copy of an attempt that is over.
     StaleEpoch,
     /// The data plane did not take the policy.
     InstallFailed,
@@ -67,13 +67,7 @@ impl Refusal {
     /// A refusal without a field, pool or counter-offer.
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-            field: None,
-            pool: None,
-            counter_offer_rate_bps: None,
-        }
+        Self { reason, detail: detail.into(), field: None, pool: None, counter_offer_rate_bps: None }
     }
 
     /// The same, naming the field of the request that is wrong.

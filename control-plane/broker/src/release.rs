@@ -53,18 +53,12 @@ impl Ending {
 
     /// First side, never up; the peer holds nothing.
     pub(crate) fn refused(client: u64, refusal: Refusal) -> Self {
-        Self {
-            refused: Some((client, refusal)),
-            ..Self::new(false, true, Notice::SETTLED)
-        }
+        Self { refused: Some((client, refusal)), ..Self::new(false, true, Notice::SETTLED) }
     }
 
     /// First side, never up; the peer may hold something.
     pub(crate) fn given_up(client: u64, refusal: Refusal) -> Self {
-        Self {
-            refused: Some((client, refusal)),
-            ..Self::new(false, true, Notice::DUE)
-        }
+        Self { refused: Some((client, refusal)), ..Self::new(false, true, Notice::DUE) }
     }
 
     /// Second side, never up.
@@ -86,13 +80,9 @@ impl Ending {
         }
     }
 
-    /// What a restart found ended here and not confirmed by the peer.
-    pub(crate) fn unconfirmed() -> Self {
-        Self {
-            clean: true,
-            reported: true,
-            ..Self::new(true, true, Notice::DUE)
-        }
+    /// What a restart found clean here and not confirmed by the peer.
+    pub(crate) fn unconfirmed(was_active: bool) -> Self {
+        Self { clean: true, reported: was_active, ..Self::new(was_active, true, Notice::DUE) }
     }
 }
 
@@ -100,10 +90,7 @@ impl Broker {
     /// On either side.
     pub(crate) fn delete_session(&mut self, ticket: u64, id: &SessionId, now: Nanos) -> Result<(), Refusal> {
         if let Some(record) = self.ended.get(id) {
-            let answer = Answer::Session {
-                record: record.clone(),
-                created: false,
-            };
+            let answer = Answer::Session { record: record.clone(), created: false };
             self.answer(ticket, answer);
             return Ok(());
         }
@@ -111,18 +98,12 @@ impl Broker {
         let session = self.sessions.get_mut(id).ok_or(unknown)?;
         match &mut session.phase {
             Phase::Active => {
-                let ending = Ending {
-                    clients: vec![ticket],
-                    ..Ending::of_active()
-                };
+                let ending = Ending { clients: vec![ticket], ..Ending::of_active() };
                 self.end(id, ending, now);
                 Ok(())
             }
             Phase::Ending(ending) if ending.reported => {
-                let answer = Answer::Session {
-                    record: session.record.clone(),
-                    created: false,
-                };
+                let answer = Answer::Session { record: session.record.clone(), created: false };
                 self.answer(ticket, answer);
                 Ok(())
             }
@@ -165,17 +146,13 @@ impl Broker {
         });
         let Some(session) = meant else {
             let kept = self.ended.get(&id).filter(|record| record.peer == *peer);
-            let usage = kept
-                .map(|record| usage::own(record, &self.config.node))
-                .unwrap_or_default();
+            let usage = kept.map(|record| usage::own(record, &self.config.node)).unwrap_or_default();
             self.answer_peer(ticket, PeerAnswer::Released { usage });
             return;
         };
         let taken_back = Refusal::new(Reason::UnknownSession, format!("session {id} was released meanwhile"));
-        let ended_there = Refusal::new(
-            Reason::SecondSideRefused,
-            format!("the second side ended session {id} before it was up"),
-        );
+        let ended_there =
+            Refusal::new(Reason::SecondSideRefused, format!("the second side ended session {id} before it was up"));
         let mut ending = match &mut session.phase {
             Phase::Ending(ending) => {
                 ending.at_once = true;
@@ -183,10 +160,7 @@ impl Broker {
                 self.end_next(&id, now);
                 return;
             }
-            Phase::Active => Ending {
-                at_once: true,
-                ..Ending::of_active()
-            },
+            Phase::Active => Ending { at_once: true, ..Ending::of_active() },
             Phase::Held => Ending::of_second_side(),
             Phase::Holding { client, .. } | Phase::Committing { client, .. } => Ending::refused(*client, ended_there),
             Phase::Installing { askers } => {
@@ -333,22 +307,23 @@ impl Broker {
     /// Gives everything back, once; says who is to be answered when it is kept that all is over.
     fn clean_up(&mut self, id: &SessionId) -> Option<Answers> {
         let session = self.sessions.get_mut(id)?;
-        let (flows, attempt, side, peer) = (
-            session.record.flows.clone(),
-            session.attempt,
-            session.record.side,
-            session.record.peer.clone(),
-        );
+        let (flows, attempt, side, peer) =
+            (session.record.flows.clone(), session.attempt, session.record.side, session.record.peer.clone());
         let Phase::Ending(ending) = &mut session.phase else {
             return None;
         };
         let newly_clean = !std::mem::replace(&mut ending.clean, true);
+        let kept_for_peer = !ending.was_active && !ending.notice.is_settled();
         usage::complete(&mut session.record, &self.config.node);
         let own = usage::own(&session.record, &self.config.node);
         let peers = std::mem::take(&mut ending.peers);
         let refused = ending.refused.take();
         if newly_clean {
             self.give_back(&flows);
+            if kept_for_peer {
+                // With all of its readings a restart knows that nothing is held for it any more.
+                self.set_session_state(id, SessionState::Releasing);
+            }
             if side == Side::Second {
                 self.fences.close(&peer, Subject::Session(id.clone()), attempt);
             }
@@ -363,11 +338,7 @@ impl Broker {
             return;
         }
         let (peer, side, attempt) = (session.record.peer.clone(), session.record.side, session.attempt);
-        let request = PeerRequest::ReleaseSession {
-            session: id.clone(),
-            side,
-            attempt,
-        };
+        let request = PeerRequest::ReleaseSession { session: id.clone(), side, attempt };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
         if let Some(session) = self.sessions.get_mut(id)
             && let Phase::Ending(ending) = &mut session.phase
@@ -407,22 +378,13 @@ impl Broker {
             self.keep_ended(record.clone());
         } else if newly {
             // Kept as releasing with all of its own readings, so that a restart goes on asking the peer.
-            self.persist(Change::PutSession(SessionRecord {
-                state: SessionState::Releasing,
-                ..record.clone()
-            }));
+            self.persist(Change::PutSession(SessionRecord { state: SessionState::Releasing, ..record.clone() }));
         }
         if newly {
             self.record_final(&record, now);
         }
         for (place, client) in clients.into_iter().enumerate() {
-            self.answer(
-                client,
-                Answer::Session {
-                    record: record.clone(),
-                    created: place == 0,
-                },
-            );
+            self.answer(client, Answer::Session { record: record.clone(), created: place == 0 });
         }
     }
 }

@@ -22,18 +22,13 @@ impl Broker {
         now: Nanos,
     ) {
         let of_aggregates = aggregates.iter().map(|record| record.policy);
-        let of_sessions = sessions
-            .iter()
-            .flat_map(|record| record.flows.iter().map(|flow| flow.policy));
+        let of_sessions = sessions.iter().flat_map(|record| record.flows.iter().map(|flow| flow.policy));
         let known: BTreeSet<PolicyId> = of_aggregates.chain(of_sessions).collect();
         let orphans: Vec<PolicyId> = installed.difference(&known).copied().collect();
         if !orphans.is_empty() {
             self.deinstall_orphans(orphans);
         }
-        let names: Vec<AggregateName> = aggregates
-            .into_iter()
-            .map(|record| self.adopt_aggregate(record))
-            .collect();
+        let names: Vec<AggregateName> = aggregates.into_iter().map(|record| self.adopt_aggregate(record)).collect();
         let ids = self.adopt_sessions(sessions, installed);
         for name in &names {
             self.resume_aggregate(name, installed, now);
@@ -51,8 +46,7 @@ impl Broker {
             Direction::In => 0,
         };
         let name = record.name.clone();
-        self.aggregates
-            .insert(name.clone(), Aggregate::new(record, attempt, AggregatePhase::Active));
+        self.aggregates.insert(name.clone(), Aggregate::new(record, attempt, AggregatePhase::Active));
         name
     }
 
@@ -69,9 +63,8 @@ impl Broker {
     }
 
     fn adopt_sessions(&mut self, sessions: Vec<SessionRecord>, installed: &BTreeSet<PolicyId>) -> Vec<SessionId> {
-        let (mut ended, live): (Vec<_>, Vec<_>) = sessions
-            .into_iter()
-            .partition(|record| record.state == SessionState::Ended);
+        let (mut ended, live): (Vec<_>, Vec<_>) =
+            sessions.into_iter().partition(|record| record.state == SessionState::Ended);
         ended.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
         for record in ended {
             self.keep_ended(record);
@@ -87,33 +80,31 @@ impl Broker {
             if !unconfirmed {
                 self.adopt_flows(&record);
             }
-            let in_force = record
-                .flows
-                .iter()
-                .map(|flow| flow.policy)
-                .filter(|policy| installed.contains(policy));
-            let mut session = Session {
-                in_force: in_force.collect(),
-                ..Session::new(record, attempt, Phase::Active)
-            };
+            let in_force = record.flows.iter().map(|flow| flow.policy).filter(|policy| installed.contains(policy));
+            let mut session = Session { in_force: in_force.collect(), ..Session::new(record, attempt, Phase::Active) };
             if unconfirmed {
-                session.record.state = SessionState::Ended;
-                session.phase = Phase::Ending(Box::new(Ending::unconfirmed()));
+                let was_active = session.record.since > Nanos(0);
+                if was_active {
+                    session.record.state = SessionState::Ended;
+                }
+                session.phase = Phase::Ending(Box::new(Ending::unconfirmed(was_active)));
             }
             self.sessions.insert(session.record.id.clone(), session);
         }
         ids
     }
 
-    /// Ended and reported here, while the peer had not confirmed: it was stored as releasing with all of its readings.
+    /// Clean here, while the peer had not confirmed: it was stored as releasing with all of its readings. What it held
+    /// may be another session's by now.
     fn is_unconfirmed(&self, record: &SessionRecord) -> bool {
-        record.state == SessionState::Releasing
-            && record.since > Nanos(0)
-            && usage::is_complete(record, &self.config.node)
+        record.state == SessionState::Releasing && usage::is_complete(record, &self.config.node)
     }
 
     fn resume_session(&mut self, id: &SessionId, now: Nanos) {
         let Some(session) = self.sessions.get(id) else { return };
+        if session.is_ending() {
+            return self.end_next(id, now);
+        }
         let all_in_force = session.in_force.len() == session.record.flows.len();
         match session.record.state {
             SessionState::Active if all_in_force => {}
@@ -123,8 +114,11 @@ impl Broker {
                     self.end_active(id, now);
                 }
             }
-            SessionState::Ended => self.end_next(id, now),
-            SessionState::Held | SessionState::Installing | SessionState::Committing | SessionState::Releasing => {
+            SessionState::Held
+            | SessionState::Installing
+            | SessionState::Committing
+            | SessionState::Releasing
+            | SessionState::Ended => {
                 let ending = Ending::restored(session.record.side, session.record.since > Nanos(0));
                 self.end(id, ending, now);
             }

@@ -54,11 +54,7 @@ impl Broker {
             self.answer_peer(ticket, answer);
             return Ok(());
         }
-        if self
-            .ended
-            .get(&id)
-            .is_some_and(|record| record.side == Side::First || record.peer != peer)
-        {
+        if self.ended.get(&id).is_some_and(|record| record.side == Side::First || record.peer != peer) {
             return Err(session_id_reused(&id, &self.config.node));
         }
         if self.sessions.len() >= self.config.limits.sessions_max {
@@ -68,15 +64,7 @@ impl Broker {
         self.ended.forget(&id);
         let answer = held(&flows);
         let (side, state) = (Side::Second, SessionState::Held);
-        let record = SessionRecord {
-            id: id.clone(),
-            side,
-            peer,
-            state,
-            since: Nanos(0),
-            flows,
-            usage: Vec::new(),
-        };
+        let record = SessionRecord { id: id.clone(), side, peer, state, since: Nanos(0), flows, usage: Vec::new() };
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);

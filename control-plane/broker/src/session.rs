@@ -40,22 +40,13 @@ pub(crate) enum Phase {
 
 impl Session {
     pub(crate) const fn new(record: SessionRecord, attempt: u64, phase: Phase) -> Self {
-        Self {
-            record,
-            attempt,
-            phase,
-            install: None,
-            in_force: BTreeSet::new(),
-        }
+        Self { record, attempt, phase, install: None, in_force: BTreeSet::new() }
     }
 
     /// Its policies that are in force and go one way.
     pub(crate) fn in_force(&self, direction: Direction) -> Vec<PolicyId> {
         let flows = self.record.flows.iter().filter(|flow| flow.direction == direction);
-        flows
-            .map(|flow| flow.policy)
-            .filter(|policy| self.in_force.contains(policy))
-            .collect()
+        flows.map(|flow| flow.policy).filter(|policy| self.in_force.contains(policy)).collect()
     }
 
     pub(crate) const fn is_ending(&self) -> bool {
@@ -72,11 +63,7 @@ pub(crate) struct Ended {
 
 impl Ended {
     pub(crate) const fn new(sessions_max: usize) -> Self {
-        Self {
-            sessions_max,
-            records: BTreeMap::new(),
-            order: VecDeque::new(),
-        }
+        Self { sessions_max, records: BTreeMap::new(), order: VecDeque::new() }
     }
 
     /// Keeps one more, and says which ones had to go.
@@ -112,10 +99,7 @@ pub(crate) fn unknown_session(id: &SessionId, node: &impl std::fmt::Display) -> 
 }
 
 pub(crate) fn session_busy(id: &SessionId) -> Refusal {
-    Refusal::new(
-        Reason::Busy,
-        format!("session {id} is being set up or released; try again"),
-    )
+    Refusal::new(Reason::Busy, format!("session {id} is being set up or released; try again"))
 }
 
 pub(crate) fn session_id_reused(id: &SessionId, node: &impl std::fmt::Display) -> Refusal {
@@ -183,11 +167,7 @@ impl Broker {
         outcome: Result<(), InstallError>,
         now: Nanos,
     ) {
-        let Some(session) = self
-            .sessions
-            .get_mut(id)
-            .filter(|session| session.install == Some(ticket))
-        else {
+        let Some(session) = self.sessions.get_mut(id).filter(|session| session.install == Some(ticket)) else {
             return;
         };
         session.install = None;

@@ -11,11 +11,7 @@ pub(crate) fn note(record: &mut SessionRecord, node: &NodeName, readings: &[(Pol
         let Some((_, counters)) = readings.iter().find(|(policy, _)| *policy == flow.policy) else {
             continue;
         };
-        if record
-            .usage
-            .iter()
-            .any(|usage| usage.node == *node && usage.flow == flow.id)
-        {
+        if record.usage.iter().any(|usage| usage.node == *node && usage.flow == flow.id) {
             continue;
         }
         record.usage.push(FlowUsage {
@@ -30,11 +26,7 @@ pub(crate) fn note(record: &mut SessionRecord, node: &NodeName, readings: &[(Pol
 
 /// Completes this node's readings, zero for what was never in force, in the order of the flows.
 pub(crate) fn complete(record: &mut SessionRecord, node: &NodeName) {
-    let zeros: Vec<_> = record
-        .flows
-        .iter()
-        .map(|flow| (flow.policy, Counters::default()))
-        .collect();
+    let zeros: Vec<_> = record.flows.iter().map(|flow| (flow.policy, Counters::default())).collect();
     note(record, node, &zeros);
     let flows = &record.flows;
     record.usage.sort_by_key(|usage| {
@@ -45,12 +37,7 @@ pub(crate) fn complete(record: &mut SessionRecord, node: &NodeName) {
 
 /// This node's readings.
 pub(crate) fn own(record: &SessionRecord, node: &NodeName) -> Vec<FlowUsage> {
-    record
-        .usage
-        .iter()
-        .filter(|usage| usage.node == *node)
-        .cloned()
-        .collect()
+    record.usage.iter().filter(|usage| usage.node == *node).cloned().collect()
 }
 
 /// Whether this node has a reading of every flow.
@@ -61,14 +48,8 @@ pub(crate) fn is_complete(record: &SessionRecord, node: &NodeName) -> bool {
 /// Adds what the peer counted. Only what it can have counted is taken: its own readings of this session's flows.
 pub(crate) fn add_peers(record: &mut SessionRecord, usage: Vec<FlowUsage>) {
     for usage in usage {
-        let known = record
-            .flows
-            .iter()
-            .any(|flow| flow.id == usage.flow && flow.direction != usage.direction);
-        let noted = record
-            .usage
-            .iter()
-            .any(|noted| noted.node == usage.node && noted.flow == usage.flow);
+        let known = record.flows.iter().any(|flow| flow.id == usage.flow && flow.direction != usage.direction);
+        let noted = record.usage.iter().any(|noted| noted.node == usage.node && noted.flow == usage.flow);
         if usage.node == record.peer && known && !noted {
             record.usage.push(usage);
         }
@@ -99,5 +80,72 @@ impl Broker {
             flows: record.usage.clone(),
         };
         self.persist(Change::AppendUsage(line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Endpoints, Meter};
+    use crate::record::{Direction, FlowRecord, SessionState, Side};
+
+    fn record() -> SessionRecord {
+        let flow = FlowRecord {
+            id: "f".parse().unwrap(),
+            aggregate: "ab".parse().unwrap(),
+            direction: Direction::Out,
+            endpoints: Endpoints { source: "10.0.0.1:1".parse().unwrap(), destination: "10.0.0.2:1".parse().unwrap() },
+            asked_rate_bps: 1_000,
+            rate_bps_min: 1_000,
+            meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200 },
+            label: None,
+            policy: PolicyId(1),
+        };
+        SessionRecord {
+            id: "s".parse().unwrap(),
+            side: Side::First,
+            peer: "b".parse().unwrap(),
+            state: SessionState::Releasing,
+            since: Nanos(1),
+            flows: vec![flow],
+            usage: Vec::new(),
+        }
+    }
+
+    fn reading(node: &str, flow: &str, direction: Direction, offered_packets: u64) -> FlowUsage {
+        FlowUsage {
+            node: node.parse().unwrap(),
+            flow: flow.parse().unwrap(),
+            direction,
+            reserved_rate_bps: 1_000,
+            counters: Counters { offered_packets, ..Counters::default() },
+        }
+    }
+
+    #[test]
+    fn a_peer_speaks_for_itself_about_this_sessions_flows_and_once() {
+        let mut record = record();
+        let told = vec![
+            reading("a", "f", Direction::In, 1),
+            reading("b", "g", Direction::In, 2),
+            reading("b", "f", Direction::Out, 3),
+            reading("b", "f", Direction::In, 4),
+            reading("b", "f", Direction::In, 5),
+        ];
+        add_peers(&mut record, told);
+        assert_eq!(record.usage, [reading("b", "f", Direction::In, 4)]);
+    }
+
+    #[test]
+    fn a_reading_that_was_noted_stays_and_one_that_is_missing_is_zero() {
+        let (mut noted, mut missing) = (record(), record());
+        let node: NodeName = "a".parse().unwrap();
+        let counters = Counters { offered_packets: 7, ..Counters::default() };
+        note(&mut noted, &node, &[(PolicyId(1), counters)]);
+        assert!(is_complete(&noted, &node) && !is_complete(&missing, &node));
+        complete(&mut noted, &node);
+        complete(&mut missing, &node);
+        assert_eq!(own(&noted, &node), [reading("a", "f", Direction::Out, 7)]);
+        assert_eq!(own(&missing, &node), [reading("a", "f", Direction::Out, 0)]);
     }
 }

@@ -24,21 +24,12 @@ pub(crate) struct Undoing {
 
 impl Undoing {
     pub(crate) const fn new(notice: Notice) -> Self {
-        Self {
-            deinstall: None,
-            notice,
-            client: None,
-            refused: None,
-            peers: Vec::new(),
-        }
+        Self { deinstall: None, notice, client: None, refused: None, peers: Vec::new() }
     }
 
     /// Refuses a client as soon as this end is clean.
     pub(crate) fn refusing(notice: Notice, client: u64, refusal: Refusal) -> Self {
-        Self {
-            refused: Some((client, refusal)),
-            ..Self::new(notice)
-        }
+        Self { refused: Some((client, refusal)), ..Self::new(notice) }
     }
 }
 
@@ -50,31 +41,21 @@ impl Broker {
             return Err(Refusal::new(Reason::UnknownAggregate, detail).at("name"));
         };
         if record.direction == Direction::In {
-            let allowed = format!(
-                "an aggregate that this node sends; {name} is given up at {}",
-                record.peer
-            );
+            let allowed = format!("an aggregate that this node sends; {name} is given up at {}", record.peer);
             return Err(Refusal::invalid("name", name, allowed));
         }
         if !matches!(phase, Phase::Active | Phase::Restoring { install: None }) {
             return Err(busy(name));
         }
         self.check_unused(name)?;
-        let undoing = Undoing {
-            client: Some(ticket),
-            ..Undoing::new(Notice::DUE)
-        };
+        let undoing = Undoing { client: Some(ticket), ..Undoing::new(Notice::DUE) };
         self.undo(name, undoing, true, now);
         Ok(())
     }
 
     fn check_unused(&self, name: &AggregateName) -> Result<(), Refusal> {
         let carries = |flows: &[FlowRecord]| flows.iter().any(|flow| flow.aggregate == *name);
-        let used = self
-            .sessions
-            .values()
-            .filter(|session| carries(&session.record.flows))
-            .count();
+        let used = self.sessions.values().filter(|session| carries(&session.record.flows)).count();
         if used == 0 {
             return Ok(());
         }
@@ -108,10 +89,7 @@ impl Broker {
             }
             Phase::Active | Phase::Restoring { install: None } => {
                 self.check_unused(&name)?;
-                let undoing = Undoing {
-                    peers: vec![ticket],
-                    ..Undoing::new(Notice::SETTLED)
-                };
+                let undoing = Undoing { peers: vec![ticket], ..Undoing::new(Notice::SETTLED) };
                 self.undo(&name, undoing, true, now);
             }
         }
@@ -149,10 +127,7 @@ impl Broker {
     }
 
     pub(crate) fn aggregate_deinstalled(&mut self, name: &AggregateName, ticket: u64, now: Nanos) {
-        if let Some(Aggregate {
-            phase: Phase::Undoing(undoing),
-            ..
-        }) = self.aggregates.get_mut(name)
+        if let Some(Aggregate { phase: Phase::Undoing(undoing), .. }) = self.aggregates.get_mut(name)
             && undoing.deinstall == Some(ticket)
         {
             undoing.deinstall = None;
@@ -172,28 +147,14 @@ impl Broker {
             return;
         }
         let refused = undoing.refused.take();
-        let unconfirmed = if undoing.notice.has_failed() {
-            undoing.client.take()
-        } else {
-            None
-        };
+        let unconfirmed = if undoing.notice.has_failed() { undoing.client.take() } else { None };
         let settled = undoing.notice.is_settled();
-        let (client, peers) = if settled {
-            (undoing.client.take(), std::mem::take(&mut undoing.peers))
-        } else {
-            (None, Vec::new())
-        };
+        let (client, peers) =
+            if settled { (undoing.client.take(), std::mem::take(&mut undoing.peers)) } else { (None, Vec::new()) };
         if undoing.notice.is_due() {
-            let request = PeerRequest::WithdrawAggregate {
-                name: name.clone(),
-                attempt,
-            };
+            let request = PeerRequest::WithdrawAggregate { name: name.clone(), attempt };
             let ask = self.send(Subject::Aggregate(name.clone()), record.peer.clone(), request, now);
-            if let Some(Aggregate {
-                phase: Phase::Undoing(undoing),
-                ..
-            }) = self.aggregates.get_mut(name)
-            {
+            if let Some(Aggregate { phase: Phase::Undoing(undoing), .. }) = self.aggregates.get_mut(name) {
                 undoing.notice.asked(ask);
             }
         }

@@ -2,7 +2,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a broken expectation is a failed test"
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a failed test"
 )]
 
 mod pair;
@@ -28,24 +29,12 @@ fn an_aggregate_is_answered_once_both_ends_are_installed() {
     let Answer::Aggregate { record, created: true } = create(&mut world, aggregate("ab", "b", 1_000_000)) else {
         panic!("refused");
     };
-    assert_eq!(
-        (record.state, record.direction),
-        (AggregateState::Active, Direction::Out)
-    );
+    assert_eq!((record.state, record.direction), (AggregateState::Active, Direction::Out));
     assert_eq!((world.nodes[A].plane.len(), world.nodes[B].plane.len()), (1, 1));
-    assert_eq!(
-        world.nodes[B].broker.aggregate(&name("ab")).unwrap().direction,
-        Direction::In
-    );
-    assert_eq!(
-        (link_used(&world, A), link_used(&world, B)),
-        ((1_000_000, 0), (0, 1_000_000))
-    );
+    assert_eq!(world.nodes[B].broker.aggregate(&name("ab")).unwrap().direction, Direction::In);
+    assert_eq!((link_used(&world, A), link_used(&world, B)), ((1_000_000, 0), (0, 1_000_000)));
     let pool = world.nodes[A].broker.pool(&name("ab")).unwrap();
-    assert_eq!(
-        (pool.capacity_bps, pool.burst_capacity_bytes, pool.used_bps),
-        (1_000_000, 10_000, 0)
-    );
+    assert_eq!((pool.capacity_bps, pool.burst_capacity_bytes, pool.used_bps), (1_000_000, 10_000, 0));
     world.rest();
     world.check_rest();
 }
@@ -55,25 +44,13 @@ fn repeating_a_request_gives_the_same_aggregate_and_changing_it_is_refused() {
     let mut world = World::new();
     let first = create(&mut world, aggregate("ab", "b", 1_000_000));
     let second = create(&mut world, aggregate("ab", "b", 1_000_000));
-    let (
-        Answer::Aggregate { record, .. },
-        Answer::Aggregate {
-            record: again,
-            created: false,
-        },
-    ) = (first, second)
+    let (Answer::Aggregate { record, .. }, Answer::Aggregate { record: again, created: false }) = (first, second)
     else {
         panic!("not the same");
     };
     assert_eq!(record, again);
-    assert_eq!(
-        reason(create(&mut world, aggregate("ab", "b", 1_000_001))),
-        Reason::AggregateNameReused
-    );
-    let dscp = AggregateRequest {
-        dscp: 0,
-        ..aggregate("ab", "b", 1_000_000)
-    };
+    assert_eq!(reason(create(&mut world, aggregate("ab", "b", 1_000_001))), Reason::AggregateNameReused);
+    let dscp = AggregateRequest { dscp: 0, ..aggregate("ab", "b", 1_000_000) };
     assert_eq!(reason(create(&mut world, dscp)), Reason::AggregateNameReused);
     let from_receiver = world.ask(B, Request::CreateAggregate(aggregate("ab", "a", 1_000_000)));
     assert_eq!(reason(from_receiver), Reason::AggregateNameReused);
@@ -83,10 +60,7 @@ fn repeating_a_request_gives_the_same_aggregate_and_changing_it_is_refused() {
 fn a_request_while_the_same_is_under_way_is_busy() {
     let mut world = World::new();
     let first = world.request(A, Request::CreateAggregate(aggregate("ab", "b", 1_000_000)));
-    assert_eq!(
-        reason(create(&mut world, aggregate("ab", "b", 1_000_000))),
-        Reason::Busy
-    );
+    assert_eq!(reason(create(&mut world, aggregate("ab", "b", 1_000_000))), Reason::Busy);
     assert!(matches!(world.wait(A, first), Answer::Aggregate { created: true, .. }));
 }
 
@@ -94,51 +68,16 @@ fn a_request_while_the_same_is_under_way_is_busy() {
 fn bad_values_are_refused_with_field_value_and_range_and_change_nothing() {
     let good = aggregate("ab", "b", 1_000_000);
     let cases = [
+        (AggregateRequest { rate_bps: 999, ..good.clone() }, Reason::InvalidValue, "rate_bps", "999"),
         (
-            AggregateRequest {
-                rate_bps: 999,
-                ..good.clone()
-            },
-            Reason::InvalidValue,
-            "rate_bps",
-            "999",
-        ),
-        (
-            AggregateRequest {
-                rate_bps: 10_000_001,
-                ..good.clone()
-            },
+            AggregateRequest { rate_bps: 10_000_001, ..good.clone() },
             Reason::InvalidValue,
             "rate_bps",
             "1000 to 10000000",
         ),
-        (
-            AggregateRequest {
-                burst_bytes: 2_999,
-                ..good.clone()
-            },
-            Reason::InvalidValue,
-            "burst_bytes",
-            "3000",
-        ),
-        (
-            AggregateRequest {
-                dscp: 64,
-                ..good.clone()
-            },
-            Reason::InvalidValue,
-            "dscp",
-            "0 to 63",
-        ),
-        (
-            AggregateRequest {
-                peer: name("c"),
-                ..good
-            },
-            Reason::UnknownPeer,
-            "peer",
-            "c",
-        ),
+        (AggregateRequest { burst_bytes: 2_999, ..good.clone() }, Reason::InvalidValue, "burst_bytes", "3000"),
+        (AggregateRequest { dscp: 64, ..good.clone() }, Reason::InvalidValue, "dscp", "0 to 63"),
+        (AggregateRequest { peer: name("c"), ..good }, Reason::UnknownPeer, "peer", "c"),
     ];
     let mut world = World::new();
     for (request, reason, field, text) in cases {
@@ -157,27 +96,15 @@ fn aggregates_together_never_exceed_the_link_in_either_direction() {
     let mut world = World::new();
     create(&mut world, aggregate("ab", "b", 7_000_000));
     let refused = refusal(create(&mut world, aggregate("ab2", "b", 4_000_000)));
-    assert_eq!(
-        (refused.reason, refused.counter_offer_rate_bps),
-        (Reason::LinkExhausted, Some(3_000_000))
-    );
+    assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::LinkExhausted, Some(3_000_000)));
     assert_eq!(refused.pool.unwrap().free_bps, 3_000_000);
 
     let mut small = config(B);
-    small.links.insert(
-        name("wan0"),
-        Link {
-            rate_out_bps: 10_000_000,
-            rate_in_bps: 8_000_000,
-        },
-    );
+    small.links.insert(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 8_000_000 });
     let mut world = World::with([config(A), small]);
     create(&mut world, aggregate("ab", "b", 7_000_000));
     let refused = refusal(create(&mut world, aggregate("ab2", "b", 2_000_000)));
-    assert_eq!(
-        (refused.reason, refused.counter_offer_rate_bps),
-        (Reason::LinkExhausted, Some(1_000_000))
-    );
+    assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::LinkExhausted, Some(1_000_000)));
     assert_eq!(refused.pool.unwrap().node, "b");
     assert_eq!(link_used(&world, A), (7_000_000, 0));
     world.rest();
@@ -187,10 +114,7 @@ fn aggregates_together_never_exceed_the_link_in_either_direction() {
 #[test]
 fn the_number_of_aggregates_is_bounded_and_counted() {
     let mut small = config(A);
-    small.limits = Limits {
-        aggregates_max: 1,
-        ..small.limits
-    };
+    small.limits = Limits { aggregates_max: 1, ..small.limits };
     let mut world = World::with([small, config(B)]);
     create(&mut world, aggregate("ab", "b", 1_000_000));
     let refused = refusal(create(&mut world, aggregate("ab2", "b", 1_000_000)));
@@ -211,10 +135,7 @@ fn a_failed_installation_at_either_end_undoes_both() {
         world.rest();
         world.check_rest();
         assert_eq!((link_used(&world, A), link_used(&world, B)), ((0, 0), (0, 0)));
-        assert!(matches!(
-            create(&mut world, aggregate("ab", "b", 1_000_000)),
-            Answer::Aggregate { .. }
-        ));
+        assert!(matches!(create(&mut world, aggregate("ab", "b", 1_000_000)), Answer::Aggregate { .. }));
     }
 }
 
@@ -227,16 +148,9 @@ fn a_receiver_that_is_silent_is_a_refusal_and_is_told_to_forget_it_until_it_has(
     assert!(world.nodes[A].plane.is_empty());
     assert_eq!(world.nodes[B].plane.len(), 1);
     world.run(60_000);
-    let withdrawals = world.nodes[A]
-        .log
-        .iter()
-        .filter(|line| *line == "send withdraw")
-        .count();
+    let withdrawals = world.nodes[A].log.iter().filter(|line| *line == "send withdraw").count();
     assert!((4..30).contains(&withdrawals), "{withdrawals} withdrawals in a minute");
-    assert_eq!(
-        reason(create(&mut world, aggregate("ab", "b", 1_000_000))),
-        Reason::Busy
-    );
+    assert_eq!(reason(create(&mut world, aggregate("ab", "b", 1_000_000))), Reason::Busy);
     world.network = perfect();
     world.rest();
     world.check_rest();
@@ -252,10 +166,7 @@ fn an_aggregate_is_deleted_at_both_ends_by_its_sender_only_and_not_in_use() {
     assert_eq!(reason(delete(&mut world, B)), Reason::InvalidValue);
     world.delete(A, "s");
     assert_eq!(delete(&mut world, A), Answer::AggregateDeleted);
-    assert_eq!(
-        (link_used(&world, A), link_used(&world, B)),
-        ((0, 1_000_000), (1_000_000, 0))
-    );
+    assert_eq!((link_used(&world, A), link_used(&world, B)), ((0, 1_000_000), (1_000_000, 0)));
     assert_eq!(reason(delete(&mut world, A)), Reason::UnknownAggregate);
     world.rest();
     world.check_rest();
@@ -266,10 +177,7 @@ fn an_aggregate_is_deleted_at_both_ends_by_its_sender_only_and_not_in_use() {
 fn deleting_while_the_receiver_is_silent_says_so_and_goes_on_behind() {
     let mut world = World::connected();
     world.lose("withdraw");
-    assert_eq!(
-        reason(world.ask(A, Request::DeleteAggregate(name("ab")))),
-        Reason::PeerUnreachable
-    );
+    assert_eq!(reason(world.ask(A, Request::DeleteAggregate(name("ab")))), Reason::PeerUnreachable);
     assert_eq!(reason(world.ask(A, Request::DeleteAggregate(name("ab")))), Reason::Busy);
     world.network = perfect();
     world.rest();
@@ -282,18 +190,33 @@ fn a_late_copy_of_a_withdrawn_offer_is_not_taken() {
     let mut world = World::connected();
     let attempt = world.nodes[A].broker.aggregate(&name("ab")).unwrap().policy.0;
     world.ask(A, Request::DeleteAggregate(name("ab")));
-    let late = PeerRequest::OfferAggregate {
-        name: name("ab"),
-        rate_bps: 1_000_000,
-        burst_bytes: 20_000,
-        attempt,
-    };
-    let PeerAnswer::Refused { refusal } = world.peer_request(B, 1, late) else {
-        panic!("taken")
-    };
+    let late = PeerRequest::OfferAggregate { name: name("ab"), rate_bps: 1_000_000, burst_bytes: 20_000, attempt };
+    let PeerAnswer::Refused { refusal } = world.peer_request(B, 1, late) else { panic!("taken") };
     assert_eq!(refusal.reason, Reason::StaleEpoch);
     world.rest();
     world.check_rest();
+}
+
+#[test]
+fn a_late_copy_of_a_refused_offer_is_not_taken_whatever_it_was_refused_for() {
+    let offer = |rate_bps| {
+        let attempt = (1 << 32) + 1;
+        PeerRequest::OfferAggregate { name: name("ab"), rate_bps, burst_bytes: 20_000, attempt }
+    };
+    let mut world = World::new();
+    let first = world.peer_request(B, 1, offer(999));
+    let second = world.peer_request(B, 1, offer(1_000_000));
+    let reasons = [first, second].map(|answer| match answer {
+        PeerAnswer::Refused { refusal } => refusal.reason,
+        other => panic!("taken: {other:?}"),
+    });
+    assert_eq!(reasons, [Reason::InvalidValue, Reason::StaleEpoch]);
+
+    let mut world = World::new();
+    world.nodes[B].install_failures = 1;
+    assert_eq!(reason(create(&mut world, aggregate("ab", "b", 1_000_000))), Reason::InstallFailed);
+    let PeerAnswer::Refused { refusal } = world.peer_request(B, 1, offer(1_000_000)) else { panic!("taken") };
+    assert_eq!(refusal.reason, Reason::StaleEpoch);
 }
 
 #[test]

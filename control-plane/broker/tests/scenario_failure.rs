@@ -2,16 +2,17 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a broken expectation is a failed test"
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a failed test"
 )]
 
 mod pair;
 
-use pair::{A, B, MS, World, call, counted, name, perfect, reason, session};
+use pair::{A, B, MS, World, call, config, counted, name, perfect, reason, session};
 use turnpike_broker::Request;
 use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::Policy;
-use turnpike_broker::record::SessionState;
+use turnpike_broker::record::{Direction, SessionState};
 use turnpike_broker::refusal::Reason;
 
 fn recover(world: &mut World) {
@@ -26,20 +27,13 @@ fn silence_is_a_refusal_whatever_message_is_lost() {
         let mut world = World::connected();
         world.lose(lost);
         let begin = world.now;
-        assert_eq!(
-            reason(world.create(A, call("s", 5000, 100_000))),
-            Reason::PeerUnreachable,
-            "{lost}"
-        );
+        assert_eq!(reason(world.create(A, call("s", 5000, 100_000))), Reason::PeerUnreachable, "{lost}");
         let waited = (world.now.0 - begin.0) / MS;
         assert!((3_000..3_100).contains(&waited), "{lost}: refused after {waited} ms");
         assert_eq!((world.flows_in_plane(A), world.pool_used(A, "ab")), (0, 0));
         recover(&mut world);
         assert_eq!(world.flows_in_plane(B), 0);
-        assert!(
-            session(world.create(A, call("s", 5000, 100_000))).1,
-            "the same id can be tried again"
-        );
+        assert!(session(world.create(A, call("s", 5000, 100_000))).1, "the same id can be tried again");
     }
 }
 
@@ -49,11 +43,7 @@ fn a_commit_whose_answer_is_lost_is_undone_at_the_second_side() {
     let mut answers = 0;
     world.network = Box::new(move |_, kind| {
         answers += usize::from(kind == "answer");
-        if kind == "answer" && answers == 2 {
-            vec![]
-        } else {
-            vec![1]
-        }
+        if kind == "answer" && answers == 2 { vec![] } else { vec![1] }
     });
     let ticket = world.request(A, Request::CreateSession(call("s", 5000, 100_000)));
     world.run(100);
@@ -63,18 +53,29 @@ fn a_commit_whose_answer_is_lost_is_undone_at_the_second_side() {
     );
     assert_eq!(reason(world.wait(A, ticket)), Reason::PeerUnreachable);
     recover(&mut world);
-    assert_eq!(
-        (world.state(A, "s"), world.state(B, "s")),
-        (None, Some(SessionState::Ended))
-    );
-    assert_eq!(
-        (world.nodes[A].store.ledger.len(), world.nodes[B].store.ledger.len()),
-        (0, 2)
-    );
-    assert!(
-        session(world.create(A, call("s", 5000, 100_000))).1,
-        "the same id can be tried again"
-    );
+    assert_eq!((world.state(A, "s"), world.state(B, "s")), (None, Some(SessionState::Ended)));
+    assert_eq!((world.nodes[A].store.ledger.len(), world.nodes[B].store.ledger.len()), (0, 2));
+    assert!(session(world.create(A, call("s", 5000, 100_000))).1, "the same id can be tried again");
+}
+
+#[test]
+fn a_session_tried_again_is_not_forgotten_with_its_earlier_attempt() {
+    let mut small = config(B);
+    small.limits.sessions_ended_max = 1;
+    let mut world = World::connected_with([config(A), small]);
+    let mut answers = 0;
+    world.network = Box::new(move |_, kind| {
+        answers += usize::from(kind == "answer");
+        if kind == "answer" && answers == 2 { vec![] } else { vec![1] }
+    });
+    assert_eq!(reason(world.create(A, call("s", 5000, 100_000))), Reason::PeerUnreachable);
+    recover(&mut world);
+    assert!(session(world.create(A, call("s", 5000, 100_000))).1);
+    world.create(A, call("t", 5001, 100_000));
+    world.delete(A, "t");
+    recover(&mut world);
+    assert_eq!(world.nodes[B].store.sessions[&name("s")].state, SessionState::Active);
+    assert_eq!(world.nodes[B].broker.ended().count(), 1);
 }
 
 #[test]
@@ -122,10 +123,7 @@ fn both_sides_may_end_a_session_at_the_same_time() {
         assert!(created);
         assert_eq!((ended.state, ended.usage.len()), (SessionState::Ended, 4));
     }
-    assert!(
-        (world.now.0 - begin.0) / MS < 100,
-        "neither waits for the other's silence"
-    );
+    assert!((world.now.0 - begin.0) / MS < 100, "neither waits for the other's silence");
     recover(&mut world);
 }
 
@@ -134,10 +132,7 @@ fn both_sides_may_begin_the_same_session_at_the_same_time_and_neither_leaks() {
     let mut world = World::connected();
     let tickets = [A, B].map(|node| world.request(node, Request::CreateSession(call("s", 5000, 100_000))));
     for node in [A, B] {
-        assert!(matches!(
-            reason(world.wait(node, tickets[node])),
-            Reason::SessionIdReused | Reason::Busy
-        ));
+        assert!(matches!(reason(world.wait(node, tickets[node])), Reason::SessionIdReused | Reason::Busy));
     }
     recover(&mut world);
     assert!(session(world.create(B, call("s", 5000, 100_000))).1);
@@ -155,15 +150,8 @@ fn active_sessions_survive_the_restart_of_either_side_untouched() {
         world.rest();
         world.check_rest();
         assert_eq!(world.nodes[restarted].plane, before);
-        assert!(
-            world.nodes[restarted].log.is_empty(),
-            "{:?}",
-            world.nodes[restarted].log
-        );
-        assert_eq!(
-            reason(world.create(A, call("t", 5000, 100_000))),
-            Reason::EndpointsInUse
-        );
+        assert!(world.nodes[restarted].log.is_empty(), "{:?}", world.nodes[restarted].log);
+        assert_eq!(reason(world.create(A, call("t", 5000, 100_000))), Reason::EndpointsInUse);
         let (record, _) = session(world.create(A, call("t", 5001, 100_000)));
         let ids: Vec<PolicyId> = record.flows.iter().map(|flow| flow.policy).collect();
         assert!(ids.iter().all(|id| !before.contains_key(id)), "policy ids never repeat");
@@ -195,10 +183,7 @@ fn a_session_that_cannot_be_installed_again_is_ended_at_both_sides() {
     world.nodes[A].install_failures = 3;
     world.restart(A);
     recover(&mut world);
-    assert_eq!(
-        (world.state(A, "s"), world.state(B, "s")),
-        (Some(SessionState::Ended), Some(SessionState::Ended))
-    );
+    assert_eq!((world.state(A, "s"), world.state(B, "s")), (Some(SessionState::Ended), Some(SessionState::Ended)));
 }
 
 #[test]
@@ -227,11 +212,7 @@ fn a_session_that_was_half_set_up_when_the_second_side_died_is_what_the_client_w
         let answer = world.wait(A, ticket);
         recover(&mut world);
         let up = matches!(answer, turnpike_broker::Answer::Session { .. });
-        assert_eq!(
-            world.flows_in_plane(B),
-            if up { 2 } else { 0 },
-            "died after {after_ms} ms: {answer:?}"
-        );
+        assert_eq!(world.flows_in_plane(B), if up { 2 } else { 0 }, "died after {after_ms} ms: {answer:?}");
         told.insert(up);
     }
     assert_eq!(told.len(), 2, "the deaths come before and after the commit");
@@ -248,19 +229,17 @@ fn a_session_that_was_half_ended_when_a_node_died_is_ended_at_both_and_counted_o
             world.crash(dying);
             world.restart(dying);
             recover(&mut world);
-            assert_eq!(
-                world.state(A, "s"),
-                Some(SessionState::Ended),
-                "{dying} died after {after_ms} ms"
-            );
+            assert_eq!(world.state(A, "s"), Some(SessionState::Ended), "{dying} died after {after_ms} ms");
             assert_eq!(world.flows_in_plane(A) + world.flows_in_plane(B), 0);
+            let out = record.flows.iter().find(|flow| flow.direction == Direction::Out).unwrap();
+            let kept = world.nodes[A].broker.session(&name("s")).unwrap();
+            let reading = kept.usage.iter().find(|usage| usage.flow == out.id).unwrap();
+            let noted = dying == B || after_ms >= 2;
+            assert!(!noted || reading.counters == counted(out.policy), "a reading that was had is kept: {after_ms} ms");
             if dying == B {
                 let kept = world.nodes[A].broker.session(&name("s")).unwrap();
                 let own: Vec<_> = kept.usage.iter().take(2).map(|usage| usage.counters).collect();
-                assert_eq!(
-                    own,
-                    record.flows.iter().map(|flow| counted(flow.policy)).collect::<Vec<_>>()
-                );
+                assert_eq!(own, record.flows.iter().map(|flow| counted(flow.policy)).collect::<Vec<_>>());
             }
         }
     }
@@ -282,15 +261,28 @@ fn a_release_that_was_not_confirmed_is_asked_again_after_a_restart() {
 }
 
 #[test]
+fn what_a_given_up_session_held_stays_its_next_holders_after_a_restart() {
+    let mut first = config(A);
+    first.limits.flows_max = 1;
+    let mut world = World::connected_with([first, config(B)]);
+    world.network = Box::new(|node, _| if node == A { vec![] } else { vec![1] });
+    assert_eq!(reason(world.create(A, call("s", 5000, 600_000))), Reason::PeerUnreachable);
+    world.network = Box::new(|_, kind| if kind == "release" { vec![] } else { vec![1] });
+    assert!(session(world.create(A, call("t", 5000, 600_000))).1, "in the only place, with the same endpoints");
+    world.crash(A);
+    world.restart(A);
+    assert_eq!(world.pool_used(A, "ab"), 624_000);
+    recover(&mut world);
+    assert_eq!(world.state(A, "s"), None);
+    assert_eq!(reason(world.create(A, call("u", 5000, 1_000))), Reason::EndpointsInUse);
+    assert_eq!(reason(world.create(A, call("u", 5001, 1_000))), Reason::LimitReached);
+}
+
+#[test]
 fn a_policy_that_no_record_knows_is_deinstalled_at_the_restart() {
     let mut world = World::connected();
     world.crash(A);
-    let orphan = Policy::AggregateOut {
-        peer: name("b"),
-        rate_bps: 1,
-        burst_bytes: 1,
-        dscp: 0,
-    };
+    let orphan = Policy::AggregateOut { peer: name("b"), rate_bps: 1, burst_bytes: 1, dscp: 0 };
     world.nodes[A].plane.insert(PolicyId(999), orphan);
     world.restart(A);
     recover(&mut world);
@@ -303,11 +295,7 @@ fn a_delete_at_the_second_side_is_not_lost_while_the_first_side_still_waits() {
     let mut answers = 0;
     world.network = Box::new(move |_, kind| {
         answers += usize::from(kind == "answer");
-        if kind == "answer" && answers == 2 {
-            vec![500]
-        } else {
-            vec![1]
-        }
+        if kind == "answer" && answers == 2 { vec![500] } else { vec![1] }
     });
     let create = world.request(A, Request::CreateSession(call("s", 5000, 100_000)));
     world.run(100);

@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a broken expectation is a failed test"
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a failed test"
 )]
 
 mod pair;
@@ -60,11 +61,7 @@ fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
             _ => 1,
         };
         let first = delay();
-        if delay() % 8 == 0 {
-            vec![first, delay()]
-        } else {
-            vec![first]
-        }
+        if delay() % 8 == 0 { vec![first, delay()] } else { vec![first] }
     })
 }
 
@@ -79,13 +76,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let carrier = if out { "ab" } else { "ba" };
             let port = 2_000 + u16::from(id);
             let flows = vec![flow("only", carrier, (port, port), 100_000)];
-            world.request(
-                node,
-                Request::CreateSession(SessionRequest {
-                    id: name(&session(id)),
-                    flows,
-                }),
-            );
+            world.request(node, Request::CreateSession(SessionRequest { id: name(&session(id)), flows }));
         }
         Operation::Hangup { node, id } => {
             world.request(node, Request::DeleteSession(name(&session(id))));
@@ -122,11 +113,14 @@ proptest! {
         seed in 1u64..,
         loss_percent in 0u64..40,
         lower_to_fit in any::<bool>(),
+        sessions_ended_max in 1usize..4,
         operations in prop::collection::vec(operation(), 1..60),
     ) {
         let configs = [A, B].map(|node| {
             let mut config = config(node);
             config.second_side = SecondSide { flow_rate_bps_max: Some(400_000), lower_to_fit };
+            config.limits.sessions_ended_max = sessions_ended_max;
+            config.limits.flows_max = 7;
             config
         });
         let mut world = World::connected_with(configs);

@@ -2,14 +2,15 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a broken expectation is a failed test"
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a failed test"
 )]
 
 mod pair;
 
 use pair::{A, B, World, call, flow, name, reason, refusal, session};
 use turnpike_broker::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
-use turnpike_broker::name::Label;
+use turnpike_broker::name::{Label, Nanos};
 use turnpike_broker::record::{SessionState, Side};
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{FlowRequest, Input, Output, Request, SessionRequest};
@@ -17,10 +18,7 @@ use turnpike_broker::{FlowRequest, Input, Output, Request, SessionRequest};
 fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     let mut flow = flow("out", "ab", (5000, 5000), 100_000);
     change(&mut flow);
-    SessionRequest {
-        id: name("s"),
-        flows: vec![flow],
-    }
+    SessionRequest { id: name("s"), flows: vec![flow] }
 }
 
 fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> PeerRequest {
@@ -34,26 +32,15 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
         label: None,
     };
     change(&mut flow);
-    PeerRequest::HoldSession {
-        session: name(session),
-        attempt,
-        flows: vec![flow],
-    }
+    PeerRequest::HoldSession { session: name(session), attempt, flows: vec![flow] }
 }
 
 fn commit(attempt: u64) -> PeerRequest {
-    PeerRequest::CommitSession {
-        session: name("s"),
-        attempt,
-    }
+    PeerRequest::CommitSession { session: name("s"), attempt }
 }
 
 fn release(attempt: u64) -> PeerRequest {
-    PeerRequest::ReleaseSession {
-        session: name("s"),
-        side: Side::First,
-        attempt,
-    }
+    PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt }
 }
 
 fn refused(answer: PeerAnswer) -> Refusal {
@@ -67,84 +54,27 @@ fn refused(answer: PeerAnswer) -> Refusal {
 fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
     type Case = (SessionRequest, &'static str, &'static str);
     let cases: Vec<Case> = vec![
-        (
-            SessionRequest {
-                id: name("s"),
-                flows: vec![],
-            },
-            "flows",
-            "1 to 16",
-        ),
-        (
-            SessionRequest {
-                id: name("s"),
-                flows: vec![one(|_| ()).flows[0].clone(); 17],
-            },
-            "flows",
-            "17 flows",
-        ),
-        (
-            one(|f| f.meter.rate_bps = 0),
-            "flows[0].rate_bps",
-            "is 0; allowed: 1 to 1000000",
-        ),
+        (SessionRequest { id: name("s"), flows: vec![] }, "flows", "1 to 16"),
+        (SessionRequest { id: name("s"), flows: vec![one(|_| ()).flows[0].clone(); 17] }, "flows", "17 flows"),
+        (one(|f| f.meter.rate_bps = 0), "flows[0].rate_bps", "is 0; allowed: 1 to 1000000"),
         (one(|f| f.meter.rate_bps = 1_000_001), "flows[0].rate_bps", "1000001"),
         (one(|f| f.rate_bps_min = 0), "flows[0].rate_bps_min", "1 to 100000"),
-        (
-            one(|f| f.rate_bps_min = 100_001),
-            "flows[0].rate_bps_min",
-            "1 to 100000",
-        ),
-        (
-            one(|f| f.meter.packet_bytes_min = 27),
-            "flows[0].packet_bytes_min",
-            "28 to 9000",
-        ),
-        (
-            one(|f| f.meter.packet_bytes_min = 9001),
-            "flows[0].packet_bytes_min",
-            "28 to 9000",
-        ),
-        (
-            one(|f| f.meter.burst_bytes = 199),
-            "flows[0].burst_bytes",
-            "200 or more",
-        ),
+        (one(|f| f.rate_bps_min = 100_001), "flows[0].rate_bps_min", "1 to 100000"),
+        (one(|f| f.meter.packet_bytes_min = 27), "flows[0].packet_bytes_min", "28 to 9000"),
+        (one(|f| f.meter.packet_bytes_min = 9001), "flows[0].packet_bytes_min", "28 to 9000"),
+        (one(|f| f.meter.burst_bytes = 199), "flows[0].burst_bytes", "200 or more"),
         (one(|f| f.endpoints.source.set_port(0)), "flows[0].source", "port"),
-        (
-            one(|f| f.endpoints.destination.set_port(0)),
-            "flows[0].destination",
-            "port",
-        ),
-        (
-            one(|f| f.endpoints.source.set_ip([0; 4].into())),
-            "flows[0].source",
-            "unicast",
-        ),
-        (
-            one(|f| f.endpoints.destination.set_ip([224, 0, 0, 1].into())),
-            "flows[0].destination",
-            "unicast",
-        ),
-        (
-            one(|f| f.endpoints.destination.set_ip([255; 4].into())),
-            "flows[0].destination",
-            "unicast",
-        ),
-        (
-            one(|f| f.endpoints.destination = f.endpoints.source),
-            "flows[0].destination",
-            "another than the source",
-        ),
+        (one(|f| f.endpoints.destination.set_port(0)), "flows[0].destination", "port"),
+        (one(|f| f.endpoints.source.set_ip([0; 4].into())), "flows[0].source", "unicast"),
+        (one(|f| f.endpoints.destination.set_ip([224, 0, 0, 1].into())), "flows[0].destination", "unicast"),
+        (one(|f| f.endpoints.destination.set_ip([255; 4].into())), "flows[0].destination", "unicast"),
+        (one(|f| f.endpoints.destination = f.endpoints.source), "flows[0].destination", "another than the source"),
     ];
     let mut world = World::connected();
     let count = cases.len() as u64;
     for (request, field, text) in cases {
         let refusal = refusal(world.create(A, request));
-        assert_eq!(
-            (refusal.reason, refusal.field.as_deref()),
-            (Reason::InvalidValue, Some(field))
-        );
+        assert_eq!((refusal.reason, refusal.field.as_deref()), (Reason::InvalidValue, Some(field)));
         assert!(refusal.detail.contains(text), "{}", refusal.detail);
     }
     assert_eq!(world.nodes[A].broker.refusals()[&Reason::InvalidValue], count);
@@ -158,20 +88,14 @@ fn the_second_flow_is_named_when_it_is_the_wrong_one() {
     let mut world = World::connected();
     let mut request = call("s", 5000, 100_000);
     request.flows[1].meter.rate_bps = 0;
-    assert_eq!(
-        refusal(world.create(A, request)).field.as_deref(),
-        Some("flows[1].rate_bps")
-    );
+    assert_eq!(refusal(world.create(A, request)).field.as_deref(), Some("flows[1].rate_bps"));
     let mut request = call("s", 5000, 100_000);
     request.flows[1].id = name("there");
     assert_eq!(refusal(world.create(A, request)).field.as_deref(), Some("flows[1].id"));
     let mut request = call("s", 5000, 100_000);
     request.flows[1].aggregate = name("nowhere");
     let refusal = refusal(world.create(A, request));
-    assert_eq!(
-        (refusal.reason, refusal.field.as_deref()),
-        (Reason::UnknownAggregate, Some("flows[1].aggregate"))
-    );
+    assert_eq!((refusal.reason, refusal.field.as_deref()), (Reason::UnknownAggregate, Some("flows[1].aggregate")));
     assert_eq!(world.pool_used(A, "ab"), 0);
 }
 
@@ -179,24 +103,9 @@ fn the_second_flow_is_named_when_it_is_the_wrong_one() {
 fn endpoints_are_carried_by_one_flow_in_each_direction() {
     let mut world = World::connected();
     world.create(A, call("s", 5000, 100_000));
-    assert_eq!(
-        reason(world.create(A, call("t", 5000, 100_000))),
-        Reason::EndpointsInUse
-    );
-    let twice = vec![
-        flow("1", "ab", (6000, 6000), 1_000),
-        flow("2", "ab", (6000, 6000), 1_000),
-    ];
-    assert_eq!(
-        reason(world.create(
-            A,
-            SessionRequest {
-                id: name("t"),
-                flows: twice
-            }
-        )),
-        Reason::EndpointsInUse
-    );
+    assert_eq!(reason(world.create(A, call("t", 5000, 100_000))), Reason::EndpointsInUse);
+    let twice = vec![flow("1", "ab", (6000, 6000), 1_000), flow("2", "ab", (6000, 6000), 1_000)];
+    assert_eq!(reason(world.create(A, SessionRequest { id: name("t"), flows: twice })), Reason::EndpointsInUse);
     world.delete(A, "s");
     assert!(session(world.create(A, call("t", 5000, 100_000))).1);
 }
@@ -220,40 +129,18 @@ fn a_request_while_the_session_is_set_up_or_ended_is_busy_and_deletes_join() {
 fn an_unknown_session_is_refused_to_clients_and_released_to_peers() {
     let mut world = World::connected();
     assert_eq!(reason(world.delete(A, "s")), Reason::UnknownSession);
-    assert_eq!(
-        world.peer_request(B, 1, release(7)),
-        PeerAnswer::Released { usage: vec![] }
-    );
-    assert_eq!(
-        refused(world.peer_request(B, 1, commit(7))).reason,
-        Reason::UnknownSession
-    );
+    assert_eq!(world.peer_request(B, 1, release(7)), PeerAnswer::Released { usage: vec![] });
+    assert_eq!(refused(world.peer_request(B, 1, commit(7))).reason, Reason::UnknownSession);
 }
 
 #[test]
 fn a_peers_hold_is_checked_as_a_clients_request_is() {
     let mut world = World::connected();
     let bad: Vec<(PeerRequest, Reason, &str)> = vec![
-        (
-            hold("s", 1, |f| f.meter.rate_bps = 0),
-            Reason::InvalidValue,
-            "flows[0].rate_bps",
-        ),
-        (
-            hold("s", 2, |f| f.aggregate = name("nowhere")),
-            Reason::UnknownAggregate,
-            "flows[0].aggregate",
-        ),
-        (
-            hold("s", 3, |f| f.label = Some(Label(1))),
-            Reason::InvalidValue,
-            "flows[0].label",
-        ),
-        (
-            hold("s", 4, |f| f.aggregate = name("ba")),
-            Reason::InvalidValue,
-            "flows[0].label",
-        ),
+        (hold("s", 1, |f| f.meter.rate_bps = 0), Reason::InvalidValue, "flows[0].rate_bps"),
+        (hold("s", 2, |f| f.aggregate = name("nowhere")), Reason::UnknownAggregate, "flows[0].aggregate"),
+        (hold("s", 3, |f| f.label = Some(Label(1))), Reason::InvalidValue, "flows[0].label"),
+        (hold("s", 4, |f| f.aggregate = name("ba")), Reason::InvalidValue, "flows[0].label"),
         (hold("s", 0, |_| ()), Reason::InvalidValue, "attempt"),
         (
             hold("s", 5, |f| (f.aggregate, f.label) = (name("ba"), Some(Label(1 << 40)))),
@@ -283,26 +170,14 @@ fn a_repeated_hold_gets_the_same_answer_and_another_content_is_refused() {
 #[test]
 fn a_hold_lapses_without_a_commit_and_a_late_commit_or_copy_is_refused() {
     let mut world = World::connected();
-    assert!(matches!(
-        world.peer_request(B, 1, hold("s", 1, |_| ())),
-        PeerAnswer::Held { .. }
-    ));
+    assert!(matches!(world.peer_request(B, 1, hold("s", 1, |_| ())), PeerAnswer::Held { .. }));
     world.run(9_999);
     assert_eq!(world.state(B, "s"), Some(SessionState::Held));
     world.run(2);
     assert_eq!((world.state(B, "s"), world.pool_used(B, "ab")), (None, 0));
-    assert_eq!(
-        refused(world.peer_request(B, 1, commit(1))).reason,
-        Reason::UnknownSession
-    );
-    assert_eq!(
-        refused(world.peer_request(B, 1, hold("s", 1, |_| ()))).reason,
-        Reason::StaleEpoch
-    );
-    assert!(matches!(
-        world.peer_request(B, 1, hold("s", 2, |_| ())),
-        PeerAnswer::Held { .. }
-    ));
+    assert_eq!(refused(world.peer_request(B, 1, commit(1))).reason, Reason::UnknownSession);
+    assert_eq!(refused(world.peer_request(B, 1, hold("s", 1, |_| ()))).reason, Reason::StaleEpoch);
+    assert!(matches!(world.peer_request(B, 1, hold("s", 2, |_| ())), PeerAnswer::Held { .. }));
     world.rest();
     world.check_rest();
 }
@@ -311,10 +186,7 @@ fn a_hold_lapses_without_a_commit_and_a_late_commit_or_copy_is_refused() {
 fn a_commit_belongs_to_its_own_hold() {
     let mut world = World::connected();
     world.peer_request(B, 1, hold("s", 2, |_| ()));
-    assert_eq!(
-        refused(world.peer_request(B, 1, commit(1))).reason,
-        Reason::UnknownSession
-    );
+    assert_eq!(refused(world.peer_request(B, 1, commit(1))).reason, Reason::UnknownSession);
     assert_eq!(world.state(B, "s"), Some(SessionState::Held));
 }
 
@@ -324,16 +196,56 @@ fn a_late_release_of_an_earlier_hold_does_not_touch_the_next_one() {
     world.peer_request(B, 1, hold("s", 1, |_| ()));
     world.peer_request(B, 1, release(1));
     world.peer_request(B, 1, hold("s", 2, |_| ()));
-    assert_eq!(
-        world.peer_request(B, 1, release(1)),
-        PeerAnswer::Released { usage: vec![] }
-    );
+    assert_eq!(world.peer_request(B, 1, release(1)), PeerAnswer::Released { usage: vec![] });
     assert_eq!(world.state(B, "s"), Some(SessionState::Held));
-    assert!(matches!(
-        world.peer_request(B, 1, release(2)),
-        PeerAnswer::Released { .. }
-    ));
+    assert!(matches!(world.peer_request(B, 1, release(2)), PeerAnswer::Released { .. }));
     assert_eq!(world.state(B, "s"), None);
+}
+
+#[test]
+fn a_hold_that_the_first_side_begins_anew_belongs_to_the_new_attempt() {
+    let mut world = World::connected();
+    let first = world.peer_request(B, 1, hold("s", 1, |_| ()));
+    world.run(6_000);
+    assert_eq!(world.peer_request(B, 1, hold("s", 2, |_| ())), first);
+    world.run(6_000);
+    assert_eq!(world.state(B, "s"), Some(SessionState::Held), "its time begins anew");
+    assert_eq!(refused(world.peer_request(B, 1, commit(1))).reason, Reason::UnknownSession);
+    world.run(4_001);
+    assert_eq!(world.state(B, "s"), None);
+}
+
+#[test]
+fn a_hold_lapses_at_its_time_though_the_tick_is_late() {
+    let mut world = World::connected();
+    world.peer_request(B, 1, hold("s", 1, |_| ()));
+    world.now = world.now.plus(Nanos::from_millis(10_000));
+    assert_eq!(refused(world.peer_request(B, 1, commit(1))).reason, Reason::UnknownSession);
+}
+
+#[test]
+fn a_second_sides_release_of_another_attempt_does_not_touch_the_session() {
+    let mut world = World::connected();
+    world.create(A, call("s", 5000, 100_000));
+    let other = PeerRequest::ReleaseSession { session: name("s"), side: Side::Second, attempt: 1 };
+    assert_eq!(world.peer_request(A, 1, other), PeerAnswer::Released { usage: vec![] });
+    assert_eq!(world.state(A, "s"), Some(SessionState::Active));
+    let same_side = PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt: u64::MAX };
+    assert_eq!(world.peer_request(A, 1, same_side), PeerAnswer::Released { usage: vec![] });
+    assert_eq!(world.state(A, "s"), Some(SessionState::Active));
+}
+
+#[test]
+fn a_late_copy_of_an_ended_sessions_hold_is_refused_though_both_sides_were_restarted_before() {
+    let mut world = World::connected();
+    let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
+    for node in [A, B] {
+        world.crash(node);
+        world.restart(node);
+    }
+    world.delete(A, "s");
+    let late = world.peer_request(B, 2, hold("s", record.flows[0].policy.0, |_| ()));
+    assert_eq!(refused(late).reason, Reason::StaleEpoch);
 }
 
 #[test]
@@ -348,17 +260,21 @@ fn a_commit_is_repeatable() {
 #[test]
 fn a_peers_earlier_life_is_not_heard() {
     let mut world = World::connected();
-    assert_eq!(
-        world.peer_request(B, 5, release(9)),
-        PeerAnswer::Released { usage: vec![] }
-    );
+    assert_eq!(world.peer_request(B, 5, release(9)), PeerAnswer::Released { usage: vec![] });
     let late = refused(world.peer_request(B, 4, hold("s", 10, |_| ())));
     assert_eq!(late.reason, Reason::StaleEpoch);
     assert_eq!(world.nodes[B].broker.refusals()[&Reason::StaleEpoch], 1);
-    assert!(matches!(
-        world.peer_request(B, 5, hold("s", 10, |_| ())),
-        PeerAnswer::Held { .. }
-    ));
+    assert!(matches!(world.peer_request(B, 5, hold("s", 10, |_| ())), PeerAnswer::Held { .. }));
+}
+
+#[test]
+fn a_tick_that_comes_too_early_is_asked_for_again() {
+    let mut world = World::connected();
+    world.peer_request(B, 1, hold("s", 1, |_| ()));
+    let broker = &mut world.nodes[B].broker;
+    broker.handle(Input::Tick, world.now);
+    assert_eq!(broker.poll(), Some(Output::WakeAt(world.now.plus(Nanos::from_millis(10_000)))));
+    assert_eq!(broker.poll(), None);
 }
 
 /// Runs a's side alone, up to the answer to its hold, which `lie` may change.
@@ -368,21 +284,13 @@ fn with_lying_peer(lie: impl FnOnce(&mut Vec<HeldFlow>)) -> (World, turnpike_bro
     let now = world.now;
     let node = &mut world.nodes[A];
     let request = Request::CreateSession(call("s", 5000, 100_000));
-    node.broker.handle(
-        Input::Request {
-            ticket: 1_000_000,
-            request,
-        },
-        now,
-    );
+    node.broker.handle(Input::Request { ticket: 1_000_000, request }, now);
     let mut sent = None;
     while let Some(output) = node.broker.poll() {
         match output {
-            Output::Send {
-                ticket,
-                request: PeerRequest::HoldSession { flows, .. },
-                ..
-            } => sent = Some((ticket, flows)),
+            Output::Send { ticket, request: PeerRequest::HoldSession { flows, .. }, .. } => {
+                sent = Some((ticket, flows))
+            }
             Output::Persist(_) | Output::WakeAt(_) => {}
             other => panic!("not expected: {other:?}"),
         }
@@ -392,21 +300,11 @@ fn with_lying_peer(lie: impl FnOnce(&mut Vec<HeldFlow>)) -> (World, turnpike_bro
         .into_iter()
         .map(|flow| {
             let label = flow.label.is_none().then_some(Label(0x12345_00001));
-            HeldFlow {
-                id: flow.id,
-                meter: flow.meter,
-                label,
-            }
+            HeldFlow { id: flow.id, meter: flow.meter, label }
         })
         .collect();
     lie(&mut held);
-    node.broker.handle(
-        Input::PeerAnswered {
-            ticket,
-            answer: Ok(PeerAnswer::Held { flows: held }),
-        },
-        now,
-    );
+    node.broker.handle(Input::PeerAnswered { ticket, answer: Ok(PeerAnswer::Held { flows: held }) }, now);
     let mut answer = None;
     while let Some(output) = node.broker.poll() {
         match output {

@@ -2,7 +2,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a broken expectation is a failed test"
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected is a failed test"
 )]
 
 mod pair;
@@ -22,10 +23,7 @@ fn world_with_second_side(second_side: SecondSide) -> World {
 }
 
 fn out(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
-    SessionRequest {
-        id: name(id),
-        flows: vec![flow("out", "ab", (port, port), rate_bps)],
-    }
+    SessionRequest { id: name(id), flows: vec![flow("out", "ab", (port, port), rate_bps)] }
 }
 
 #[test]
@@ -65,10 +63,7 @@ fn incoming_flows_are_installed_before_outgoing_ones_and_the_second_side_commits
     let mut world = World::connected();
     world.nodes[A].log.clear();
     world.create(A, call("s", 5000, 100_000));
-    assert_eq!(
-        world.nodes[A].log,
-        ["send hold", "install flow in", "install flow out", "send commit"]
-    );
+    assert_eq!(world.nodes[A].log, ["send hold", "install flow in", "install flow out", "send commit"]);
 }
 
 #[test]
@@ -76,33 +71,18 @@ fn repeating_a_request_gives_the_same_session_and_changing_it_is_refused() {
     let mut world = World::connected();
     let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
     assert_eq!(session(world.create(A, call("s", 5000, 100_000))), (record, false));
-    assert_eq!(
-        reason(world.create(A, call("s", 5000, 100_001))),
-        Reason::SessionIdReused
-    );
-    assert_eq!(
-        reason(world.create(A, call("s", 5001, 100_000))),
-        Reason::SessionIdReused
-    );
+    assert_eq!(reason(world.create(A, call("s", 5000, 100_001))), Reason::SessionIdReused);
+    assert_eq!(reason(world.create(A, call("s", 5001, 100_000))), Reason::SessionIdReused);
     let (ended, created) = session(world.delete(A, "s"));
     assert!(created);
-    assert_eq!(
-        session(world.create(A, call("s", 5000, 100_000))),
-        (ended.clone(), false)
-    );
+    assert_eq!(session(world.create(A, call("s", 5000, 100_000))), (ended.clone(), false));
     assert_eq!(session(world.delete(A, "s")), (ended, false));
-    assert_eq!(
-        reason(world.create(A, call("s", 5001, 100_000))),
-        Reason::SessionIdReused
-    );
+    assert_eq!(reason(world.create(A, call("s", 5001, 100_000))), Reason::SessionIdReused);
 }
 
 #[test]
 fn the_second_sides_values_count_on_both_sides() {
-    let mut world = world_with_second_side(SecondSide {
-        flow_rate_bps_max: Some(60_000),
-        lower_to_fit: false,
-    });
+    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: Some(60_000), lower_to_fit: false });
     let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
     for flow in &record.flows {
         assert_eq!((flow.asked_rate_bps, flow.meter.rate_bps), (100_000, 60_000));
@@ -120,15 +100,9 @@ fn the_second_sides_values_count_on_both_sides() {
 
 #[test]
 fn a_second_side_whose_most_is_below_the_least_asked_refuses() {
-    let mut world = world_with_second_side(SecondSide {
-        flow_rate_bps_max: Some(40_000),
-        lower_to_fit: false,
-    });
+    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: Some(40_000), lower_to_fit: false });
     let refused = refusal(world.create(A, call("s", 5000, 100_000)));
-    assert_eq!(
-        (refused.reason, refused.counter_offer_rate_bps),
-        (Reason::SecondSideRefused, Some(40_000))
-    );
+    assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::SecondSideRefused, Some(40_000)));
     assert_eq!(refused.field.as_deref(), Some("flows[0].rate_bps_min"));
     world.rest();
     world.check_rest();
@@ -154,10 +128,7 @@ fn fill_at_second_side(world: &mut World, rate_bps: u64) {
 
 #[test]
 fn a_second_side_that_lowers_to_fit_gives_what_is_left() {
-    let mut world = world_with_second_side(SecondSide {
-        flow_rate_bps_max: None,
-        lower_to_fit: true,
-    });
+    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: None, lower_to_fit: true });
     fill_at_second_side(&mut world, 890_000);
     let (record, _) = session(world.create(A, out("s", 5000, 100_000)));
     assert_eq!(record.flows[0].meter.rate_bps, 71_538, "of 74,400 bit/s on the wire");
@@ -170,10 +141,7 @@ fn a_second_side_that_does_not_lower_refuses_with_its_pool() {
     let mut world = world_with_second_side(SecondSide::default());
     fill_at_second_side(&mut world, 890_000);
     let refused = refusal(world.create(A, out("s", 5000, 100_000)));
-    assert_eq!(
-        (refused.reason, refused.counter_offer_rate_bps),
-        (Reason::PoolRateExhausted, Some(71_538))
-    );
+    assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::PoolRateExhausted, Some(71_538)));
     assert_eq!(refused.pool.map(|pool| pool.node).as_deref(), Some("b"));
     world.rest();
     world.check_rest();
@@ -186,15 +154,9 @@ fn a_full_pool_refuses_with_a_counter_offer_that_is_then_admitted() {
     let refused = refusal(world.create(A, out("t", 5001, 200_000)));
     assert_eq!(refused.reason, Reason::PoolRateExhausted);
     let pool = refused.pool.unwrap();
-    assert_eq!(
-        (pool.capacity_bps, pool.used_bps, pool.free_bps),
-        (1_000_000, 832_000, 168_000)
-    );
+    assert_eq!((pool.capacity_bps, pool.used_bps, pool.free_bps), (1_000_000, 832_000, 168_000));
     let offer = refused.counter_offer_rate_bps.unwrap();
-    assert_eq!(
-        reason(world.create(A, out("t", 5001, offer + 1))),
-        Reason::PoolRateExhausted
-    );
+    assert_eq!(reason(world.create(A, out("t", 5001, offer + 1))), Reason::PoolRateExhausted);
     assert!(session(world.create(A, out("t", 5001, offer))).1);
 }
 
@@ -204,15 +166,8 @@ fn a_pool_without_burst_refuses_and_names_the_numbers() {
     let mut request = out("s", 5000, 10_000);
     request.flows[0].meter.burst_bytes = 9_616;
     let refused = refusal(world.create(A, request.clone()));
-    assert_eq!(
-        (refused.reason, refused.counter_offer_rate_bps),
-        (Reason::PoolBurstExhausted, None)
-    );
-    assert!(
-        refused.detail.contains("10001") && refused.detail.contains("10000"),
-        "{}",
-        refused.detail
-    );
+    assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::PoolBurstExhausted, None));
+    assert!(refused.detail.contains("10001") && refused.detail.contains("10000"), "{}", refused.detail);
     request.flows[0].meter.burst_bytes = 9_615;
     assert!(session(world.create(A, request)).1);
 }
@@ -221,47 +176,17 @@ fn a_pool_without_burst_refuses_and_names_the_numbers() {
 fn the_flows_of_a_session_are_admitted_all_or_none() {
     let mut world = World::connected();
     let flows = |second| vec![flow("1", "ab", (1, 1), 500_000), flow("2", "ab", (2, 2), second)];
-    let refused = refusal(world.create(
-        A,
-        SessionRequest {
-            id: name("s"),
-            flows: flows(480_000),
-        },
-    ));
-    assert_eq!(
-        (refused.reason, refused.counter_offer_rate_bps),
-        (Reason::PoolRateExhausted, Some(461_538))
-    );
+    let refused = refusal(world.create(A, SessionRequest { id: name("s"), flows: flows(480_000) }));
+    assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::PoolRateExhausted, Some(461_538)));
     assert_eq!(world.pool_used(A, "ab"), 0);
-    assert!(
-        session(world.create(
-            A,
-            SessionRequest {
-                id: name("s"),
-                flows: flows(461_538)
-            }
-        ))
-        .1
-    );
+    assert!(session(world.create(A, SessionRequest { id: name("s"), flows: flows(461_538) })).1);
 }
 
 #[test]
 fn sessions_flows_and_labels_are_bounded_and_counted() {
     let cases = [
-        (
-            Limits {
-                sessions_max: 1,
-                ..config(A).limits
-            },
-            "sessions",
-        ),
-        (
-            Limits {
-                flows_max: 1,
-                ..config(A).limits
-            },
-            "flows",
-        ),
+        (Limits { sessions_max: 1, ..config(A).limits }, "sessions"),
+        (Limits { flows_max: 1, ..config(A).limits }, "flows"),
     ];
     for (limits, table) in cases {
         let mut small = config(A);
@@ -275,10 +200,7 @@ fn sessions_flows_and_labels_are_bounded_and_counted() {
         assert_eq!((table.used, table.max, table.full), (1, 1, 1));
     }
     let mut small = config(B);
-    small.limits = Limits {
-        flows_max: 1,
-        ..small.limits
-    };
+    small.limits = Limits { flows_max: 1, ..small.limits };
     let mut world = World::connected_with([config(A), small]);
     world.create(A, out("s", 5000, 10_000));
     assert_eq!(reason(world.create(A, out("t", 5001, 10_000))), Reason::LimitReached);
@@ -295,10 +217,7 @@ fn ending_deinstalls_out_then_asks_the_peer_then_deinstalls_in() {
         node.log.clear();
     }
     world.delete(A, "s");
-    assert_eq!(
-        world.nodes[A].log,
-        ["deinstall flow out", "send release", "deinstall flow in"]
-    );
+    assert_eq!(world.nodes[A].log, ["deinstall flow out", "send release", "deinstall flow in"]);
     assert_eq!(world.nodes[B].log, ["deinstall flow out", "deinstall flow in"]);
     world.rest();
     world.check_rest();
@@ -323,10 +242,7 @@ fn either_side_can_end_a_session_and_gets_what_both_sides_counted() {
                 .into_iter()
                 .map(move |flow| (name::<NodeName>(node), flow.id, flow.direction, counted(flow.policy)))
         });
-        let counted: Vec<_> = usage
-            .into_iter()
-            .map(|u| (u.node, u.flow, u.direction, u.counters))
-            .collect();
+        let counted: Vec<_> = usage.into_iter().map(|u| (u.node, u.flow, u.direction, u.counters)).collect();
         assert_eq!(counted, expected.into_iter().flatten().collect::<Vec<_>>());
         assert_eq!(world.state(1 - ending, "s"), Some(SessionState::Ended));
         world.rest();
@@ -342,10 +258,7 @@ fn the_ledger_has_a_start_and_a_final_line_on_each_side() {
     world.rest();
     for (node, flows) in [(A, 4), (B, 2)] {
         let ledger = &world.nodes[node].store.ledger;
-        let kinds: Vec<_> = ledger
-            .iter()
-            .map(|line| (line.sequence, line.kind, line.flows.len()))
-            .collect();
+        let kinds: Vec<_> = ledger.iter().map(|line| (line.sequence, line.kind, line.flows.len())).collect();
         assert_eq!(kinds, [(1, UsageKind::Start, 2), (2, UsageKind::Final, flows)]);
         assert!(ledger[0].flows.iter().all(|usage| usage.counters.offered_packets == 0));
         assert!(ledger[1].flows.iter().all(|usage| usage.counters.offered_packets > 0));
@@ -355,19 +268,13 @@ fn the_ledger_has_a_start_and_a_final_line_on_each_side() {
 #[test]
 fn ended_sessions_are_forgotten_first_in_first_out() {
     let mut small = config(A);
-    small.limits = Limits {
-        sessions_ended_max: 1,
-        ..small.limits
-    };
+    small.limits = Limits { sessions_ended_max: 1, ..small.limits };
     let mut world = World::connected_with([small, config(B)]);
     for id in ["s", "t"] {
         world.create(A, call(id, 5000, 100_000));
         world.delete(A, id);
     }
-    assert_eq!(
-        (world.state(A, "s"), world.state(A, "t")),
-        (None, Some(SessionState::Ended))
-    );
+    assert_eq!((world.state(A, "s"), world.state(A, "t")), (None, Some(SessionState::Ended)));
     assert_eq!(world.nodes[A].store.sessions.len(), 1);
     assert_eq!(reason(world.delete(A, "s")), Reason::UnknownSession);
     let (_, created) = session(world.create(A, call("s", 5000, 100_000)));
@@ -381,12 +288,7 @@ fn a_label_is_not_given_again_at_once() {
     for turn in 0..20 {
         let id = format!("s{turn}");
         let (record, _) = session(world.create(A, call(&id, 5000, 100_000)));
-        assert!(
-            record
-                .flows
-                .iter()
-                .all(|flow| seen.insert((flow.direction, flow.label)))
-        );
+        assert!(record.flows.iter().all(|flow| seen.insert((flow.direction, flow.label))));
         world.delete(B, &id);
         world.rest();
     }

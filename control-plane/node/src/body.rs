@@ -14,10 +14,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The body of `request`, at most `bytes_max` long.
 pub(crate) async fn read<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, ProblemReply> {
-    let content_type = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
         let found = content_type.unwrap_or("none");
@@ -31,14 +28,10 @@ pub(crate) async fn read<T: DeserializeOwned>(request: Request, bytes_max: usize
 async fn collect(body: Body, bytes_max: usize) -> Result<Vec<u8>, ProblemReply> {
     match tokio::time::timeout(READ_TIMEOUT, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes.into()),
-        Ok(Err(error)) if is_length_error(&error) => Err(ProblemReply::new(
-            "body_too_large",
-            format!("the body may have at most {bytes_max} bytes"),
-        )),
-        Ok(Err(error)) => Err(ProblemReply::new(
-            "malformed_body",
-            format!("the body cannot be read: {error}"),
-        )),
+        Ok(Err(error)) if is_length_error(&error) => {
+            Err(ProblemReply::new("body_too_large", format!("the body may have at most {bytes_max} bytes")))
+        }
+        Ok(Err(error)) => Err(ProblemReply::new("malformed_body", format!("the body cannot be read: {error}"))),
         Err(_) => {
             let detail = format!("the body did not come within {} s", READ_TIMEOUT.as_secs());
             Err(ProblemReply::new("request_timeout", detail))

@@ -52,12 +52,8 @@ impl Client {
         let wrong = || Failure::Usage(format!("--api {url}: must be http://host:port"));
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/") && uri.query().is_none();
-        let authority = uri
-            .authority()
-            .filter(|authority| plain && authority.port_u16().is_some());
-        Ok(Self {
-            authority: authority.ok_or_else(wrong)?.to_string(),
-        })
+        let authority = uri.authority().filter(|authority| plain && authority.port_u16().is_some());
+        Ok(Self { authority: authority.ok_or_else(wrong)?.to_string() })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -77,11 +73,7 @@ impl Client {
     /// Nothing where the API answers without a body.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
         let (status, bytes) = self.call(Method::DELETE, path, None).await?;
-        if status == StatusCode::NO_CONTENT {
-            Ok(None)
-        } else {
-            self.understand((status, bytes)).map(Some)
-        }
+        if status == StatusCode::NO_CONTENT { Ok(None) } else { self.understand((status, bytes)).map(Some) }
     }
 
     /// All pages of a list.
@@ -103,26 +95,18 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes), Failure> {
-        let stream = TcpStream::connect(&self.authority)
-            .await
-            .map_err(|error| self.unreachable(error))?;
+        let stream = TcpStream::connect(&self.authority).await.map_err(|error| self.unreachable(error))?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| self.unreachable(error))?;
         // It ends with the sender; its error comes out of the request, too.
         tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, &self.authority);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
         if body.is_some() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         let request = request.body(Full::new(body.unwrap_or_default()));
         let request = request.map_err(|error| Failure::Failed(error.to_string()))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.unreachable(error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.unreachable(error))?;
         let status = response.status();
         let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         Ok((status, bytes.map_err(|error| self.unreachable(error))?.to_bytes()))
@@ -130,17 +114,12 @@ impl Client {
 
     fn understand<T: DeserializeOwned>(&self, (status, bytes): (StatusCode, Bytes)) -> Result<T, Failure> {
         let strange = |error: serde_json::Error| {
-            Failure::Failed(format!(
-                "{} gave an answer that is not Turnpike's ({status}): {error}",
-                self.authority
-            ))
+            Failure::Failed(format!("{} gave an answer that is not Turnpike's ({status}): {error}", self.authority))
         };
         if status.is_success() {
             serde_json::from_slice(&bytes).map_err(strange)
         } else {
-            Err(Failure::Refused(Box::new(
-                serde_json::from_slice(&bytes).map_err(strange)?,
-            )))
+            Err(Failure::Refused(Box::new(serde_json::from_slice(&bytes).map_err(strange)?)))
         }
     }
 

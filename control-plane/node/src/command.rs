@@ -175,10 +175,7 @@ impl CommandLine {
             Command::Aggregate(command) => self.aggregate(&client()?, command).await?,
             Command::Session(command) => self.session(&client()?, command).await?,
             Command::Usage { session } => {
-                let query = session
-                    .as_ref()
-                    .map(|session| format!("&session={session}"))
-                    .unwrap_or_default();
+                let query = session.as_ref().map(|session| format!("&session={session}")).unwrap_or_default();
                 let records: Vec<UsageRecord> = client()?.list("/v1/usage", &query).await?;
                 self.print(&records, |records| show::usage(records))?
             }
@@ -198,13 +195,7 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create {
-                name,
-                peer,
-                rate,
-                burst,
-                dscp,
-            } => {
+            Aggregate::Create { name, peer, rate, burst, dscp } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
@@ -217,11 +208,7 @@ impl CommandLine {
             }
             Aggregate::Delete { name } => {
                 let _: Option<serde_json::Value> = client.delete(&format!("/v1/aggregates/{name}")).await?;
-                Ok(if self.json {
-                    String::new()
-                } else {
-                    format!("aggregate {name} is gone at both ends\n")
-                })
+                Ok(if self.json { String::new() } else { format!("aggregate {name} is gone at both ends\n") })
             }
         }
     }
@@ -242,8 +229,7 @@ impl CommandLine {
             }
             Session::Delete { id } => {
                 let view: Option<SessionView> = client.delete(&format!("/v1/sessions/{id}")).await?;
-                view.map(|view| self.print(&view, show::session))
-                    .unwrap_or_else(|| Ok(String::new()))
+                view.map(|view| self.print(&view, show::session)).unwrap_or_else(|| Ok(String::new()))
             }
         }
     }
@@ -264,14 +250,8 @@ const fn made(created: bool) -> &'static str {
 impl CreateSession {
     fn request(&self) -> Result<serde_json::Value, Failure> {
         let Some(file) = &self.file else {
-            let id = self
-                .id
-                .clone()
-                .ok_or_else(|| Failure::Usage("a session needs an id".to_owned()))?;
-            let request = SessionRequest {
-                id,
-                flows: self.flow.clone(),
-            };
+            let id = self.id.clone().ok_or_else(|| Failure::Usage("a session needs an id".to_owned()))?;
+            let request = SessionRequest { id, flows: self.flow.clone() };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {
@@ -294,12 +274,7 @@ fn check(path: &Path) -> Result<String, Failure> {
     if let Some(peering) = &config.peering {
         crate::tls::Tls::load(peering, &config.node).map_err(|error| Failure::Usage(error.to_string()))?;
     }
-    Ok(format!(
-        "{} is valid: node {}, {} peers\n",
-        path.display(),
-        config.node,
-        config.peers.len()
-    ))
+    Ok(format!("{} is valid: node {}, {} peers\n", path.display(), config.node, config.peers.len()))
 }
 
 #[cfg(test)]

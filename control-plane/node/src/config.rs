@@ -143,11 +143,7 @@ impl TryFrom<LinkTable> for Link {
 
     fn try_from(table: LinkTable) -> Result<Self, NameError> {
         let name = table.name.map_or_else(|| "wan".parse(), Ok)?;
-        Ok(Self {
-            name,
-            rate_out_bps: table.rate_out_bps,
-            rate_in_bps: table.rate_in_bps,
-        })
+        Ok(Self { name, rate_out_bps: table.rate_out_bps, rate_in_bps: table.rate_in_bps })
     }
 }
 
@@ -212,9 +208,7 @@ pub struct Peer {
 
 impl Default for Api {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 7880)),
-        }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7880)) }
     }
 }
 
@@ -277,28 +271,17 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            error,
-        })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         Self::parse(&text, path)
     }
 
     /// Checks `text`; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            path: path.to_owned(),
-            error,
-        })?;
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::Malformed { path: path.to_owned(), error })?;
         let faults = config.faults();
-        if faults.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError::Invalid {
-                path: path.to_owned(),
-                faults,
-            })
-        }
+        if faults.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), faults }) }
     }
 
     fn faults(&self) -> Vec<String> {
@@ -308,11 +291,7 @@ impl Config {
         self.check_peers(&mut faults);
         if !self.api.listen.ip().is_loopback() {
             let listen = self.api.listen;
-            faults.add(
-                "api.listen",
-                listen,
-                "a loopback address, because the API has no authentication yet",
-            );
+            faults.add("api.listen", listen, "a loopback address, because the API has no authentication yet");
         }
         faults.0
     }
@@ -325,11 +304,7 @@ impl Config {
             }
         }
         if data_plane.lan == data_plane.wan {
-            faults.add(
-                "data_plane.wan",
-                format!("{:?}", data_plane.wan),
-                "another interface than data_plane.lan",
-            );
+            faults.add("data_plane.wan", format!("{:?}", data_plane.wan), "another interface than data_plane.lan");
         }
         faults.check_tag_address("data_plane.tag_address", data_plane.tag_address);
         faults.check("data_plane.tag_port", u64::from(data_plane.tag_port), 1..=65_535);
@@ -348,52 +323,27 @@ impl Config {
         }
         faults.check("limits.aggregates_max", limits.aggregates_max.into(), 1..=65_534);
         faults.check("limits.sessions_max", limits.sessions_max.into(), 1..=1_048_576);
-        faults.check(
-            "limits.sessions_ended_max",
-            limits.sessions_ended_max.into(),
-            0..=1_048_576,
-        );
-        faults.check(
-            "limits.flows_per_session_max",
-            limits.flows_per_session_max.into(),
-            1..=1_024,
-        );
+        faults.check("limits.sessions_ended_max", limits.sessions_ended_max.into(), 0..=1_048_576);
+        faults.check("limits.flows_per_session_max", limits.flows_per_session_max.into(), 1..=1_024);
         faults.check("limits.requests_max", limits.requests_max.into(), 1..=65_536);
-        faults.check(
-            "limits.body_bytes_max",
-            limits.body_bytes_max.into(),
-            1_024..=16_777_216,
-        );
+        faults.check("limits.body_bytes_max", limits.body_bytes_max.into(), 1_024..=16_777_216);
         faults.check("limits.request_timeout_s", limits.request_timeout_s, 1..=600);
     }
 
     fn check_peers(&self, faults: &mut Faults) {
         if self.peering.is_none() && !self.peers.is_empty() {
-            faults
-                .0
-                .push("[peering] is missing: it is needed where there are [[peers]]".to_owned());
+            faults.0.push("[peering] is missing: it is needed where there are [[peers]]".to_owned());
         }
         check_host_name("node", &self.node, faults);
         if self.peers.len() > PEERS_MAX {
-            faults.add(
-                "peers",
-                format!("{} tables", self.peers.len()),
-                &format!("at most {PEERS_MAX}"),
-            );
+            faults.add("peers", format!("{} tables", self.peers.len()), &format!("at most {PEERS_MAX}"));
         }
-        let (mut names, mut addresses) = (
-            BTreeSet::from([&self.node]),
-            BTreeSet::from([self.data_plane.tag_address]),
-        );
+        let (mut names, mut addresses) = (BTreeSet::from([&self.node]), BTreeSet::from([self.data_plane.tag_address]));
         for (index, peer) in self.peers.iter().enumerate() {
             let key = |field: &str| format!("peers[{index}].{field}");
             check_host_name(&key("name"), &peer.name, faults);
             if !names.insert(&peer.name) {
-                faults.add(
-                    &key("name"),
-                    &peer.name,
-                    "a name that neither this node nor another peer has",
-                );
+                faults.add(&key("name"), &peer.name, "a name that neither this node nor another peer has");
             }
             faults.check_tag_address(&key("tag_address"), peer.tag_address);
             if !addresses.insert(peer.tag_address) {
@@ -401,11 +351,7 @@ impl Config {
                 faults.add(&key("tag_address"), peer.tag_address, allowed);
             }
             if peer.authority().is_none() {
-                faults.add(
-                    &key("url"),
-                    format!("{:?}", peer.url),
-                    "https://host:port, and nothing behind it",
-                );
+                faults.add(&key("url"), format!("{:?}", peer.url), "https://host:port, and nothing behind it");
             }
         }
     }
@@ -426,11 +372,7 @@ impl Peer {
 /// Certificates carry nodes' names as host names.
 fn check_host_name(key: &str, name: &NodeName, faults: &mut Faults) {
     if DnsName::try_from(name.as_str()).is_err() {
-        faults.add(
-            key,
-            name,
-            "a name that can be a host name in a certificate, such as edge-1.example",
-        );
+        faults.add(key, name, "a name that can be a host name in a certificate, such as edge-1.example");
     }
 }
 
@@ -473,53 +415,19 @@ mod tests {
             + "[data_plane]\nlan = \"eth0\"\nwan = \"eth1\"\ntag_address = \"192.0.2.1\"\n"
             + "[link]\nrate_out_bps = 1000000000\nrate_in_bps = 1000000000\n";
         let bare = parse(&bare).unwrap();
-        let (bare, shown) = (
-            format!("{bare:?}"),
-            format!(
-                "{:?}",
-                Config {
-                    peering: None,
-                    peers: vec![],
-                    ..config
-                }
-            ),
-        );
+        let (bare, shown) = (format!("{bare:?}"), format!("{:?}", Config { peering: None, peers: vec![], ..config }));
         assert_eq!(bare, shown);
     }
 
     #[test]
     fn every_fault_names_key_value_and_what_is_allowed() {
         let cases = [
-            (
-                "lapse_after_s = 300",
-                "lapse_after_s = 3",
-                "data_plane.lapse_after_s = 3: must be 10 to 86400",
-            ),
-            (
-                "127.0.0.1:7880",
-                "0.0.0.0:7880",
-                "api.listen = 0.0.0.0:7880: must be a loopback address",
-            ),
-            (
-                "flows_max = 65536",
-                "flows_max = 0",
-                "limits.flows_max = 0: must be a power of two, 8 to 1048576",
-            ),
-            (
-                "wan = \"eth1\"",
-                "wan = \"eth0\"",
-                "data_plane.wan = \"eth0\": must be another interface",
-            ),
-            (
-                "\"https://198.51.100.7:7443\"",
-                "\"http://x:1\"",
-                "peers[0].url = \"http://x:1\": must be https://",
-            ),
-            (
-                "name = \"edge-b\"",
-                "name = \"edge-a\"",
-                "peers[0].name = edge-a: must be a name that neither",
-            ),
+            ("lapse_after_s = 300", "lapse_after_s = 3", "data_plane.lapse_after_s = 3: must be 10 to 86400"),
+            ("127.0.0.1:7880", "0.0.0.0:7880", "api.listen = 0.0.0.0:7880: must be a loopback address"),
+            ("flows_max = 65536", "flows_max = 0", "limits.flows_max = 0: must be a power of two, 8 to 1048576"),
+            ("wan = \"eth1\"", "wan = \"eth0\"", "data_plane.wan = \"eth0\": must be another interface"),
+            ("\"https://198.51.100.7:7443\"", "\"http://x:1\"", "peers[0].url = \"http://x:1\": must be https://"),
+            ("name = \"edge-b\"", "name = \"edge-a\"", "peers[0].name = edge-a: must be a name that neither"),
             (
                 "name = \"edge-b\"",
                 "name = \"1.2.3.4\"",
@@ -531,16 +439,8 @@ mod tests {
                 "peers[0].tag_address = 224.0.0.1: must be",
             ),
             ("node = \"edge-a\"", "nod = \"edge-a\"", "unknown field `nod`"),
-            (
-                "node = \"edge-a\"",
-                "node = \"edge-a\"\nnode = \"edge-a\"",
-                "duplicate key",
-            ),
-            (
-                "node = \"edge-a\"",
-                "node = \"edge a\"",
-                "node name \"edge a\" must be 1 to 32 characters",
-            ),
+            ("node = \"edge-a\"", "node = \"edge-a\"\nnode = \"edge-a\"", "duplicate key"),
+            ("node = \"edge-a\"", "node = \"edge a\"", "node name \"edge a\" must be 1 to 32 characters"),
             ("tag_port = 47700", "tag_port = 70000", "70000"),
         ];
         for (from, to, expected) in cases {
@@ -552,9 +452,8 @@ mod tests {
 
     #[test]
     fn all_faults_are_told_at_once() {
-        let text = EXAMPLE
-            .replace("lapse_after_s = 300", "lapse_after_s = 3")
-            .replace("tag_port = 47700", "tag_port = 0");
+        let text =
+            EXAMPLE.replace("lapse_after_s = 300", "lapse_after_s = 3").replace("tag_port = 47700", "tag_port = 0");
         assert_eq!(parse(&text).unwrap_err().lines().count(), 3);
     }
 

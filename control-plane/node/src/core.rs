@@ -75,11 +75,7 @@ impl Handle {
     pub(crate) async fn request(&self, request: Request) -> Result<Answer, Unanswered> {
         let permit = permit(&self.requests)?;
         let (answer, answered) = oneshot::channel();
-        self.give(Message::Request {
-            request,
-            answer,
-            permit,
-        })?;
+        self.give(Message::Request { request, answer, permit })?;
         answered.await.map_err(|_| Unanswered::Stopped)
     }
 
@@ -92,13 +88,7 @@ impl Handle {
     ) -> Result<PeerAnswer, Unanswered> {
         let permit = permit(&self.peer_requests)?;
         let (answer, answered) = oneshot::channel();
-        self.give(Message::PeerRequest {
-            peer,
-            epoch,
-            request,
-            answer,
-            permit,
-        })?;
+        self.give(Message::PeerRequest { peer, epoch, request, answer, permit })?;
         answered.await.map_err(|_| Unanswered::Stopped)
     }
 
@@ -135,9 +125,7 @@ impl Handle {
 }
 
 fn permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Unanswered> {
-    Arc::clone(permits)
-        .try_acquire_owned()
-        .map_err(|_| Unanswered::Overloaded)
+    Arc::clone(permits).try_acquire_owned().map_err(|_| Unanswered::Overloaded)
 }
 
 /// The thread's end of the channel.
@@ -149,14 +137,7 @@ pub(crate) fn channel(requests_max: usize, peers: usize) -> (Handle, Inbox) {
     let places = 2 * requests_max + JOBS_MAX + SENDS_MAX * peers + 8;
     let (sender, receiver) = sync_channel(places);
     let semaphore = || Arc::new(Semaphore::new(requests_max));
-    (
-        Handle {
-            sender,
-            requests: semaphore(),
-            peer_requests: semaphore(),
-        },
-        Inbox(receiver),
-    )
+    (Handle { sender, requests: semaphore(), peer_requests: semaphore() }, Inbox(receiver))
 }
 
 /// Why the node cannot go on. What is in force in the data plane stays so.
@@ -237,11 +218,7 @@ impl Core {
                 }
                 self.take(message)?;
                 taken += 1;
-                next = if taken < BATCH_MAX {
-                    self.parts.inbox.0.try_recv().ok()
-                } else {
-                    None
-                };
+                next = if taken < BATCH_MAX { self.parts.inbox.0.try_recv().ok() } else { None };
             }
             self.carry_out()?;
         }
@@ -249,9 +226,7 @@ impl Core {
 
     /// The next message, or none when it is time for the broker to be woken, which it then was.
     fn wait(&mut self) -> Option<Message> {
-        let timeout = self
-            .wake_at
-            .map_or(Duration::MAX, |wake_at| self.parts.clock.until(wake_at));
+        let timeout = self.wake_at.map_or(Duration::MAX, |wake_at| self.parts.clock.until(wake_at));
         if timeout.is_zero() {
             self.wake_at = None;
             self.handle(Input::Tick);
@@ -268,32 +243,15 @@ impl Core {
 
     fn take(&mut self, message: Message) -> Result<(), CoreError> {
         match message {
-            Message::Request {
-                request,
-                answer,
-                permit,
-            } => {
+            Message::Request { request, answer, permit } => {
                 let ticket = self.next_ticket();
-                self.answers
-                    .insert(ticket, (answer, Decision::of_request(&request), permit));
+                self.answers.insert(ticket, (answer, Decision::of_request(&request), permit));
                 self.handle(Input::Request { ticket, request });
             }
-            Message::PeerRequest {
-                peer,
-                epoch,
-                request,
-                answer,
-                permit,
-            } => {
+            Message::PeerRequest { peer, epoch, request, answer, permit } => {
                 let ticket = self.next_ticket();
-                self.peer_answers
-                    .insert(ticket, (answer, Decision::of_peer_request(&peer, &request), permit));
-                self.handle(Input::PeerRequest {
-                    ticket,
-                    peer,
-                    epoch,
-                    request,
-                });
+                self.peer_answers.insert(ticket, (answer, Decision::of_peer_request(&peer, &request), permit));
+                self.handle(Input::PeerRequest { ticket, peer, epoch, request });
             }
             Message::Report(report) => self.take_report(report),
             Message::PeerAnswered { ticket, peer, answer } => {
@@ -302,11 +260,7 @@ impl Core {
             Message::Read(work, _permit) => {
                 self.carry_out()?;
                 let Parts { broker, store, .. } = &self.parts;
-                work(&View {
-                    broker,
-                    store,
-                    peers: &self.contacts,
-                });
+                work(&View { broker, store, peers: &self.contacts });
             }
             Message::Stop => {}
         }
@@ -317,29 +271,14 @@ impl Core {
         self.jobs_under_way = self.jobs_under_way.saturating_sub(1);
         match report {
             Report::Installed { ticket, result: Ok(()) } => self.handle(Input::Installed { ticket }),
-            Report::Installed {
-                ticket,
-                result: Err(error),
-            } => {
-                warn!(
-                    code = error.code,
-                    detail = error.detail,
-                    "the data plane did not take a policy"
-                );
+            Report::Installed { ticket, result: Err(error) } => {
+                warn!(code = error.code, detail = error.detail, "the data plane did not take a policy");
                 self.handle(Input::InstallFailed { ticket, error });
             }
             Report::Deinstalled { ticket, counters } => self.handle(Input::Deinstalled { ticket, counters }),
             Report::BestEffortSet { result: Ok(()), .. } => {}
-            Report::BestEffortSet {
-                rate_bps,
-                result: Err(error),
-            } => {
-                error!(
-                    code = error.code,
-                    detail = error.detail,
-                    rate_bps,
-                    "the best-effort limit cannot be set"
-                );
+            Report::BestEffortSet { rate_bps, result: Err(error) } => {
+                error!(code = error.code, detail = error.detail, rate_bps, "the best-effort limit cannot be set");
                 // The next change tries again.
                 self.best_effort_rate_bps = None;
             }
@@ -409,12 +348,7 @@ impl Core {
             Output::Persist(change) => self.changes.push(change),
             Output::Install { ticket, policies } => self.jobs.push_back(Job::Install { ticket, policies }),
             Output::Deinstall { ticket, policies } => self.jobs.push_back(Job::Deinstall { ticket, policies }),
-            Output::Send {
-                ticket,
-                peer,
-                request,
-                deadline,
-            } => self.send(ticket, peer, request, deadline),
+            Output::Send { ticket, peer, request, deadline } => self.send(ticket, peer, request, deadline),
             Output::Answer { ticket, answer } => {
                 if let Some((asker, decision, _permit)) = self.answers.remove(&ticket) {
                     decision.log(&answer);
@@ -440,19 +374,12 @@ impl Core {
         }
         sends.under_way += 1;
         let handle = self.parts.handle.clone();
-        let exchange = Exchange {
-            epoch: self.parts.epoch,
-            request,
-        };
+        let exchange = Exchange { epoch: self.parts.epoch, request };
         let timeout = self.parts.clock.until(deadline);
         let of = peer.clone();
         self.parts.peers.send(&peer, &exchange, timeout, move |answer| {
             // The thread has ended: nobody is left to tell.
-            let _ = handle.give(Message::PeerAnswered {
-                ticket,
-                peer: of,
-                answer,
-            });
+            let _ = handle.give(Message::PeerAnswered { ticket, peer: of, answer });
         });
     }
 

@@ -54,10 +54,7 @@ pub struct Status {
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Answered by [`Report::Installed`].
-    Install {
-        ticket: u64,
-        policies: Vec<(PolicyId, Policy)>,
-    },
+    Install { ticket: u64, policies: Vec<(PolicyId, Policy)> },
     /// Answered by [`Report::Deinstalled`].
     Deinstall { ticket: u64, policies: Vec<PolicyId> },
     /// Answered by [`Report::BestEffortSet`].
@@ -67,18 +64,9 @@ pub(crate) enum Job {
 /// What came of a [`Job`]; one for each.
 #[derive(Debug)]
 pub(crate) enum Report {
-    Installed {
-        ticket: u64,
-        result: Result<(), InstallError>,
-    },
-    Deinstalled {
-        ticket: u64,
-        counters: Vec<Counters>,
-    },
-    BestEffortSet {
-        rate_bps: u64,
-        result: Result<(), InstallError>,
-    },
+    Installed { ticket: u64, result: Result<(), InstallError> },
+    Deinstalled { ticket: u64, counters: Vec<Counters> },
+    BestEffortSet { rate_bps: u64, result: Result<(), InstallError> },
 }
 
 type Reading = Box<dyn FnOnce(&mut dyn DataPlane) + Send>;
@@ -119,17 +107,13 @@ impl Handle {
         &self,
         work: impl FnOnce(&mut dyn DataPlane) -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
-        let permit = Arc::clone(&self.readings)
-            .try_acquire_owned()
-            .map_err(|_| Unanswered::Overloaded)?;
+        let permit = Arc::clone(&self.readings).try_acquire_owned().map_err(|_| Unanswered::Overloaded)?;
         let (answer, answered) = oneshot::channel();
         let work = Box::new(move |data_plane: &mut dyn DataPlane| {
             // The asker may have given up.
             let _ = answer.send(work(data_plane));
         });
-        self.sender
-            .try_send(Message::Read(work, permit))
-            .map_err(|_| Unanswered::Stopped)?;
+        self.sender.try_send(Message::Read(work, permit)).map_err(|_| Unanswered::Stopped)?;
         answered.await.map_err(|_| Unanswered::Stopped)
     }
 
@@ -173,19 +157,9 @@ where
             }
         })
         .map_err(StartError::Thread)?;
-    let adopted = has_started
-        .recv()
-        .map_err(|_| StartError::Ended(Ended))?
-        .map_err(StartError::DataPlane)?;
-    let handle = Handle {
-        sender,
-        readings: Arc::new(Semaphore::new(READINGS_MAX)),
-    };
-    Ok(Running {
-        handle,
-        adopted,
-        thread,
-    })
+    let adopted = has_started.recv().map_err(|_| StartError::Ended(Ended))?.map_err(StartError::DataPlane)?;
+    let handle = Handle { sender, readings: Arc::new(Semaphore::new(READINGS_MAX)) };
+    Ok(Running { handle, adopted, thread })
 }
 
 /// Why there is no data plane.
@@ -246,17 +220,10 @@ fn deinstall(data_plane: &mut impl DataPlane, deinstalls: Vec<(u64, Vec<PolicyId
     if deinstalls.is_empty() {
         return;
     }
-    let all: Vec<PolicyId> = deinstalls
-        .iter()
-        .flat_map(|(_, policies)| policies.iter().copied())
-        .collect();
+    let all: Vec<PolicyId> = deinstalls.iter().flat_map(|(_, policies)| policies.iter().copied()).collect();
     let counters = data_plane.deinstall(&all);
     if counters.len() != all.len() {
-        error!(
-            asked = all.len(),
-            given = counters.len(),
-            "the data plane gave too few final readings"
-        );
+        error!(asked = all.len(), given = counters.len(), "the data plane gave too few final readings");
     }
     let mut counters = counters.into_iter();
     for (ticket, policies) in deinstalls {
@@ -280,39 +247,17 @@ mod tests {
         let (report, reports) = mpsc::channel();
         let fake = FakeDataPlane::default();
         let calls = fake.clone();
-        let running = start(
-            move || Ok::<_, ()>(fake),
-            Duration::from_secs(60),
-            move |r| report.send(r).unwrap(),
-        )
-        .unwrap();
+        let running =
+            start(move || Ok::<_, ()>(fake), Duration::from_secs(60), move |r| report.send(r).unwrap()).unwrap();
         // The thread is held up while the deinstalls come in.
         let (go, wait) = mpsc::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let reading = running.handle.read(move |_| wait.recv().unwrap());
             let give = async {
-                running
-                    .handle
-                    .give(Job::Deinstall {
-                        ticket: 1,
-                        policies: policies(&[1, 2]),
-                    })
-                    .unwrap();
-                running
-                    .handle
-                    .give(Job::Deinstall {
-                        ticket: 2,
-                        policies: policies(&[3]),
-                    })
-                    .unwrap();
-                running
-                    .handle
-                    .give(Job::Install {
-                        ticket: 3,
-                        policies: vec![],
-                    })
-                    .unwrap();
+                running.handle.give(Job::Deinstall { ticket: 1, policies: policies(&[1, 2]) }).unwrap();
+                running.handle.give(Job::Deinstall { ticket: 2, policies: policies(&[3]) }).unwrap();
+                running.handle.give(Job::Install { ticket: 3, policies: vec![] }).unwrap();
                 go.send(()).unwrap();
             };
             tokio::join!(async { reading.await.unwrap() }, give);

@@ -27,12 +27,7 @@ impl Decision {
             Request::CreateSession(request) => ("create session", request.id.to_string()),
             Request::DeleteSession(id) => ("delete session", id.to_string()),
         };
-        Self {
-            verb,
-            name,
-            asker: "client".to_owned(),
-            since: Instant::now(),
-        }
+        Self { verb, name, asker: "client".to_owned(), since: Instant::now() }
     }
 
     pub(crate) fn of_peer_request(peer: &NodeName, request: &PeerRequest) -> Self {
@@ -43,12 +38,7 @@ impl Decision {
             PeerRequest::CommitSession { session, .. } => ("commit session", session.to_string()),
             PeerRequest::ReleaseSession { session, .. } => ("release session", session.to_string()),
         };
-        Self {
-            verb,
-            name,
-            asker: peer.to_string(),
-            since: Instant::now(),
-        }
+        Self { verb, name, asker: peer.to_string(), since: Instant::now() }
     }
 
     pub(crate) fn log(&self, answer: &Answer) {
@@ -81,15 +71,7 @@ impl Decision {
         let Self { verb, name, asker, .. } = self;
         let reason = problem::code(refusal.reason);
         let detail = &refusal.detail;
-        info!(
-            name,
-            outcome = "refused",
-            reason,
-            detail,
-            asker,
-            took_us = self.took_us(),
-            "{verb}"
-        );
+        info!(name, outcome = "refused", reason, detail, asker, took_us = self.took_us(), "{verb}");
     }
 
     fn took_us(&self) -> u64 {

@@ -42,19 +42,12 @@ impl Start {
             aggregates_max: config.limits.aggregates_max,
             lapse_after: Duration::from_secs(data_plane.lapse_after_s),
         };
-        let peers = config
-            .peers
-            .iter()
-            .map(|peer| (peer.name.clone(), peer.tag_address))
-            .collect();
+        let peers = config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address)).collect();
         Self { config: engine, peers }
     }
 
     pub(crate) fn start(self) -> Result<EngineDataPlane, EngineError> {
-        Ok(EngineDataPlane {
-            engine: Engine::start(&self.config)?,
-            peers: self.peers,
-        })
+        Ok(EngineDataPlane { engine: Engine::start(&self.config)?, peers: self.peers })
     }
 }
 
@@ -67,44 +60,20 @@ pub(crate) struct EngineDataPlane {
 impl EngineDataPlane {
     fn policy(&self, policy: &Policy) -> Result<ours::Policy, InstallError> {
         Ok(match *policy {
-            Policy::AggregateOut {
-                ref peer,
-                rate_bps,
-                burst_bytes,
-                dscp,
-            } => ours::Policy::AggregateOut {
-                peer: self.peer(peer)?,
-                rate_bps,
-                burst_bytes,
-                dscp,
-            },
-            Policy::AggregateIn {
-                ref peer,
-                rate_bps,
-                burst_bytes,
-            } => ours::Policy::AggregateIn {
-                peer: self.peer(peer)?,
-                rate_bps,
-                burst_bytes,
-            },
-            Policy::FlowOut {
-                aggregate,
-                endpoints,
-                label,
-                meter,
-            } => ours::Policy::FlowOut {
+            Policy::AggregateOut { ref peer, rate_bps, burst_bytes, dscp } => {
+                ours::Policy::AggregateOut { peer: self.peer(peer)?, rate_bps, burst_bytes, dscp }
+            }
+            Policy::AggregateIn { ref peer, rate_bps, burst_bytes } => {
+                ours::Policy::AggregateIn { peer: self.peer(peer)?, rate_bps, burst_bytes }
+            }
+            Policy::FlowOut { aggregate, endpoints, label, meter } => ours::Policy::FlowOut {
                 aggregate: aggregate.0,
                 source: endpoints.source,
                 destination: endpoints.destination,
                 label: label.0,
                 meter: our_meter(meter),
             },
-            Policy::FlowIn {
-                aggregate,
-                endpoints,
-                label,
-                meter,
-            } => ours::Policy::FlowIn {
+            Policy::FlowIn { aggregate, endpoints, label, meter } => ours::Policy::FlowIn {
                 aggregate: aggregate.0,
                 source: endpoints.source,
                 destination: endpoints.destination,
@@ -135,11 +104,7 @@ impl DataPlane for EngineDataPlane {
 
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let policies: Vec<_> = policies.iter().map(|id| id.0).collect();
-        self.engine
-            .deinstall(&policies)
-            .into_iter()
-            .map(broker_counters)
-            .collect()
+        self.engine.deinstall(&policies).into_iter().map(broker_counters).collect()
     }
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
@@ -155,9 +120,7 @@ impl DataPlane for EngineDataPlane {
     }
 
     fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError> {
-        self.engine
-            .set_best_effort_rate(rate_bps)
-            .map_err(|error| install_error(&error))
+        self.engine.set_best_effort_rate(rate_bps).map_err(|error| install_error(&error))
     }
 
     fn status(&mut self) -> Result<Status, InstallError> {
@@ -170,11 +133,7 @@ impl DataPlane for EngineDataPlane {
             packet_bytes_max: interface.packet_bytes_max,
         });
         let tables = status.tables.into_iter().map(|table| {
-            let view = TableView {
-                used: table.used,
-                max: table.max,
-                full: table.full,
-            };
+            let view = TableView { used: table.used, max: table.max, full: table.full };
             (table.name.to_owned(), view)
         });
         let verdicts = status.verdicts.into_iter().map(|verdict| VerdictView {
@@ -184,26 +143,12 @@ impl DataPlane for EngineDataPlane {
             packets: verdict.packets,
             bytes: verdict.bytes,
         });
-        Ok(Status {
-            interfaces: interfaces.collect(),
-            tables: tables.collect(),
-            verdicts: verdicts.collect(),
-        })
+        Ok(Status { interfaces: interfaces.collect(), tables: tables.collect(), verdicts: verdicts.collect() })
     }
 }
 
-fn our_meter(
-    Meter {
-        rate_bps,
-        burst_bytes,
-        packet_bytes_min,
-    }: Meter,
-) -> ours::Meter {
-    ours::Meter {
-        rate_bps,
-        burst_bytes,
-        packet_bytes_min,
-    }
+fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min }: Meter) -> ours::Meter {
+    ours::Meter { rate_bps, burst_bytes, packet_bytes_min }
 }
 
 fn broker_counters(counters: ours::Counters) -> Counters {
@@ -218,8 +163,5 @@ fn broker_counters(counters: ours::Counters) -> Counters {
 }
 
 fn install_error(error: &EngineError) -> InstallError {
-    InstallError {
-        code: error.code().to_owned(),
-        detail: error.to_string(),
-    }
+    InstallError { code: error.code().to_owned(), detail: error.to_string() }
 }

@@ -8,24 +8,13 @@ use turnpike_api::FlowRequest;
 
 use crate::quantity;
 
-const KEYS: [&str; 8] = [
-    "id",
-    "aggregate",
-    "source",
-    "destination",
-    "rate",
-    "burst",
-    "packet",
-    "rate-min",
-];
+const KEYS: [&str; 8] = ["id", "aggregate", "source", "destination", "rate", "burst", "packet", "rate-min"];
 
 /// Reads one flow; an error names the key, the value and what is allowed.
 pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
     let mut values = BTreeMap::new();
     for pair in text.split(',') {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| format!("{pair:?} must be key=value"))?;
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} must be key=value"))?;
         if !KEYS.contains(&key) {
             return Err(format!("{key:?} is not known; known are {}", KEYS.join(", ")));
         }
@@ -78,10 +67,7 @@ mod tests {
             (format!("{GOOD},x"), "must be key=value"),
             (GOOD.replace("id=a,", ""), "id is missing"),
             (GOOD.replace("80k", "80 k"), "rate: "),
-            (
-                GOOD.replace("packet=200", "packet=70000"),
-                "packet: 70000 must be at most 65535",
-            ),
+            (GOOD.replace("packet=200", "packet=70000"), "packet: 70000 must be at most 65535"),
             (GOOD.replace("10.1.0.2:4000", "10.1.0.2"), "source=10.1.0.2: "),
         ];
         for (text, expected) in cases {

@@ -64,24 +64,10 @@ mod tests {
 
     #[test]
     fn only_this_host_is_meant() {
-        for host in [
-            "localhost",
-            "LOCALHOST:7880",
-            "127.0.0.1:7880",
-            "127.1.2.3",
-            "[::1]:7880",
-            "[::1]",
-        ] {
+        for host in ["localhost", "LOCALHOST:7880", "127.0.0.1:7880", "127.1.2.3", "[::1]:7880", "[::1]"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in [
-            "",
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.1:7880",
-            "127.0.0.1.evil.example",
-            "a b",
-        ] {
+        for host in ["", "evil.example", "localhost.evil.example", "10.0.0.1:7880", "127.0.0.1.evil.example", "a b"] {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -98,11 +98,7 @@ impl Node {
         E: std::fmt::Display + Send + 'static,
     {
         // What can be wrong without having touched anything comes first: certificates and ports.
-        let tls = config
-            .peering
-            .as_ref()
-            .map(|peering| Tls::load(peering, &config.node))
-            .transpose()?;
+        let tls = config.peering.as_ref().map(|peering| Tls::load(peering, &config.node)).transpose()?;
         let api_listener = listen("api.listen", config.api.listen)?;
         let peer_listener = match &config.peering {
             Some(peering) => Some(listen("peering.listen", peering.listen)?),
@@ -120,10 +116,7 @@ impl Node {
             .recursive(true)
             .mode(0o700)
             .create(&config.state_dir)
-            .map_err(|error| NodeError::StateDir {
-                path: config.state_dir.clone(),
-                error,
-            })?;
+            .map_err(|error| NodeError::StateDir { path: config.state_dir.clone(), error })?;
         let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
         let epoch = store.begin_epoch()?;
         let (aggregates, sessions) = store.load()?;
@@ -164,13 +157,7 @@ impl Node {
         let mut servers = JoinSet::new();
         if let (Some(listener), Some(tls)) = (peer_listener, tls) {
             let peers: Arc<[NodeName]> = config.peers.iter().map(|peer| peer.name.clone()).collect();
-            servers.spawn(peer_server::serve(
-                listener,
-                tls.server,
-                peers,
-                handle.clone(),
-                stopped.clone(),
-            ));
+            servers.spawn(peer_server::serve(listener, tls.server, peers, handle.clone(), stopped.clone()));
         }
         let router = rest::router(Rest {
             core: handle.clone(),
@@ -178,11 +165,7 @@ impl Node {
             node: config.node.clone(),
             epoch,
             started_at: rfc3339(clock.now()),
-            peers: config
-                .peers
-                .iter()
-                .map(|peer| (peer.name.clone(), peer.tag_address.to_string()))
-                .collect(),
+            peers: config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address.to_string())).collect(),
             body_bytes_max: size(config.limits.body_bytes_max),
             request_timeout: Duration::from_secs(config.limits.request_timeout_s),
         });
@@ -191,15 +174,7 @@ impl Node {
 
         info!(node = %config.node, epoch = epoch.0, %api, "ready");
         let threads = vec![core_thread, data_plane.thread];
-        Ok(Self {
-            stop,
-            servers,
-            core: handle,
-            data_plane: data_plane.handle,
-            threads,
-            failed,
-            api,
-        })
+        Ok(Self { stop, servers, core: handle, data_plane: data_plane.handle, threads, failed, api })
     }
 
     /// Where the API listens.
@@ -232,11 +207,7 @@ impl Node {
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
     let bind = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         // Tokio's own 128 is too short for a burst of clients: with SYN cookies, what does not fit is reset.
@@ -248,12 +219,7 @@ fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeErr
 /// The latest time that an earlier life wrote.
 fn latest(store: &Store, sessions: &[SessionRecord]) -> Result<Nanos, StoreError> {
     let since = sessions.iter().map(|session| session.since).max();
-    Ok(store
-        .latest_usage_at()?
-        .into_iter()
-        .chain(since)
-        .max()
-        .unwrap_or_default())
+    Ok(store.latest_usage_at()?.into_iter().chain(since).max().unwrap_or_default())
 }
 
 fn size(value: u32) -> usize {
@@ -262,24 +228,14 @@ fn size(value: u32) -> usize {
 
 fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeError> {
     let mut label_secret = [0; 16];
-    tls::provider()
-        .secure_random
-        .fill(&mut label_secret)
-        .map_err(|_| NodeError::Random)?;
-    let link = broker::Link {
-        rate_out_bps: config.link.rate_out_bps,
-        rate_in_bps: config.link.rate_in_bps,
-    };
+    tls::provider().secure_random.fill(&mut label_secret).map_err(|_| NodeError::Random)?;
+    let link = broker::Link { rate_out_bps: config.link.rate_out_bps, rate_in_bps: config.link.rate_in_bps };
     let limits = &config.limits;
     Ok(broker::Config {
         node: config.node.clone(),
         epoch,
         links: BTreeMap::from([(config.link.name.clone(), link)]),
-        peers: config
-            .peers
-            .iter()
-            .map(|peer| (peer.name.clone(), config.link.name.clone()))
-            .collect(),
+        peers: config.peers.iter().map(|peer| (peer.name.clone(), config.link.name.clone())).collect(),
         limits: broker::Limits {
             aggregates_max: size(limits.aggregates_max),
             sessions_max: size(limits.sessions_max),
@@ -297,19 +253,9 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
 }
 
 fn log_restored(aggregates: &[AggregateRecord], sessions: &[SessionRecord], adopted: &BTreeSet<PolicyId>) {
-    let running: Vec<_> = sessions
-        .iter()
-        .filter(|session| session.state != SessionState::Ended)
-        .collect();
-    let flows = running
-        .iter()
-        .flat_map(|session| &session.flows)
-        .map(|flow| flow.policy);
-    let kept: BTreeSet<PolicyId> = aggregates
-        .iter()
-        .map(|aggregate| aggregate.policy)
-        .chain(flows)
-        .collect();
+    let running: Vec<_> = sessions.iter().filter(|session| session.state != SessionState::Ended).collect();
+    let flows = running.iter().flat_map(|session| &session.flows).map(|flow| flow.policy);
+    let kept: BTreeSet<PolicyId> = aggregates.iter().map(|aggregate| aggregate.policy).chain(flows).collect();
     let missing = kept.difference(adopted).count();
     let strange = adopted.difference(&kept).count();
     let what = format!("{} aggregates, {} sessions", aggregates.len(), running.len());

@@ -58,10 +58,7 @@ impl PeerClient {
             };
             (peer.name.clone(), Arc::new(connection))
         };
-        Self {
-            runtime,
-            peers: Arc::new(peers.iter().map(connection).collect()),
-        }
+        Self { runtime, peers: Arc::new(peers.iter().map(connection).collect()) }
     }
 
     /// Asks `peer` and calls `report` exactly once, within `timeout`.
@@ -158,9 +155,7 @@ impl Connection {
         let response = sender.send_request(request).await.map_err(lost)?;
         let status = response.status();
         let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let bytes = bytes
-            .map_err(|error| Failure::Connection(error.to_string()))?
-            .to_bytes();
+        let bytes = bytes.map_err(|error| Failure::Connection(error.to_string()))?.to_bytes();
         if status == StatusCode::OK {
             return serde_json::from_slice(&bytes)
                 .map_err(|error| Failure::Answer(format!("its answer is not understood: {error}")));

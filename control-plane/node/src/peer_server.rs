@@ -47,13 +47,8 @@ async fn greet(
     peers: Arc<[NodeName]>,
     router: Router,
 ) -> Result<(TlsStream<TcpStream>, Router), String> {
-    let address = stream
-        .peer_addr()
-        .map_or_else(|_| "a peer that is gone".to_owned(), |address| address.to_string());
-    let stream = acceptor
-        .accept(stream)
-        .await
-        .map_err(|error| format!("{address}: {error}"))?;
+    let address = stream.peer_addr().map_or_else(|_| "a peer that is gone".to_owned(), |address| address.to_string());
+    let stream = acceptor.accept(stream).await.map_err(|error| format!("{address}: {error}"))?;
     let (_, connection) = stream.get_ref();
     let certificate = connection.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| format!("{address}: it has no certificate"))?;

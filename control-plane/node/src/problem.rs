@@ -9,61 +9,21 @@ use turnpike_broker::refusal::{Reason, Refusal};
 /// Every code that is not a [`Reason`] of the broker, with its status and title.
 const CODES: &[(&str, StatusCode, &str)] = &[
     ("malformed_body", StatusCode::BAD_REQUEST, "The body is not valid JSON"),
-    (
-        "unknown_field",
-        StatusCode::BAD_REQUEST,
-        "The body has a field that is not known",
-    ),
+    ("unknown_field", StatusCode::BAD_REQUEST, "The body has a field that is not known"),
     ("missing_field", StatusCode::BAD_REQUEST, "The body lacks a field"),
     ("invalid_query", StatusCode::BAD_REQUEST, "The query is not understood"),
     ("not_found", StatusCode::NOT_FOUND, "There is nothing at this path"),
-    (
-        "method_not_allowed",
-        StatusCode::METHOD_NOT_ALLOWED,
-        "This path does not take this method",
-    ),
-    (
-        "request_timeout",
-        StatusCode::REQUEST_TIMEOUT,
-        "The request did not come in time",
-    ),
+    ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method"),
+    ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The request did not come in time"),
     ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
-    (
-        "host_not_allowed",
-        StatusCode::MISDIRECTED_REQUEST,
-        "The request is for another host",
-    ),
-    (
-        "unsupported_media_type",
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "The body must be application/json",
-    ),
-    (
-        "internal_error",
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "The node is at fault",
-    ),
-    (
-        "data_plane_failed",
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "The data plane cannot be read",
-    ),
-    (
-        "store_failed",
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "The store cannot be read",
-    ),
-    (
-        "overloaded",
-        StatusCode::SERVICE_UNAVAILABLE,
-        "Too many requests are under way",
-    ),
+    ("host_not_allowed", StatusCode::MISDIRECTED_REQUEST, "The request is for another host"),
+    ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json"),
+    ("internal_error", StatusCode::INTERNAL_SERVER_ERROR, "The node is at fault"),
+    ("data_plane_failed", StatusCode::INTERNAL_SERVER_ERROR, "The data plane cannot be read"),
+    ("store_failed", StatusCode::INTERNAL_SERVER_ERROR, "The store cannot be read"),
+    ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Too many requests are under way"),
     ("stopping", StatusCode::SERVICE_UNAVAILABLE, "The node is stopping"),
-    (
-        "answer_timeout",
-        StatusCode::GATEWAY_TIMEOUT,
-        "The answer did not come in time",
-    ),
+    ("answer_timeout", StatusCode::GATEWAY_TIMEOUT, "The answer did not come in time"),
 ];
 
 /// A problem on its way to the client.
@@ -74,10 +34,8 @@ impl ProblemReply {
     /// One of [`CODES`].
     pub(crate) fn new(code: &'static str, detail: impl Into<String>) -> Self {
         let known = CODES.iter().find(|(known, _, _)| *known == code);
-        let (status, title) = known.map_or(
-            (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
-            |(_, status, title)| (*status, *title),
-        );
+        let (status, title) =
+            known.map_or((StatusCode::INTERNAL_SERVER_ERROR, "Internal error"), |(_, status, title)| (*status, *title));
         Self::make(code, status, title, detail.into())
     }
 
@@ -139,10 +97,7 @@ pub(crate) fn code(reason: Reason) -> String {
 
 /// The stable text of any of our unit variants.
 pub(crate) fn word(value: &impl Serialize) -> String {
-    serde_json::to_value(value)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
@@ -163,17 +118,11 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::PoolRateExhausted => (StatusCode::CONFLICT, "The pool has not that much rate left"),
         Reason::PoolBurstExhausted => (StatusCode::CONFLICT, "The pool has not that much burst left"),
         Reason::SecondSideRefused => (StatusCode::CONFLICT, "The second side would take only less"),
-        Reason::StaleEpoch => (
-            StatusCode::CONFLICT,
-            "The message is from an earlier life of its sender",
-        ),
+        Reason::StaleEpoch => (StatusCode::CONFLICT, "The message is from an earlier life of its sender"),
         Reason::Busy => (StatusCode::CONFLICT, "Another request for the same thing is under way"),
         Reason::LimitReached => (StatusCode::SERVICE_UNAVAILABLE, "A limit of this node is reached"),
         Reason::PeerUnreachable => (StatusCode::GATEWAY_TIMEOUT, "The peer did not answer in time"),
-        Reason::InstallFailed => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "The data plane did not take the policy",
-        ),
+        Reason::InstallFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The data plane did not take the policy"),
     }
 }
 
@@ -183,10 +132,7 @@ impl IntoResponse for ProblemReply {
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -217,10 +163,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_404_in_the_path_and_422_in_the_body() {
         assert_eq!(meaning(Reason::UnknownAggregate, Named::Path).0, StatusCode::NOT_FOUND);
-        assert_eq!(
-            meaning(Reason::UnknownAggregate, Named::Body).0,
-            StatusCode::UNPROCESSABLE_ENTITY
-        );
+        assert_eq!(meaning(Reason::UnknownAggregate, Named::Body).0, StatusCode::UNPROCESSABLE_ENTITY);
     }
 
     #[test]

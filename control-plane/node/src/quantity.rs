@@ -1,13 +1,7 @@
 //! Rates and sizes as people write them: `80k`, `1M`, `64Ki`.
 
-const UNITS: [(&str, u64); 6] = [
-    ("Gi", 1 << 30),
-    ("Mi", 1 << 20),
-    ("Ki", 1 << 10),
-    ("G", 1_000_000_000),
-    ("M", 1_000_000),
-    ("k", 1_000),
-];
+const UNITS: [(&str, u64); 6] =
+    [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
 
 /// A whole number, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind it.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
@@ -15,11 +9,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         .iter()
         .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits, *factor)))
         .unwrap_or((text, 1));
-    let whole = digits
-        .chars()
-        .all(|c| c.is_ascii_digit())
-        .then(|| digits.parse::<u64>().ok())
-        .flatten();
+    let whole = digits.chars().all(|c| c.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
     whole
         .and_then(|number| number.checked_mul(factor))
         .ok_or_else(|| format!("{text:?} must be a whole number, perhaps with k, M, G or Ki, Mi, Gi behind it"))
@@ -33,13 +23,9 @@ pub(crate) fn parse_u32(text: &str) -> Result<u32, String> {
 
 /// The shortest exact text, which [`parse`] reads back.
 pub(crate) fn text(number: u64) -> String {
-    let unit = UNITS
-        .iter()
-        .find(|(unit, factor)| unit.len() == 1 && number >= *factor && number.is_multiple_of(*factor));
-    unit.map_or_else(
-        || number.to_string(),
-        |(unit, factor)| format!("{}{unit}", number / factor),
-    )
+    let unit =
+        UNITS.iter().find(|(unit, factor)| unit.len() == 1 && number >= *factor && number.is_multiple_of(*factor));
+    unit.map_or_else(|| number.to_string(), |(unit, factor)| format!("{}{unit}", number / factor))
 }
 
 #[cfg(test)]
@@ -48,14 +34,8 @@ mod tests {
 
     #[test]
     fn quantities_are_read_and_written_exactly() {
-        let cases = [
-            ("0", 0),
-            ("80k", 80_000),
-            ("1M", 1_000_000),
-            ("64Ki", 65_536),
-            ("400G", 400_000_000_000),
-            ("7", 7),
-        ];
+        let cases =
+            [("0", 0), ("80k", 80_000), ("1M", 1_000_000), ("64Ki", 65_536), ("400G", 400_000_000_000), ("7", 7)];
         for (written, number) in cases {
             assert_eq!(parse(written), Ok(number));
             assert_eq!(parse(&text(number)), Ok(number));

@@ -29,11 +29,7 @@ impl ListQuery {
     /// Checks the query. Only usage is asked by session.
     pub(crate) fn parse(raw: Raw, by_session: bool) -> Result<Self, ProblemReply> {
         let Query(pairs) = raw.map_err(|rejection| ProblemReply::new("invalid_query", rejection.body_text()))?;
-        let mut query = Self {
-            after: None,
-            limit: LIMIT,
-            session: None,
-        };
+        let mut query = Self { after: None, limit: LIMIT, session: None };
         let mut seen = Vec::new();
         for (key, value) in pairs {
             if seen.contains(&key) {
@@ -53,11 +49,7 @@ impl ListQuery {
                         Some(session.map_err(|error| ProblemReply::invalid_value("session", error.to_string()))?);
                 }
                 _ => {
-                    let known = if by_session {
-                        "after, limit and session"
-                    } else {
-                        "after and limit"
-                    };
+                    let known = if by_session { "after, limit and session" } else { "after and limit" };
                     let detail = format!("{key} is not known here; known are {known}");
                     return Err(ProblemReply::new("invalid_query", detail).in_field(key));
                 }
@@ -91,10 +83,7 @@ mod tests {
     use super::*;
 
     fn query(pairs: &[(&str, &str)]) -> Result<ListQuery, ProblemReply> {
-        let pairs = pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         ListQuery::parse(Ok(Query(pairs)), true)
     }
 
@@ -103,11 +92,7 @@ mod tests {
         let all = ["a", "b", "c", "d", "e"];
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let query = ListQuery {
-                after,
-                limit: 2,
-                session: None,
-            };
+            let query = ListQuery { after, limit: 2, session: None };
             let selected = query.select(all.iter().copied(), |item| item);
             let (items, next) = query.page(selected, |item| (*item).to_owned());
             seen.extend(items);
@@ -120,13 +105,7 @@ mod tests {
     #[test]
     fn queries_that_are_not_understood_are_refused() {
         assert!(query(&[("limit", "1000"), ("session", "s1"), ("after", "x")]).is_ok());
-        for pairs in [
-            [("limit", "0")],
-            [("limit", "1001")],
-            [("limit", "x")],
-            [("session", "a b")],
-            [("sort", "x")],
-        ] {
+        for pairs in [[("limit", "0")], [("limit", "1001")], [("limit", "x")], [("session", "a b")], [("sort", "x")]] {
             assert!(query(&pairs).is_err(), "{pairs:?}");
         }
         assert!(query(&[("limit", "1"), ("limit", "2")]).is_err());

@@ -65,20 +65,15 @@ pub(crate) fn router(rest: Rest) -> Router {
 }
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
-    let detail = format!(
-        "{} is not known; /v1/aggregates, /v1/sessions, /v1/usage, /v1/node and /v1/health are",
-        uri.path()
-    );
+    let detail =
+        format!("{} is not known; /v1/aggregates, /v1/sessions, /v1/usage, /v1/node and /v1/health are", uri.path());
     ProblemReply::new("not_found", detail)
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> ProblemReply {
     ProblemReply::new(
         "method_not_allowed",
-        format!(
-            "{} does not take {method}; the allow header has what it takes",
-            uri.path()
-        ),
+        format!("{} does not take {method}; the allow header has what it takes", uri.path()),
     )
 }
 
@@ -106,9 +101,7 @@ async fn list_aggregates(State(rest): Shared, query: Raw) -> Result<Json<Page<Ag
         .look(move |view| {
             let selected = query.select(view.broker.aggregates(), |record| record.name.as_str());
             let (records, next) = query.page(selected, |record| record.name.to_string());
-            let pooled = records
-                .into_iter()
-                .map(|record| (record.clone(), view.broker.pool(&record.name)));
+            let pooled = records.into_iter().map(|record| (record.clone(), view.broker.pool(&record.name)));
             (pooled.collect::<Vec<_>>(), next)
         })
         .await?;
@@ -120,12 +113,8 @@ async fn show_aggregate(State(rest): Shared, name: Name) -> Result<Json<Aggregat
     let name: AggregateName = named(name, Reason::UnknownAggregate)?;
     let wanted = name.clone();
     let record = rest.look(move |view| view.broker.aggregate(&wanted).cloned()).await?;
-    let unknown = || {
-        ProblemReply::unknown(
-            Reason::UnknownAggregate,
-            format!("aggregate {name} is not known on this node"),
-        )
-    };
+    let unknown =
+        || ProblemReply::unknown(Reason::UnknownAggregate, format!("aggregate {name} is not known on this node"));
     Ok(Json(rest.aggregate(record.ok_or_else(unknown)?).await?))
 }
 
@@ -165,12 +154,7 @@ async fn show_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>
     let id: SessionId = named(id, Reason::UnknownSession)?;
     let wanted = id.clone();
     let record = rest.look(move |view| view.broker.session(&wanted).cloned()).await?;
-    let unknown = || {
-        ProblemReply::unknown(
-            Reason::UnknownSession,
-            format!("session {id} is not known on this node"),
-        )
-    };
+    let unknown = || ProblemReply::unknown(Reason::UnknownSession, format!("session {id} is not known on this node"));
     Ok(Json(rest.session(record.ok_or_else(unknown)?).await?))
 }
 
@@ -184,58 +168,30 @@ async fn list_usage(State(rest): Shared, query: Raw) -> Result<Response, Problem
     let query = ListQuery::parse(query, true)?;
     let after = query.after.as_deref().map(str::parse::<UsageCursor>).transpose();
     let after = after.map_err(|allowed| ProblemReply::invalid_value("after", format!("after {allowed}")))?;
-    let page = rest
-        .look(move |view| view.store.usage(after, query.limit, query.session.as_ref()))
-        .await?;
+    let page = rest.look(move |view| view.store.usage(after, query.limit, query.session.as_ref())).await?;
     let page = page.map_err(|error| ProblemReply::new("store_failed", error.to_string()))?;
     let next = page.next.map(|cursor| cursor.to_string());
-    Ok(Json(Page {
-        items: page.records,
-        next,
-    })
-    .into_response())
+    Ok(Json(Page { items: page.records, next }).into_response())
 }
 
 async fn show_health() -> Json<Health> {
-    Json(Health {
-        status: "ready".to_owned(),
-    })
+    Json(Health { status: "ready".to_owned() })
 }
 
 async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> {
-    let status = rest
-        .data_plane
-        .read(|data_plane| data_plane.status())
-        .await
-        .map_err(unanswered)?;
+    let status = rest.data_plane.read(|data_plane| data_plane.status()).await.map_err(unanswered)?;
     let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
     let peers = rest.peers.clone();
     let (links, refusals, own_tables, peers) = rest
         .look(move |view| {
             let links = view.broker.links();
-            let links = links.map(|(name, out, r#in)| LinkView {
-                name: name.clone(),
-                out,
-                r#in,
-            });
-            let refusals = view
+            let links = links.map(|(name, out, r#in)| LinkView { name: name.clone(), out, r#in });
+            let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
+            let tables = view
                 .broker
-                .refusals()
-                .iter()
-                .map(|(reason, count)| (problem::code(*reason), *count));
-            let tables = view.broker.tables().map(|table| {
-                (
-                    table.name.to_owned(),
-                    TableView {
-                        used: table.used,
-                        max: table.max,
-                        full: table.full,
-                    },
-                )
-            });
-            let peers = peers
-                .into_iter()
-                .map(|(name, tag_address)| peer_view(view, name, tag_address));
+                .tables()
+                .map(|table| (table.name.to_owned(), TableView { used: table.used, max: table.max, full: table.full }));
+            let peers = peers.into_iter().map(|(name, tag_address)| peer_view(view, name, tag_address));
             (links.collect(), refusals.collect(), tables, peers.collect())
         })
         .await?;
@@ -264,23 +220,14 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
 fn peer_view(view: &View<'_>, name: NodeName, tag_address: String) -> PeerView {
     let contact = view.peers.get(&name);
     let error = contact.and_then(|contact| contact.clone().err());
-    PeerView {
-        reachable: contact.map(Result::is_ok),
-        error,
-        name,
-        tag_address,
-    }
+    PeerView { reachable: contact.map(Result::is_ok), error, name, tag_address }
 }
 
 impl Rest {
     /// Any answer but a refusal.
     async fn ask(&self, wish: Wish, named: Named) -> Result<Answer, ProblemReply> {
         let answer = self.core.request(wish).await.map_err(unanswered)?;
-        if let Answer::Refused(refusal) = answer {
-            Err(ProblemReply::refused(refusal, named))
-        } else {
-            Ok(answer)
-        }
+        if let Answer::Refused(refusal) = answer { Err(ProblemReply::refused(refusal, named)) } else { Ok(answer) }
     }
 
     /// The aggregate, and whether it was made by this.
@@ -315,10 +262,7 @@ impl Rest {
             return Ok(Vec::new());
         }
         let read = self.data_plane.read(move |data_plane| {
-            policies
-                .into_iter()
-                .map(|policy| data_plane.counters(policy).unwrap_or_default())
-                .collect()
+            policies.into_iter().map(|policy| data_plane.counters(policy).unwrap_or_default()).collect()
         });
         read.await.map_err(unanswered)
     }
@@ -327,25 +271,16 @@ impl Rest {
         let name = record.name.clone();
         let pool = self.look(move |view| view.broker.pool(&name)).await?;
         let counters = self.counters(vec![record.policy]).await?;
-        Ok(view::aggregate(
-            record,
-            pool,
-            counters.first().copied().unwrap_or_default(),
-            &self.node,
-        ))
+        Ok(view::aggregate(record, pool, counters.first().copied().unwrap_or_default(), &self.node))
     }
 
     async fn aggregates(
         &self,
         records: Vec<(AggregateRecord, Option<PoolState>)>,
     ) -> Result<Vec<AggregateView>, ProblemReply> {
-        let counters = self
-            .counters(records.iter().map(|(record, _)| record.policy).collect())
-            .await?;
+        let counters = self.counters(records.iter().map(|(record, _)| record.policy).collect()).await?;
         let both = records.into_iter().zip(counters);
-        Ok(both
-            .map(|((record, pool), counters)| view::aggregate(record, pool, counters, &self.node))
-            .collect())
+        Ok(both.map(|((record, pool), counters)| view::aggregate(record, pool, counters, &self.node)).collect())
     }
 
     async fn session(&self, record: SessionRecord) -> Result<SessionView, ProblemReply> {

@@ -61,11 +61,7 @@ async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
     let node_failed = |error: NodeError| {
         let text = error.to_string();
         // Certificates are part of the configuration.
-        if matches!(error, NodeError::Tls(_)) {
-            Failure::Usage(text)
-        } else {
-            Failure::Failed(text)
-        }
+        if matches!(error, NodeError::Tls(_)) { Failure::Usage(text) } else { Failure::Failed(text) }
     };
     let mut node = start(config).await.map_err(node_failed)?;
     notify_ready();
@@ -81,14 +77,9 @@ async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
 }
@@ -126,10 +117,7 @@ async fn start(_: &Config) -> Result<crate::node::Node, NodeError> {
 #[cfg(feature = "engine")]
 pub(crate) fn detach(config: &Config) -> Result<String, Failure> {
     if std::net::TcpStream::connect(config.api.listen).is_ok() {
-        let text = format!(
-            "a node is running at {}; stop it before its data plane is taken away",
-            config.api.listen
-        );
+        let text = format!("a node is running at {}; stop it before its data plane is taken away", config.api.listen);
         return Err(Failure::Failed(text));
     }
     let removed =

@@ -32,25 +32,12 @@ fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String
 /// A name and a value on each line.
 fn facts(lines: &[(&str, &dyn Display)]) -> String {
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-    lines
-        .iter()
-        .map(|(name, value)| format!("{name:width$}  {value}\n"))
-        .collect()
+    lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
 fn pool(pool: &PoolState) -> String {
-    let PoolState {
-        capacity_bps,
-        used_bps,
-        free_bps,
-        ..
-    } = pool;
-    format!(
-        "{} of {} bit/s used, {} free",
-        text(*used_bps),
-        text(*capacity_bps),
-        text(*free_bps)
-    )
+    let PoolState { capacity_bps, used_bps, free_bps, .. } = pool;
+    format!("{} of {} bit/s used, {} free", text(*used_bps), text(*capacity_bps), text(*free_bps))
 }
 
 /// `turnpike aggregate list`
@@ -69,21 +56,7 @@ pub(crate) fn aggregates(views: &[AggregateView]) -> String {
             view.counters.dropped_packets.to_string(),
         ]
     });
-    table(
-        [
-            "NAME",
-            "PEER",
-            "DIRECTION",
-            "STATE",
-            "RATE",
-            "USED",
-            "FREE",
-            "DSCP",
-            "PASSED",
-            "DROPPED",
-        ],
-        rows,
-    )
+    table(["NAME", "PEER", "DIRECTION", "STATE", "RATE", "USED", "FREE", "DSCP", "PASSED", "DROPPED"], rows)
 }
 
 /// `turnpike aggregate show`
@@ -97,18 +70,9 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("burst", &format!("{} bytes", text(view.burst_bytes.into()))),
         ("dscp", &view.dscp),
         ("pool", &pool(&view.pool)),
-        (
-            "offered",
-            &counted(view.counters.offered_packets, view.counters.offered_bytes),
-        ),
-        (
-            "passed",
-            &counted(view.counters.passed_packets, view.counters.passed_bytes),
-        ),
-        (
-            "dropped",
-            &counted(view.counters.dropped_packets, view.counters.dropped_bytes),
-        ),
+        ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
+        ("passed", &counted(view.counters.passed_packets, view.counters.passed_bytes)),
+        ("dropped", &counted(view.counters.dropped_packets, view.counters.dropped_bytes)),
     ])
 }
 
@@ -159,16 +123,7 @@ pub(crate) fn session(view: &SessionView) -> String {
             flow.counters.dropped_packets.to_string(),
         ]
     });
-    let head = [
-        "FLOW",
-        "AGGREGATE",
-        "DIRECTION",
-        "SOURCE",
-        "DESTINATION",
-        "RATE",
-        "PASSED",
-        "DROPPED",
-    ];
+    let head = ["FLOW", "AGGREGATE", "DIRECTION", "SOURCE", "DESTINATION", "RATE", "PASSED", "DROPPED"];
     let _ = write!(out, "\n{}", table(head, rows));
     if !view.usage.is_empty() {
         let rows = view.usage.iter().map(|usage| usage_row("", "", "", usage));
@@ -176,22 +131,14 @@ pub(crate) fn session(view: &SessionView) -> String {
         let _ = write!(
             out,
             "\nfinal usage\n{}",
-            table(
-                ["NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"],
-                rows
-            )
+            table(["NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"], rows)
         );
     }
     out
 }
 
 fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 10] {
-    let Counters {
-        offered_packets,
-        passed_packets,
-        dropped_packets,
-        ..
-    } = usage.counters;
+    let Counters { offered_packets, passed_packets, dropped_packets, .. } = usage.counters;
     [
         at.to_owned(),
         session.to_owned(),
@@ -210,23 +157,9 @@ fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String;
 pub(crate) fn usage(records: &[UsageRecord]) -> String {
     let rows = records.iter().flat_map(|record| {
         let (at, session, kind) = (rfc3339(record.at), record.session.to_string(), word(&record.kind));
-        record
-            .flows
-            .iter()
-            .map(move |flow| usage_row(&at, &session, &kind, flow))
+        record.flows.iter().map(move |flow| usage_row(&at, &session, &kind, flow))
     });
-    let head = [
-        "AT",
-        "SESSION",
-        "KIND",
-        "NODE",
-        "FLOW",
-        "DIRECTION",
-        "RATE",
-        "OFFERED",
-        "PASSED",
-        "DROPPED",
-    ];
+    let head = ["AT", "SESSION", "KIND", "NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"];
     table(head, rows)
 }
 
@@ -246,11 +179,7 @@ pub(crate) fn node(view: &NodeView) -> String {
             port.packet_bytes_max.to_string(),
         ]
     });
-    let _ = write!(
-        out,
-        "\n{}",
-        table(["PORT", "INTERFACE", "XDP", "MTU", "PACKET MAX"], interfaces)
-    );
+    let _ = write!(out, "\n{}", table(["PORT", "INTERFACE", "XDP", "MTU", "PACKET MAX"], interfaces));
     let links = view.links.iter().flat_map(|link| {
         [("out", &link.out), ("in", &link.r#in)]
             .map(|(way, state)| [link.name.to_string(), way.to_owned(), pool(state)])
@@ -265,14 +194,10 @@ pub(crate) fn node(view: &NodeView) -> String {
         [peer.name.to_string(), peer.tag_address.clone(), reachable]
     });
     let _ = write!(out, "\n{}", table(["PEER", "TAG ADDRESS", "REACHABLE"], peers));
-    let tables = view.tables.iter().map(|(name, table)| {
-        [
-            name.clone(),
-            table.used.to_string(),
-            table.max.to_string(),
-            table.full.to_string(),
-        ]
-    });
+    let tables = view
+        .tables
+        .iter()
+        .map(|(name, table)| [name.clone(), table.used.to_string(), table.max.to_string(), table.full.to_string()]);
     let _ = write!(out, "\n{}", table(["TABLE", "USED", "MAX", "REFUSED AS FULL"], tables));
     // All are in --json; people look for what has happened.
     let seen = view.verdicts.iter().filter(|verdict| verdict.packets > 0);
@@ -285,15 +210,8 @@ pub(crate) fn node(view: &NodeView) -> String {
             verdict.bytes.to_string(),
         ]
     });
-    let _ = write!(
-        out,
-        "\n{}",
-        table(["VERDICT", "DIRECTION", "ACTION", "PACKETS", "BYTES"], verdicts)
-    );
-    let refusals = view
-        .refusals
-        .iter()
-        .map(|(reason, count)| [reason.clone(), count.to_string()]);
+    let _ = write!(out, "\n{}", table(["VERDICT", "DIRECTION", "ACTION", "PACKETS", "BYTES"], verdicts));
+    let refusals = view.refusals.iter().map(|(reason, count)| [reason.clone(), count.to_string()]);
     let _ = write!(out, "\n{}", table(["REQUESTS REFUSED", "COUNT"], refusals));
     out
 }
@@ -366,13 +284,8 @@ mod tests {
             pool: Some(state),
             counter_offer_rate_bps: Some(38_000),
         });
-        for part in [
-            "pool_rate_exhausted",
-            "960k of 1M bit/s used, 40k free",
-            "rate=38k",
-            "next:",
-            "flows[0].rate_bps",
-        ] {
+        for part in ["pool_rate_exhausted", "960k of 1M bit/s used, 40k free", "rate=38k", "next:", "flows[0].rate_bps"]
+        {
             assert!(shown.contains(part), "{shown}");
         }
     }

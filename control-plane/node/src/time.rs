@@ -17,10 +17,7 @@ impl Clock {
     #[must_use]
     pub fn start(earliest: Nanos) -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            base: nanos(unix).max(earliest),
-            start: Instant::now(),
-        }
+        Self { base: nanos(unix).max(earliest), start: Instant::now() }
     }
 
     /// Now.

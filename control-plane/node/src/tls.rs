@@ -33,10 +33,7 @@ pub struct TlsError {
 
 impl TlsError {
     fn of_file(key: &'static str, path: &Path, detail: impl std::fmt::Display) -> Self {
-        Self {
-            key,
-            detail: format!("{}: {detail}", path.display()),
-        }
+        Self { key, detail: format!("{}: {detail}", path.display()) }
     }
 }
 
@@ -52,9 +49,7 @@ impl Tls {
             .map_err(|error| TlsError::of_file("peering.key", &peering.key, error))?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates("peering.ca", &peering.ca)? {
-            roots
-                .add(certificate)
-                .map_err(|error| TlsError::of_file("peering.ca", &peering.ca, error))?;
+            roots.add(certificate).map_err(|error| TlsError::of_file("peering.ca", &peering.ca, error))?;
         }
         let roots = Arc::new(roots);
         let unusable = |detail: String| TlsError { key: "peering", detail };
@@ -65,9 +60,7 @@ impl Tls {
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .and_then(|builder| {
-                builder
-                    .with_client_cert_verifier(verifier)
-                    .with_single_cert(chain.clone(), key.clone_key())
+                builder.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), key.clone_key())
             })
             .map_err(|error| unusable(error.to_string()))?;
         server.alpn_protocols = vec![b"h2".to_vec()];
@@ -76,10 +69,7 @@ impl Tls {
             .and_then(|builder| builder.with_root_certificates(roots).with_client_auth_cert(chain, key))
             .map_err(|error| unusable(error.to_string()))?;
         client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self {
-            server: Arc::new(server),
-            client: Arc::new(client),
-        })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
     }
 }
 
@@ -120,9 +110,5 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|error| TlsError::of_file(key, path, error))?;
-    if found.is_empty() {
-        Err(TlsError::of_file(key, path, "no certificate in it"))
-    } else {
-        Ok(found)
-    }
+    if found.is_empty() { Err(TlsError::of_file(key, path, "no certificate in it")) } else { Ok(found) }
 }

@@ -27,10 +27,7 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<Wish, ProblemReply
             aggregate: flow.aggregate,
         })
     });
-    Ok(Wish {
-        id: request.id,
-        flows: flows.collect::<Result<_, _>>()?,
-    })
+    Ok(Wish { id: request.id, flows: flows.collect::<Result<_, _>>()? })
 }
 
 fn endpoints(index: usize, source: SocketAddr, destination: SocketAddr) -> Result<Endpoints, ProblemReply> {
@@ -87,10 +84,7 @@ pub(crate) fn policies(record: &SessionRecord) -> Vec<PolicyId> {
 pub(crate) fn session(record: SessionRecord, counters: &[Counters], node: &NodeName) -> SessionView {
     let ended = record.state == SessionState::Ended;
     let flows = record.flows.iter().enumerate().map(|(index, flow)| {
-        let last = record
-            .usage
-            .iter()
-            .find(|usage| usage.node == *node && usage.flow == flow.id);
+        let last = record.usage.iter().find(|usage| usage.node == *node && usage.flow == flow.id);
         let last = last.filter(|_| ended).map(|usage| usage.counters);
         flow_view(flow, last.or_else(|| counters.get(index).copied()).unwrap_or_default())
     });

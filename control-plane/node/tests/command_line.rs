@@ -23,11 +23,7 @@ fn turnpike(api: &str, line: &str) -> Output {
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Output {
-        code: output.status.code().unwrap(),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    }
+    Output { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 fn api(node: &TestNode) -> String {
@@ -55,19 +51,10 @@ fn a_call_by_command_line() {
         output.out
     };
     good("aggregate list", &["NAME", "DROPPED"]);
-    good(
-        "aggregate create ab --peer b --rate 1M --burst 64k --dscp 46",
-        &["1M bit/s on the wire", "active"],
-    );
-    good(
-        "aggregate create ab --peer b --rate 1M --burst 64k --dscp 46",
-        &["it was there already"],
-    );
+    good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["1M bit/s on the wire", "active"]);
+    good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["it was there already"]);
     good("aggregate list", &["ab    b     out        active  1M"]);
-    good(
-        &format!("session create call-1 {}", flow("80k")),
-        &["active", "10.1.0.2:4000", "80k"],
-    );
+    good(&format!("session create call-1 {}", flow("80k")), &["active", "10.1.0.2:4000", "80k"]);
     good("session show call-1", &["first", "there"]);
     good("session list", &["call-1"]);
     good("status", &["node", "wan   out", "b     192.0.2.2    yes", "sessions"]);
@@ -76,12 +63,7 @@ fn a_call_by_command_line() {
 
     let refused = run(&format!("session create call-2 {}", flow("1M").replace("4000", "4002")));
     assert_eq!((refused.code, refused.out.as_str()), (1, ""));
-    for part in [
-        "pool_rate_exhausted",
-        "aggregate ab on node a",
-        "of 1M bit/s used",
-        "offer: with rate=",
-    ] {
+    for part in ["pool_rate_exhausted", "aggregate ab on node a", "of 1M bit/s used", "offer: with rate="] {
         assert!(refused.err.contains(part), "{part:?} is not in\n{}", refused.err);
     }
     let refused = run("session show none --json");
@@ -104,11 +86,7 @@ fn exit_codes_tell_wrong_lines_from_a_silent_node() {
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let silent = turnpike(&nowhere, "status");
     assert_eq!(silent.code, 3);
-    assert!(
-        silent.err.contains("cannot reach the API") && silent.err.contains("next: "),
-        "{}",
-        silent.err
-    );
+    assert!(silent.err.contains("cannot reach the API") && silent.err.contains("next: "), "{}", silent.err);
     assert_eq!(turnpike(&nowhere, "aggregate").code, 2);
     assert_eq!(turnpike("https://127.0.0.1:1", "status").code, 2);
     assert_eq!(turnpike(&nowhere, "--help").code, 0);
@@ -121,10 +99,7 @@ fn configurations_are_checked_without_starting_anything() {
     let file = site.path("node.toml");
     let check = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        turnpike(
-            "http://127.0.0.1:1",
-            &format!("config check --config {}", file.display()),
-        )
+        turnpike("http://127.0.0.1:1", &format!("config check --config {}", file.display()))
     };
     let text = site.toml("a", 1, 7443, &[("b", 2, 7443)]);
     let output = check(&text);
@@ -133,20 +108,10 @@ fn configurations_are_checked_without_starting_anything() {
 
     let output = check(&text.replace("rate_in_bps = 10000000", "rate_in_bps = 1"));
     assert_eq!(output.code, 2);
-    assert!(
-        output
-            .err
-            .contains("link.rate_in_bps = 1: must be 1000 to 400000000000"),
-        "{}",
-        output.err
-    );
+    assert!(output.err.contains("link.rate_in_bps = 1: must be 1000 to 400000000000"), "{}", output.err);
     let output = check(&text.replace("node = \"a\"", "node = \"c\""));
     assert_eq!(output.code, 2);
-    assert!(
-        output.err.contains("do not contain this node's name, c"),
-        "{}",
-        output.err
-    );
+    assert!(output.err.contains("do not contain this node's name, c"), "{}", output.err);
     let output = turnpike("http://127.0.0.1:1", "serve --config /none.toml");
     assert_eq!(output.code, 2);
     assert!(output.err.contains("cannot read /none.toml"), "{}", output.err);

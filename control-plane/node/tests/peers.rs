@@ -114,10 +114,7 @@ fn beyond_the_limit_requests_are_told_to_come_back() {
         assert_eq!(answer.header("retry-after"), Some("1"));
         let waited = waiting.join().unwrap();
         assert_eq!(waited.problem().1, "peer_unreachable");
-        assert!(
-            waited.body["detail"].as_str().unwrap().contains("no answer within"),
-            "{waited:?}"
-        );
+        assert!(waited.body["detail"].as_str().unwrap().contains("no answer within"), "{waited:?}");
     });
 }
 

@@ -28,9 +28,7 @@ fn an_aggregate_lives_at_both_ends() {
     assert_eq!(b.get("/v1/aggregates/ab").body["direction"], "in");
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (1, 1));
     // What is reserved is no longer there for best effort.
-    eventually("best effort makes room", || {
-        pair.plane_a.best_effort_rate_bps() == Some(9_000_000)
-    });
+    eventually("best effort makes room", || pair.plane_a.best_effort_rate_bps() == Some(9_000_000));
 
     let repeated = a.post("/v1/aggregates", &body);
     assert_eq!((repeated.status, &repeated.body["name"]), (200, &json!("ab")));
@@ -38,18 +36,13 @@ fn an_aggregate_lives_at_both_ends() {
     assert_eq!(other.problem(), (409, "aggregate_name_reused", "name"));
     let much = a.post("/v1/aggregates", &aggregate("much", "b", 9_500_000));
     assert_eq!(much.problem().0, 409);
-    assert_eq!(
-        (much.problem().1, &much.body["pool"]["free_bps"]),
-        ("link_exhausted", &json!(9_000_000))
-    );
+    assert_eq!((much.problem().1, &much.body["pool"]["free_bps"]), ("link_exhausted", &json!(9_000_000)));
 
     assert_eq!(a.delete("/v1/aggregates/ab").status, 204);
     assert_eq!(a.get("/v1/aggregates/ab").problem(), (404, "unknown_aggregate", ""));
     assert_eq!(b.get("/v1/aggregates").body["items"], json!([]));
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (0, 0));
-    eventually("best effort has all", || {
-        pair.plane_a.best_effort_rate_bps() == Some(10_000_000)
-    });
+    eventually("best effort has all", || pair.plane_a.best_effort_rate_bps() == Some(10_000_000));
 }
 
 #[test]
@@ -61,33 +54,18 @@ fn a_session_lives_at_both_ends() {
     let created = a.post("/v1/sessions", &body);
     assert_eq!(created.status, 201, "{created:?}");
     assert_eq!(created.header("location"), Some("/v1/sessions/call-1"));
-    assert_eq!(
-        (&created.body["state"], &created.body["side"]),
-        (&json!("active"), &json!("first"))
-    );
+    assert_eq!((&created.body["state"], &created.body["side"]), (&json!("active"), &json!("first")));
     assert_eq!(created.body["usage"], json!([]));
     assert!(created.body["since"].as_str().unwrap().ends_with('Z'));
     let there = b.get("/v1/sessions/call-1");
-    assert_eq!(
-        (&there.body["state"], &there.body["side"]),
-        (&json!("active"), &json!("second"))
-    );
+    assert_eq!((&there.body["state"], &there.body["side"]), (&json!("active"), &json!("second")));
     // An aggregate each way and a flow each way.
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (4, 4));
 
     assert_eq!(a.post("/v1/sessions", &body).status, 200);
-    assert_eq!(
-        a.post("/v1/sessions", &session("call-1", 4_002, 80_000)).problem().1,
-        "session_id_reused"
-    );
-    assert_eq!(
-        a.post("/v1/sessions", &session("call-2", 4_000, 80_000)).problem().1,
-        "endpoints_in_use"
-    );
-    assert_eq!(
-        a.delete("/v1/aggregates/ab").problem(),
-        (409, "aggregate_in_use", "name")
-    );
+    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_002, 80_000)).problem().1, "session_id_reused");
+    assert_eq!(a.post("/v1/sessions", &session("call-2", 4_000, 80_000)).problem().1, "endpoints_in_use");
+    assert_eq!(a.delete("/v1/aggregates/ab").problem(), (409, "aggregate_in_use", "name"));
 
     let refused = a.post("/v1/sessions", &session("call-2", 4_002, 1_000_000));
     assert_eq!((refused.problem().0, refused.problem().1), (409, "pool_rate_exhausted"));
@@ -95,11 +73,7 @@ fn a_session_lives_at_both_ends() {
     let offer = refused.body["counter_offer_rate_bps"].as_u64().unwrap();
     assert!((100_000..1_000_000).contains(&offer), "{offer}");
     assert_eq!(
-        a.post(
-            "/v1/sessions",
-            &json!({ "id": "call-2", "flows": [flow("there", "ab", 4_002, offer)] })
-        )
-        .status,
+        a.post("/v1/sessions", &json!({ "id": "call-2", "flows": [flow("there", "ab", 4_002, offer)] })).status,
         201
     );
 
@@ -113,12 +87,7 @@ fn a_session_lives_at_both_ends() {
     assert_eq!(a.get("/v1/sessions/call-1").body, deleted.body);
 
     let usage = a.get("/v1/usage?session=call-1").body;
-    let kinds: Vec<&Value> = usage["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|record| &record["kind"])
-        .collect();
+    let kinds: Vec<&Value> = usage["items"].as_array().unwrap().iter().map(|record| &record["kind"]).collect();
     assert_eq!(kinds, ["start", "final"]);
     let node = a.get("/v1/node").body;
     assert_eq!((&node["name"], &node["epoch"]), (&json!("a"), &json!(1)));
@@ -140,26 +109,14 @@ fn lists_come_in_pages() {
     let (mut seen, mut after) = (Vec::new(), String::new());
     loop {
         let page = a.get(&format!("/v1/sessions?limit=2{after}")).body;
-        seen.extend(
-            page["items"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|item| item["id"].as_str().unwrap().to_owned()),
-        );
+        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
         let Some(next) = page["next"].as_str() else { break };
         after = format!("&after={next}");
     }
     assert_eq!(seen, ids);
     let page = a.get("/v1/usage?limit=2").body;
     let next = page["next"].as_str().unwrap();
-    assert_eq!(
-        a.get(&format!("/v1/usage?after={next}")).body["items"]
-            .as_array()
-            .unwrap()
-            .len(),
-        4
-    );
+    assert_eq!(a.get(&format!("/v1/usage?after={next}")).body["items"].as_array().unwrap().len(), 4);
 }
 
 #[test]
@@ -172,10 +129,7 @@ fn a_restart_keeps_everything() {
     drop(a);
     assert_eq!(pair.plane_a.installed(), 4, "stopping leaves the data plane in force");
     let a = TestNode::start(&pair.config_a, &pair.plane_a);
-    assert_eq!(
-        (a.get("/v1/sessions/call-1").body, a.get("/v1/aggregates").body),
-        before
-    );
+    assert_eq!((a.get("/v1/sessions/call-1").body, a.get("/v1/aggregates").body), before);
     assert_eq!(pair.plane_a.installed(), 4);
     assert_eq!(a.get("/v1/node").body["epoch"], 2);
 
@@ -198,26 +152,14 @@ fn an_install_that_fails_is_told_and_leaves_nothing() {
     let pair = Pair::new();
     let (a, b) = pair.start_with_aggregates();
     for (id, plane) in [("call-1", &pair.plane_a), ("call-2", &pair.plane_b)] {
-        let error = InstallError {
-            code: "flow_table_full".to_owned(),
-            detail: "the flow table is full".to_owned(),
-        };
+        let error = InstallError { code: "flow_table_full".to_owned(), detail: "the flow table is full".to_owned() };
         plane.fail_installs(Some(error));
         let failed = a.post("/v1/sessions", &session(id, 4_000, 80_000));
-        assert_eq!(
-            (failed.problem().0, failed.problem().1),
-            (500, "install_failed"),
-            "{failed:?}"
-        );
-        assert!(
-            failed.body["detail"].as_str().unwrap().contains("flow_table_full"),
-            "{failed:?}"
-        );
+        assert_eq!((failed.problem().0, failed.problem().1), (500, "install_failed"), "{failed:?}");
+        assert!(failed.body["detail"].as_str().unwrap().contains("flow_table_full"), "{failed:?}");
         plane.fail_installs(None);
         for node in [&a, &b] {
-            eventually("all is given back", || {
-                node.get("/v1/aggregates/ab").body["pool"]["used_bps"] == 0
-            });
+            eventually("all is given back", || node.get("/v1/aggregates/ab").body["pool"]["used_bps"] == 0);
         }
         let installed = || (pair.plane_a.installed(), pair.plane_b.installed());
         eventually("only aggregates are in force", || installed() == (2, 2));
@@ -245,11 +187,7 @@ fn a_store_that_fails_stops_the_node_and_not_the_data_plane() {
 
     let (a, _b) = pair.start_with_aggregates();
     let answer = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
-    assert_eq!(
-        answer.problem(),
-        (503, "stopping", ""),
-        "what is not durable is not admitted"
-    );
+    assert_eq!(answer.problem(), (503, "stopping", ""), "what is not durable is not admitted");
     assert!(a.failed().contains("the store failed"));
     assert!(pair.plane_a.installed() >= 2, "what was in force stays in force");
 }
@@ -259,15 +197,10 @@ fn a_page_of_another_name_is_not_served() {
     let pair = Pair::new();
     let (a, _b) = pair.start();
     let mut stream = TcpStream::connect(a.api).unwrap();
-    stream
-        .write_all(b"GET /v1/node HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"GET /v1/node HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 421 ") && answer.contains("host_not_allowed"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("host_not_allowed"), "{answer}");
 }
 
 #[test]
@@ -296,18 +229,8 @@ fn bad_bodies_are_refused_with_status_code_and_field() {
         ("[]".to_owned(), 400, "malformed_body", ""),
         ("\"x\"".to_owned(), 400, "malformed_body", ""),
         (format!("{good} {good}"), 400, "malformed_body", ""),
-        (
-            r#"{"id": "s", "id": "s", "flows": []}"#.to_owned(),
-            400,
-            "malformed_body",
-            "id",
-        ),
-        (
-            r#"{"id": "s", "flows": [], "color": 1}"#.to_owned(),
-            400,
-            "unknown_field",
-            "color",
-        ),
+        (r#"{"id": "s", "id": "s", "flows": []}"#.to_owned(), 400, "malformed_body", "id"),
+        (r#"{"id": "s", "flows": [], "color": 1}"#.to_owned(), 400, "unknown_field", "color"),
         (r#"{"id": "s"}"#.to_owned(), 400, "missing_field", "flows"),
         (r#"{"id": "s", "flows": []}"#.to_owned(), 422, "invalid_value", "flows"),
         (more("color"), 400, "unknown_field", "flows[0].color"),
@@ -316,78 +239,18 @@ fn bad_bodies_are_refused_with_status_code_and_field() {
         (with("/id", json!("x".repeat(65))), 422, "invalid_value", "id"),
         (with("/id", json!(7)), 422, "invalid_value", "id"),
         (with("/flows", json!({})), 422, "invalid_value", "flows"),
-        (
-            with("/flows/0/rate_bps", json!(-1)),
-            422,
-            "invalid_value",
-            "flows[0].rate_bps",
-        ),
-        (
-            with("/flows/0/rate_bps", json!(1.5)),
-            422,
-            "invalid_value",
-            "flows[0].rate_bps",
-        ),
-        (
-            with("/flows/0/rate_bps", json!("80k")),
-            422,
-            "invalid_value",
-            "flows[0].rate_bps",
-        ),
-        (
-            with("/flows/0/rate_bps", json!(0)),
-            422,
-            "invalid_value",
-            "flows[0].rate_bps",
-        ),
-        (
-            with("/flows/0/burst_bytes", json!(1_u64 << 32)),
-            422,
-            "invalid_value",
-            "flows[0].burst_bytes",
-        ),
-        (
-            with("/flows/0/burst_bytes", json!(0)),
-            422,
-            "invalid_value",
-            "flows[0].burst_bytes",
-        ),
-        (
-            with("/flows/0/packet_bytes_min", json!(27)),
-            422,
-            "invalid_value",
-            "flows[0].packet_bytes_min",
-        ),
-        (
-            with("/flows/0/source", json!("10.1.0.2")),
-            422,
-            "invalid_value",
-            "flows[0].source",
-        ),
-        (
-            with("/flows/0/source", json!("10.1.0.2:0")),
-            422,
-            "invalid_value",
-            "flows[0].source",
-        ),
-        (
-            with("/flows/0/source", json!("[::1]:1")),
-            422,
-            "invalid_value",
-            "flows[0].source",
-        ),
-        (
-            with("/flows/1/destination", json!("[::1]:1")),
-            422,
-            "invalid_value",
-            "flows[1].destination",
-        ),
-        (
-            with("/flows/0/aggregate", json!("none")),
-            422,
-            "unknown_aggregate",
-            "flows[0].aggregate",
-        ),
+        (with("/flows/0/rate_bps", json!(-1)), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/rate_bps", json!(1.5)), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/rate_bps", json!("80k")), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/rate_bps", json!(0)), 422, "invalid_value", "flows[0].rate_bps"),
+        (with("/flows/0/burst_bytes", json!(1_u64 << 32)), 422, "invalid_value", "flows[0].burst_bytes"),
+        (with("/flows/0/burst_bytes", json!(0)), 422, "invalid_value", "flows[0].burst_bytes"),
+        (with("/flows/0/packet_bytes_min", json!(27)), 422, "invalid_value", "flows[0].packet_bytes_min"),
+        (with("/flows/0/source", json!("10.1.0.2")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("10.1.0.2:0")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("[::1]:1")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/1/destination", json!("[::1]:1")), 422, "invalid_value", "flows[1].destination"),
+        (with("/flows/0/aggregate", json!("none")), 422, "unknown_aggregate", "flows[0].aggregate"),
         (with("/flows/1/id", json!("there")), 422, "invalid_value", "flows[1].id"),
     ];
     for (body, status, code, field) in &sessions {
@@ -427,20 +290,12 @@ fn bad_bodies_are_refused_with_status_code_and_field() {
     let ipv6 = a.post(
         "/v1/sessions",
         &serde_json::from_str(
-            &good
-                .to_string()
-                .replace("10.1.0.2:", "[2001:db8::1]:")
-                .replace("10.2.0.2:", "[2001:db8::2]:"),
+            &good.to_string().replace("10.1.0.2:", "[2001:db8::1]:").replace("10.2.0.2:", "[2001:db8::2]:"),
         )
         .unwrap(),
     );
     assert_eq!(ipv6.problem(), (422, "invalid_value", "flows[0].source"));
-    assert!(
-        ipv6.body["detail"]
-            .as_str()
-            .unwrap()
-            .contains("IPv6 is not carried by this version")
-    );
+    assert!(ipv6.body["detail"].as_str().unwrap().contains("IPv6 is not carried by this version"));
 }
 
 #[test]
@@ -462,14 +317,7 @@ fn requests_that_are_not_understood_are_problems_too() {
         ("POST", "/v1/node", &[json], "{}", 405, "method_not_allowed"),
         ("POST", "/v1/sessions", &[json], &large, 413, "body_too_large"),
         ("POST", "/v1/sessions", &[], "{}", 415, "unsupported_media_type"),
-        (
-            "POST",
-            "/v1/sessions",
-            &["content-type: text/plain"],
-            "{}",
-            415,
-            "unsupported_media_type",
-        ),
+        ("POST", "/v1/sessions", &["content-type: text/plain"], "{}", 415, "unsupported_media_type"),
         ("GET", "/v1/sessions?limit=0", &[], "", 422, "invalid_value"),
         ("GET", "/v1/sessions?sort=up", &[], "", 400, "invalid_query"),
         ("GET", "/v1/sessions?session=x", &[], "", 400, "invalid_query"),
@@ -478,28 +326,15 @@ fn requests_that_are_not_understood_are_problems_too() {
     for (method, path, headers, body, status, code) in cases {
         let answer = call(a.api, method, path, headers, body);
         let (found_status, found_code, _) = answer.problem();
-        assert_eq!(
-            (found_status, found_code),
-            (*status, *code),
-            "{method} {path}: {answer:?}"
-        );
+        assert_eq!((found_status, found_code), (*status, *code), "{method} {path}: {answer:?}");
     }
-    assert_eq!(
-        call(a.api, "PUT", "/v1/node", &[], "").header("allow"),
-        Some("GET,HEAD")
-    );
+    assert_eq!(call(a.api, "PUT", "/v1/node", &[], "").header("allow"), Some("GET,HEAD"));
     for path in ["/v1/health", "/v1/none"] {
         let answer = call(a.api, "GET", path, &["x-correlator: abc-123"], "");
         assert_eq!(answer.header("x-correlator"), Some("abc-123"), "{answer:?}");
     }
     assert_eq!(a.get("/v1/health").body, json!({ "status": "ready" }));
     // With a parameter, and in any case of letters.
-    let answer = call(
-        a.api,
-        "POST",
-        "/v1/sessions",
-        &["content-type: Application/JSON; charset=utf-8"],
-        "{",
-    );
+    let answer = call(a.api, "POST", "/v1/sessions", &["content-type: Application/JSON; charset=utf-8"], "{");
     assert_eq!(answer.problem().1, "malformed_body");
 }

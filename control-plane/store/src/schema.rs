@@ -32,47 +32,33 @@ CREATE INDEX usage_by_session ON usage (session, node, epoch, sequence);
 /// Opens or makes the file for `node`, checks it whole, and takes it for this process alone.
 pub(crate) fn open(path: &Path, node: &NodeName) -> Result<Connection, StoreError> {
     if rusqlite::version_number() < LIBRARY_VERSION_MIN {
-        return Err(StoreError::Library {
-            found: rusqlite::version(),
-        });
+        return Err(StoreError::Library { found: rusqlite::version() });
     }
     let failed = |error: rusqlite::Error| StoreError::new(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     // Before the first access, so that the lock is ours from the first read on until the process ends.
-    connection
-        .pragma_update(None, "locking_mode", "EXCLUSIVE")
-        .map_err(failed)?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
     // Journal mode is written to the file: look whose it is before.
     let fresh = is_fresh(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
 
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failed)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     if fresh {
         transaction.execute_batch(TABLES).map_err(failed)?;
         let meta = "INSERT INTO meta (key, value) VALUES ('node', ?1), ('epoch', '0')";
         transaction.execute(meta, [node.as_str()]).map_err(failed)?;
-        transaction
-            .pragma_update(None, "application_id", APPLICATION_ID)
-            .map_err(failed)?;
-        transaction
-            .pragma_update(None, "user_version", VERSION)
-            .map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     } else {
         let found: String = transaction
             .query_row("SELECT value FROM meta WHERE key = 'node'", [], |row| row.get(0))
             .map_err(|error| corrupt(path, format!("no node name: {error}")))?;
         if found != node.as_str() {
-            return Err(StoreError::OtherNode {
-                path: path.to_owned(),
-                found,
-                expected: node.clone(),
-            });
+            return Err(StoreError::OtherNode { path: path.to_owned(), found, expected: node.clone() });
         }
     }
     transaction.commit().map_err(failed)?;
@@ -82,48 +68,27 @@ pub(crate) fn open(path: &Path, node: &NodeName) -> Result<Connection, StoreErro
 /// Whether there is nothing in the file yet; an error if what is in it is not ours, not whole or not known.
 fn is_fresh(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     let failed = |error: rusqlite::Error| StoreError::new(path, &error);
-    let number = |name: &str| {
-        connection
-            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(failed)
-    };
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (application, version) = (number("application_id")?, number("user_version")?);
-    let objects: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(failed)?;
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if application == 0 && version == 0 && objects == 0 {
         return Ok(true);
     }
     if application != APPLICATION_ID {
         let detail = format!("its application id is {application:#x}");
-        return Err(StoreError::Foreign {
-            path: path.to_owned(),
-            detail,
-        });
+        return Err(StoreError::Foreign { path: path.to_owned(), detail });
     }
     if version > VERSION {
-        return Err(StoreError::Newer {
-            path: path.to_owned(),
-            found: version,
-            known: VERSION,
-        });
+        return Err(StoreError::Newer { path: path.to_owned(), found: version, known: VERSION });
     }
     if version < 1 {
         return Err(corrupt(path, format!("schema number {version}")));
     }
-    let check: String = connection
-        .pragma_query_value(None, "quick_check", |row| row.get(0))
-        .map_err(failed)?;
-    if check == "ok" {
-        Ok(false)
-    } else {
-        Err(corrupt(path, check))
-    }
+    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
+    if check == "ok" { Ok(false) } else { Err(corrupt(path, check)) }
 }
 
 fn corrupt(path: &Path, detail: String) -> StoreError {
-    StoreError::Corrupt {
-        path: path.to_owned(),
-        detail,
-    }
+    StoreError::Corrupt { path: path.to_owned(), detail }
 }

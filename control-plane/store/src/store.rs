@@ -22,11 +22,7 @@ impl Store {
     /// Opens the file of `node`, or makes it where there is none.
     pub fn open(path: &Path, node: &NodeName) -> Result<Self, StoreError> {
         let connection = schema::open(path, node)?;
-        Ok(Self {
-            connection,
-            path: path.to_owned(),
-            node: node.clone(),
-        })
+        Ok(Self { connection, path: path.to_owned(), node: node.clone() })
     }
 
     /// Counts one more start of the node, durably.
@@ -53,8 +49,7 @@ impl Store {
         let sql = "SELECT json FROM usage ORDER BY node DESC, epoch DESC, sequence DESC LIMIT 1";
         let json: Option<String> =
             self.read(|connection| connection.query_row(sql, [], |row| row.get(0)).optional())?;
-        json.map(|json| self.parse::<UsageRecord>("usage", &json).map(|record| record.at))
-            .transpose()
+        json.map(|json| self.parse::<UsageRecord>("usage", &json).map(|record| record.at)).transpose()
     }
 
     /// Makes all of these durable, or none.
@@ -78,10 +73,7 @@ impl Store {
 
     fn records<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, StoreError> {
         let rows: Vec<(String, String)> = self.read(|connection| {
-            connection
-                .prepare(sql)?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
+            connection.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
         rows.iter().map(|(key, json)| self.parse(key, json)).collect()
     }
@@ -115,15 +107,15 @@ fn apply_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
         Change::PutAggregate(record) => transaction
             .prepare_cached("INSERT OR REPLACE INTO aggregates (name, json) VALUES (?1, ?2)")?
             .execute(params![record.name.as_str(), json(record)?]),
-        Change::DeleteAggregate(name) => transaction
-            .prepare_cached("DELETE FROM aggregates WHERE name = ?1")?
-            .execute([name.as_str()]),
+        Change::DeleteAggregate(name) => {
+            transaction.prepare_cached("DELETE FROM aggregates WHERE name = ?1")?.execute([name.as_str()])
+        }
         Change::PutSession(record) => transaction
             .prepare_cached("INSERT OR REPLACE INTO sessions (id, state, json) VALUES (?1, ?2, ?3)")?
             .execute(params![record.id.as_str(), word(&record.state)?, json(record)?]),
-        Change::DeleteSession(id) => transaction
-            .prepare_cached("DELETE FROM sessions WHERE id = ?1")?
-            .execute([id.as_str()]),
+        Change::DeleteSession(id) => {
+            transaction.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id.as_str()])
+        }
         // Never replaced: a line that is there already is an error.
         Change::AppendUsage(record) => transaction
             .prepare_cached("INSERT INTO usage (node, epoch, sequence, session, json) VALUES (?1, ?2, ?3, ?4, ?5)")?

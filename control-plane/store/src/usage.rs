@@ -28,10 +28,7 @@ impl FromStr for UsageCursor {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.split_once('.')
             .and_then(|(epoch, sequence)| {
-                Some(Self {
-                    epoch: Epoch(epoch.parse().ok()?),
-                    sequence: sequence.parse().ok()?,
-                })
+                Some(Self { epoch: Epoch(epoch.parse().ok()?), sequence: sequence.parse().ok()? })
             })
             .ok_or("must be the `next` of an earlier page, such as 3.17")
     }
@@ -65,22 +62,14 @@ pub(crate) fn lines(
              ORDER BY epoch, sequence LIMIT ?4"
         }
     };
-    let (epoch, sequence) = after.map_or((-1, -1), |cursor| {
-        (
-            i64::from(cursor.epoch.0),
-            i64::try_from(cursor.sequence).unwrap_or(i64::MAX),
-        )
-    });
+    let (epoch, sequence) = after
+        .map_or((-1, -1), |cursor| (i64::from(cursor.epoch.0), i64::try_from(cursor.sequence).unwrap_or(i64::MAX)));
     let limit = i64::from(limit) + 1;
     let mut statement = connection.prepare_cached(sql)?;
     let row = |row: &Row<'_>| row.get(0);
     match session {
-        None => statement
-            .query_map(params![node.as_str(), epoch, sequence, limit], row)?
-            .collect(),
-        Some(id) => statement
-            .query_map(params![node.as_str(), epoch, sequence, limit, id.as_str()], row)?
-            .collect(),
+        None => statement.query_map(params![node.as_str(), epoch, sequence, limit], row)?.collect(),
+        Some(id) => statement.query_map(params![node.as_str(), epoch, sequence, limit, id.as_str()], row)?.collect(),
     }
 }
 
@@ -95,9 +84,6 @@ pub(crate) fn page(
     lines.truncate(limit);
     let records = lines.iter().map(|json| parse(json)).collect::<Result<Vec<_>, _>>()?;
     let next = records.last().filter(|_| more);
-    let next = next.map(|record| UsageCursor {
-        epoch: record.epoch,
-        sequence: record.sequence,
-    });
+    let next = next.map(|record| UsageCursor { epoch: record.epoch, sequence: record.sequence });
     Ok(UsagePage { records, next })
 }

@@ -31,10 +31,7 @@ fn open(path: &Path) -> Store {
 fn refused(path: &Path) -> StoreError {
     let before = fs::read(path).ok();
     let error = Store::open(path, &node()).unwrap_err();
-    assert!(
-        error.to_string().contains(path.to_str().unwrap()),
-        "{error} does not name the file"
-    );
+    assert!(error.to_string().contains(path.to_str().unwrap()), "{error} does not name the file");
     assert_eq!(fs::read(path).ok(), before, "a refused file was changed");
     error
 }
@@ -66,10 +63,7 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
 }
 
 fn usage(epoch: u32, sequence: u64, session: &str) -> UsageRecord {
-    let counters = Counters {
-        offered_packets: u64::MAX,
-        ..Counters::default()
-    };
+    let counters = Counters { offered_packets: u64::MAX, ..Counters::default() };
     let flow = FlowUsage {
         node: node(),
         flow: "f".parse().unwrap(),
@@ -121,10 +115,7 @@ fn a_failing_change_undoes_its_whole_transaction() {
     let (_directory, path) = place();
     let mut store = open(&path);
     store.apply(&[Change::AppendUsage(usage(1, 1, "s"))]).unwrap();
-    let again = [
-        Change::PutAggregate(aggregate("a1")),
-        Change::AppendUsage(usage(1, 1, "s")),
-    ];
+    let again = [Change::PutAggregate(aggregate("a1")), Change::AppendUsage(usage(1, 1, "s"))];
     assert!(matches!(store.apply(&again), Err(StoreError::Failed { .. })));
     assert_eq!(store.load().unwrap().0, []);
 }
@@ -137,9 +128,7 @@ fn usage_is_paged_in_the_order_of_writing() {
     let lines: Vec<_> = [(1, 1, "x"), (1, 2, "y"), (1, 10, "x"), (2, 1, "x"), (10, 1, "y")]
         .map(|(epoch, sequence, session)| usage(epoch, sequence, session))
         .into();
-    store
-        .apply(&lines.iter().cloned().map(Change::AppendUsage).collect::<Vec<_>>())
-        .unwrap();
+    store.apply(&lines.iter().cloned().map(Change::AppendUsage).collect::<Vec<_>>()).unwrap();
 
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
@@ -175,10 +164,7 @@ fn another_nodes_file_is_refused() {
     let (_directory, path) = place();
     drop(open(&path));
     let error = Store::open(&path, &"b".parse().unwrap()).unwrap_err();
-    assert!(
-        matches!(error, StoreError::OtherNode { ref found, .. } if found == "a"),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::OtherNode { ref found, .. } if found == "a"), "{error}");
 }
 
 #[test]
@@ -189,10 +175,7 @@ fn foreign_files_are_refused_and_left_alone() {
     assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
 
     fs::remove_file(&path).unwrap();
-    Connection::open(&path)
-        .unwrap()
-        .execute_batch("CREATE TABLE theirs (x)")
-        .unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
     let error = refused(&path);
     assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
 }
@@ -201,10 +184,7 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path)
-        .unwrap()
-        .pragma_update(None, "user_version", 2)
-        .unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
     let error = refused(&path);
     assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
 }
@@ -213,9 +193,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
 fn a_damaged_file_is_refused_and_left_alone() {
     let (_directory, path) = place();
     let mut store = open(&path);
-    let many: Vec<_> = (0..200)
-        .map(|n| Change::PutAggregate(aggregate(&format!("a{n}"))))
-        .collect();
+    let many: Vec<_> = (0..200).map(|n| Change::PutAggregate(aggregate(&format!("a{n}")))).collect();
     store.apply(&many).unwrap();
     drop(store);
 
@@ -233,25 +211,15 @@ fn a_record_that_cannot_be_read_is_an_error_that_names_it() {
     let mut store = open(&path);
     store.apply(&[Change::PutAggregate(aggregate("a1"))]).unwrap();
     drop(store);
-    Connection::open(&path)
-        .unwrap()
-        .execute_batch("UPDATE aggregates SET json = '{}'")
-        .unwrap();
+    Connection::open(&path).unwrap().execute_batch("UPDATE aggregates SET json = '{}'").unwrap();
     let error = open(&path).load().unwrap_err();
-    assert!(
-        matches!(error, StoreError::Corrupt { ref detail, .. } if detail.contains("a1")),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::Corrupt { ref detail, .. } if detail.contains("a1")), "{error}");
 }
 
 #[test]
 fn places_that_cannot_be_written_are_refused() {
     let (directory, _) = place();
-    for path in [
-        directory.path().to_owned(),
-        directory.path().join("none/a.db"),
-        "/proc/self/a.db".into(),
-    ] {
+    for path in [directory.path().to_owned(), directory.path().join("none/a.db"), "/proc/self/a.db".into()] {
         let error = Store::open(&path, &node()).unwrap_err();
         assert!(matches!(error, StoreError::Unopenable { .. }), "{error:?}");
     }

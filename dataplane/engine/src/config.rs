@@ -61,11 +61,7 @@ pub struct EngineConfig {
 impl EngineConfig {
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         let wrong = |key, value: &dyn ToString, allowed: &str| {
-            Err(EngineError::Config {
-                key,
-                value: value.to_string(),
-                allowed: allowed.to_owned(),
-            })
+            Err(EngineError::Config { key, value: value.to_string(), allowed: allowed.to_owned() })
         };
         if self.lan == self.wan {
             return wrong("wan", &self.wan, "must be another interface than lan");

@@ -69,31 +69,18 @@ pub(crate) struct Free {
 
 impl Free {
     const fn new(name: &'static str, max: u32) -> Self {
-        Self {
-            indexes: VecDeque::new(),
-            name,
-            max,
-            full: 0,
-        }
+        Self { indexes: VecDeque::new(), name, max, full: 0 }
     }
 
     pub(crate) fn take(&mut self) -> Result<u32, EngineError> {
         self.indexes.pop_front().ok_or_else(|| {
             self.full += 1;
-            EngineError::TableFull {
-                table: self.name,
-                max: self.max,
-            }
+            EngineError::TableFull { table: self.name, max: self.max }
         })
     }
 
     fn status(&self, used: usize) -> TableStatus {
-        TableStatus {
-            name: self.name,
-            used: used as u64,
-            max: u64::from(self.max),
-            full: self.full,
-        }
+        TableStatus { name: self.name, used: used as u64, max: u64::from(self.max), full: self.full }
     }
 }
 
@@ -141,21 +128,12 @@ impl Engine {
         let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
         let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
         for (port, interface) in [(LAN, &lan), (WAN, &wan)] {
-            let entry = Port {
-                mac: interface.mac,
-                reserved: 0,
-                mtu_bytes: interface.mtu,
-                ifindex: interface.index,
-            };
+            let entry = Port { mac: interface.mac, reserved: 0, mtu_bytes: interface.mtu, ifindex: interface.index };
             tables.set_port(u32::from(port), entry);
             programs::set_device(&mut object, u32::from(port), interface.index)?;
         }
         let old = tables.config();
-        let seed = if adopting && old.hash_seed != 0 {
-            old.hash_seed
-        } else {
-            random_seed()?
-        };
+        let seed = if adopting && old.hash_seed != 0 { old.hash_seed } else { random_seed()? };
         tables.set_config(table_config(
             config,
             &mut netlink,
@@ -193,13 +171,7 @@ impl Engine {
             (program::IN, "wan", &config.wan, wan.index, before[usize::from(WAN)]),
         ];
         for (program, role, interface, index, index_before) in attachments {
-            let attachment = Attachment {
-                program,
-                role,
-                interface,
-                index,
-                index_before,
-            };
+            let attachment = Attachment { program, role, interface, index, index_before };
             match programs::attach(&mut engine.object, &attachment, config) {
                 Ok(link) => engine._links.push(link),
                 Err(error) => {
@@ -241,37 +213,20 @@ impl Engine {
             return Err(EngineError::PolicyExists(id));
         }
         let placed = match policy {
-            Policy::AggregateOut {
-                peer,
-                rate_bps,
-                burst_bytes,
-                dscp,
-            } => {
+            Policy::AggregateOut { peer, rate_bps, burst_bytes, dscp } => {
                 let rate = self.pool_rate(*rate_bps, *burst_bytes, 0)?;
                 self.install_aggregate(id, Kind::AggregateOut, *peer, *dscp, rate)?
             }
-            Policy::AggregateIn {
-                peer,
-                rate_bps,
-                burst_bytes,
-            } => {
+            Policy::AggregateIn { peer, rate_bps, burst_bytes } => {
                 let rate = self.pool_rate(*rate_bps, *burst_bytes, PATH_JITTER_NS)?;
                 self.install_aggregate(id, Kind::AggregateIn, *peer, 0, rate)?
             }
-            Policy::FlowOut {
-                aggregate,
-                source,
-                destination,
-                label,
-                meter,
-            } => self.install_flow_out(id, *aggregate, *source, *destination, *label, meter)?,
-            Policy::FlowIn {
-                aggregate,
-                source,
-                destination,
-                label,
-                meter,
-            } => self.install_flow_in(id, *aggregate, *source, *destination, *label, meter)?,
+            Policy::FlowOut { aggregate, source, destination, label, meter } => {
+                self.install_flow_out(id, *aggregate, *source, *destination, *label, meter)?
+            }
+            Policy::FlowIn { aggregate, source, destination, label, meter } => {
+                self.install_flow_in(id, *aggregate, *source, *destination, *label, meter)?
+            }
         };
         self.policies.insert(id, placed);
         Ok(())
@@ -317,8 +272,7 @@ impl Engine {
         let index = self.free_aggregates.take()?;
         // Only the way out needs to know where the peer is.
         let next_hop = if kind == Kind::AggregateOut {
-            self.next_hops
-                .acquire(&self.tables, &mut self.netlink, &self.ports, peer)
+            self.next_hops.acquire(&self.tables, &mut self.netlink, &self.ports, peer)
         } else {
             Ok(u16::MAX)
         };
@@ -343,14 +297,7 @@ impl Engine {
         self.tables.clear_shares(Noted::Aggregate, index);
         self.tables.set_pool(index, Pool::default());
         self.tables.set_aggregate(index, entry);
-        self.tables.set_note(
-            Noted::Aggregate,
-            index,
-            Note {
-                policy: id,
-                detail: kind as u64,
-            },
-        );
+        self.tables.set_note(Noted::Aggregate, index, Note { policy: id, detail: kind as u64 });
         let placed = Placed { kind, index };
         let wanted: [u64; 8] = zerocopy::transmute!(entry);
         if read_back(&self.object, table::AGGREGATES, index)? != wanted {
@@ -362,18 +309,14 @@ impl Engine {
 
     /// The entry of an installed aggregate of this kind.
     pub(crate) fn carrier(&self, id: PolicyId, kind: Kind) -> Result<(u16, Aggregate), EngineError> {
-        let placed = self
-            .policies
-            .get(&id)
-            .filter(|placed| placed.kind == kind)
-            .ok_or(EngineError::UnknownAggregate(id))?;
+        let placed =
+            self.policies.get(&id).filter(|placed| placed.kind == kind).ok_or(EngineError::UnknownAggregate(id))?;
         let index = u16::try_from(placed.index).map_err(|_| EngineError::UnknownAggregate(id))?;
         Ok((index, self.tables.aggregate(placed.index)))
     }
 
     pub(crate) fn next_hop_to(&mut self, address: Ipv4Addr) -> Result<u16, EngineError> {
-        self.next_hops
-            .acquire(&self.tables, &mut self.netlink, &self.ports, address)
+        self.next_hops.acquire(&self.tables, &mut self.netlink, &self.ports, address)
     }
 
     /// When a policy that is written now would lapse.
@@ -413,9 +356,7 @@ impl Engine {
         let counters: Vec<_> = placed
             .iter()
             .map(|placed| {
-                placed.map_or_else(Counters::default, |placed| {
-                    self.tables.counters(placed.kind.table(), placed.index)
-                })
+                placed.map_or_else(Counters::default, |placed| self.tables.counters(placed.kind.table(), placed.index))
             })
             .collect();
         for placed in placed.into_iter().flatten() {
@@ -426,11 +367,7 @@ impl Engine {
 
     /// The flows that an aggregate carries.
     fn carried_by(&self, id: PolicyId) -> Vec<PolicyId> {
-        let Some(carrier) = self
-            .policies
-            .get(&id)
-            .filter(|placed| placed.kind.table() == Noted::Aggregate)
-        else {
+        let Some(carrier) = self.policies.get(&id).filter(|placed| placed.kind.table() == Noted::Aggregate) else {
             return Vec::new();
         };
         let carries = |placed: &Placed| match placed.kind {
@@ -438,11 +375,7 @@ impl Engine {
             Kind::FlowIn => u32::from(self.tables.label(placed.index).aggregate) == carrier.index,
             Kind::AggregateOut | Kind::AggregateIn => false,
         };
-        self.policies
-            .iter()
-            .filter(|(_, placed)| carries(placed))
-            .map(|(id, _)| *id)
-            .collect()
+        self.policies.iter().filter(|(_, placed)| carries(placed)).map(|(id, _)| *id).collect()
     }
 
     /// Hides a policy from packets that come from now on.
@@ -468,12 +401,9 @@ impl Engine {
         self.tables.set_note(placed.kind.table(), placed.index, Note::default());
         match placed.kind {
             Kind::FlowOut => self.free_flows.indexes.push_back(placed.index),
-            Kind::FlowIn => self
-                .next_hops
-                .release(&self.tables, self.tables.label(placed.index).next_hop),
+            Kind::FlowIn => self.next_hops.release(&self.tables, self.tables.label(placed.index).next_hop),
             Kind::AggregateOut | Kind::AggregateIn => {
-                self.next_hops
-                    .release(&self.tables, self.tables.aggregate(placed.index).next_hop);
+                self.next_hops.release(&self.tables, self.tables.aggregate(placed.index).next_hop);
                 self.free_aggregates.indexes.push_back(placed.index);
             }
         }
@@ -545,30 +475,15 @@ impl Engine {
     /// The kernel does not answer.
     pub fn status(&mut self) -> Result<Status, EngineError> {
         let mut interfaces = Vec::new();
-        for (role, name, tag_bytes) in [
-            ("lan", self.config.lan.clone(), 0),
-            ("wan", self.config.wan.clone(), tag::HEADER_LENGTH),
-        ] {
-            let found = self
-                .netlink
-                .interface(&name)
-                .map_err(EngineError::kernel("looking up an interface"))?;
+        for (role, name, tag_bytes) in
+            [("lan", self.config.lan.clone(), 0), ("wan", self.config.wan.clone(), tag::HEADER_LENGTH)]
+        {
+            let found = self.netlink.interface(&name).map_err(EngineError::kernel("looking up an interface"))?;
             let (mtu, xdp_mode) = found.map_or((0, "none"), |found| (found.mtu, found.xdp.unwrap_or("none")));
             let packet_bytes_max = mtu.saturating_sub(u32::from(tag_bytes));
-            interfaces.push(InterfaceStatus {
-                name,
-                role,
-                xdp_mode,
-                mtu,
-                packet_bytes_max,
-            });
+            interfaces.push(InterfaceStatus { name, role, xdp_mode, mtu, packet_bytes_max });
         }
-        let count = |table: Noted| {
-            self.policies
-                .values()
-                .filter(|placed| placed.kind.table() == table)
-                .count()
-        };
+        let count = |table: Noted| self.policies.values().filter(|placed| placed.kind.table() == table).count();
         let labels = TableStatus {
             name: "labels",
             used: count(Noted::Label) as u64,
@@ -588,12 +503,7 @@ impl Engine {
             next_hops,
         ];
         let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
-        Ok(Status {
-            interfaces,
-            tables,
-            verdicts: verdicts(&self.tables),
-            memory_bytes,
-        })
+        Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })
     }
 
     /// Packets and bytes that ended for a reason.
@@ -643,18 +553,11 @@ pub(crate) const fn ends_key(ends: &Inner) -> [u8; 12] {
 }
 
 fn interface(netlink: &mut Netlink, name: &str) -> Result<Interface, EngineError> {
-    let found = netlink
-        .interface(name)
-        .map_err(EngineError::kernel("looking up an interface"))?;
+    let found = netlink.interface(name).map_err(EngineError::kernel("looking up an interface"))?;
     let found = found.ok_or_else(|| EngineError::InterfaceMissing { name: name.to_owned() })?;
-    let unfit = |detail: &str| EngineError::InterfaceUnfit {
-        name: name.to_owned(),
-        detail: detail.to_owned(),
-    };
+    let unfit = |detail: &str| EngineError::InterfaceUnfit { name: name.to_owned(), detail: detail.to_owned() };
     if !found.ethernet {
-        return Err(unfit(
-            "its frames have no Ethernet header; Turnpike needs an Ethernet device",
-        ));
+        return Err(unfit("its frames have no Ethernet header; Turnpike needs an Ethernet device"));
     }
     if !found.up {
         return Err(unfit("it is down; `ip link set up` brings it up"));
@@ -674,11 +577,7 @@ fn table_config(
     let mut local = [[0; 4]; LOCAL_MAX];
     let mut found = Vec::new();
     for interface in interfaces {
-        found.extend(
-            netlink
-                .addresses(interface)
-                .map_err(EngineError::kernel("listing addresses"))?,
-        );
+        found.extend(netlink.addresses(interface).map_err(EngineError::kernel("listing addresses"))?);
     }
     if found.len() > LOCAL_MAX {
         tracing::warn!(

@@ -44,10 +44,7 @@ impl Engine {
         meter: &Meter,
     ) -> Result<Placed, EngineError> {
         if label > tag::LABEL_MAX {
-            return Err(EngineError::Label {
-                label,
-                detail: "must have at most 40 bits",
-            });
+            return Err(EngineError::Label { label, detail: "must have at most 40 bits" });
         }
         let (carrier, entry) = self.carrier(aggregate, Kind::AggregateOut)?;
         let (rate, flags) = self.meter(meter, 0)?;
@@ -56,11 +53,7 @@ impl Engine {
             return Err(EngineError::EndpointsInUse(*other));
         }
         let index = self.free_flows.take()?;
-        let outer = Outer {
-            source: entry.local,
-            destination: entry.peer,
-            tag_port: entry.tag_port,
-        };
+        let outer = Outer { source: entry.local, destination: entry.peer, tag_port: entry.tag_port };
         let template = tag::template(label);
         let hash = flow_hash(self.seed, &FlowKey::new(&ends));
         let entropy_port = (ENTROPY_PORT | (hash >> 48) as u16).to_be_bytes();
@@ -84,10 +77,7 @@ impl Engine {
         self.tables.clear_shares(Noted::Flow, index);
         let wanted: [u64; 8] = zerocopy::transmute!(flow);
         self.tables.set_flow(index, zerocopy::transmute!(wanted));
-        let placed = Placed {
-            kind: Kind::FlowOut,
-            index,
-        };
+        let placed = Placed { kind: Kind::FlowOut, index };
         // Read back before packets find it: afterwards its meter moves.
         if read_back(&self.object, table::FLOWS, index)? != wanted {
             self.retire(placed);
@@ -116,34 +106,21 @@ impl Engine {
         meter: &Meter,
     ) -> Result<Placed, EngineError> {
         if label > tag::LABEL_MAX {
-            return Err(EngineError::Label {
-                label,
-                detail: "must have at most 40 bits",
-            });
+            return Err(EngineError::Label { label, detail: "must have at most 40 bits" });
         }
         let template = tag::template(label);
         let (index, generation) = (tag::index(template), tag::generation(template));
         if index >= self.config.flows_max {
             self.labels_full += 1;
-            return Err(EngineError::TableFull {
-                table: "label",
-                max: self.config.flows_max,
-            });
+            return Err(EngineError::TableFull { table: "label", max: self.config.flows_max });
         }
         if self.tables.label(index).generation & LABEL_VALID != 0 {
-            return Err(EngineError::Label {
-                label,
-                detail: "its index is in use",
-            });
+            return Err(EngineError::Label { label, detail: "its index is in use" });
         }
         let (carrier, entry) = self.carrier(aggregate, Kind::AggregateIn)?;
         let (rate, flags) = self.meter(meter, PATH_JITTER_NS)?;
         let ends = inner(source, destination);
-        let outer = Outer {
-            source: entry.peer,
-            destination: entry.local,
-            tag_port: entry.tag_port,
-        };
+        let outer = Outer { source: entry.peer, destination: entry.local, tag_port: entry.tag_port };
         let (ip_change, udp_change) = changes_in(&ends, &outer, template);
         let next_hop = self.next_hop_to(*destination.ip())?;
         let flow = LabelEntry {
@@ -165,13 +142,9 @@ impl Engine {
         };
         self.tables.clear_shares(Noted::Label, index);
         let mut wanted: [u64; 8] = zerocopy::transmute!(flow);
-        self.tables
-            .set_note(Noted::Label, index, Note { policy: id, detail: 0 });
+        self.tables.set_note(Noted::Label, index, Note { policy: id, detail: 0 });
         self.tables.set_label(index, zerocopy::transmute!(wanted));
-        let placed = Placed {
-            kind: Kind::FlowIn,
-            index,
-        };
+        let placed = Placed { kind: Kind::FlowIn, index };
         let mut found = read_back(&self.object, table::LABELS, index)?;
         // The last word is the meter's, and packets may have come already.
         (wanted[7], found[7]) = (0, 0);
@@ -186,22 +159,13 @@ impl Engine {
 
     /// The meter's numbers and which clock it reads.
     fn meter(&self, meter: &Meter, allowance_ns: u64) -> Result<(FlowRate, u16), EngineError> {
-        let wrong = |field, value: u64, allowed: &str| {
-            Err(EngineError::Rate {
-                field,
-                value,
-                allowed: allowed.to_owned(),
-            })
-        };
+        let wrong =
+            |field, value: u64, allowed: &str| Err(EngineError::Rate { field, value, allowed: allowed.to_owned() });
         if meter.rate_bps < 1_000 || meter.rate_bps > 400_000_000_000 {
             return wrong("rate_bps", meter.rate_bps, "must be from 1000 to 400000000000");
         }
         if meter.burst_bytes < u32::from(meter.packet_bytes_min) || meter.burst_bytes < 28 {
-            return wrong(
-                "burst_bytes",
-                u64::from(meter.burst_bytes),
-                "must be at least one packet",
-            );
+            return wrong("burst_bytes", u64::from(meter.burst_bytes), "must be at least one packet");
         }
         let tick_ns = self.tick_ns();
         let exact = flow_rate(meter.rate_bps, meter.burst_bytes, allowance_ns);

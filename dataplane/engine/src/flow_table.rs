@@ -19,10 +19,7 @@ fn place(tables: &Tables, seed: u64, ends: &Inner) -> Place {
     let hash = flow_hash(seed, &FlowKey::new(ends));
     let fingerprint = fingerprint(hash);
     let first = bucket_of(hash, mask);
-    Place {
-        buckets: [first, alternative(first, fingerprint, mask)],
-        fingerprint,
-    }
+    Place { buckets: [first, alternative(first, fingerprint, mask)], fingerprint }
 }
 
 const fn slot_value(fingerprint: u32, index: u32) -> u64 {
@@ -56,10 +53,7 @@ pub(crate) fn publish(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> R
             return Ok(());
         }
     }
-    Err(EngineError::TableFull {
-        table: "flow bucket",
-        max: 16,
-    })
+    Err(EngineError::TableFull { table: "flow bucket", max: 16 })
 }
 
 /// Moves one flow of a full bucket to its other bucket and returns the slot that became free.
@@ -102,8 +96,5 @@ pub(crate) fn withdraw(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> 
 pub(crate) fn is_published(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> bool {
     let place = place(tables, seed, ends);
     let value = slot_value(place.fingerprint, index);
-    place
-        .buckets
-        .iter()
-        .any(|bucket| tables.bucket(*bucket).slots.contains(&value))
+    place.buckets.iter().any(|bucket| tables.bucket(*bucket).slots.contains(&value))
 }

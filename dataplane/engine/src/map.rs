@@ -23,14 +23,7 @@ impl Mapped {
         let count = entries as usize * entry_bytes / 8;
         // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                count * 8,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                fd.as_fd(),
-                0,
-            )?
+            mmap(std::ptr::null_mut(), count * 8, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd.as_fd(), 0)?
         };
         let words = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
         Ok(Self { words, count })

@@ -1,10 +1,7 @@
 //! What the engine asks of the kernel's network configuration, through route netlink (`rtnetlink(7)`).
 //!
 //! `/sys/class/net` is no substitute: it shows the namespace in which it was mounted, not the caller's.
-#![allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "the library's enums name every attribute that the kernel has"
-)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "the library's enums name every attribute that the kernel has")]
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -85,15 +82,10 @@ impl Netlink {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
-        message
-            .attributes
-            .push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
         let answers = match self.ask(RouteNetlinkMessage::GetRoute(message), 0) {
             Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES)
-                ) =>
+                if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES)) =>
             {
                 return Ok(None);
             }
@@ -128,10 +120,8 @@ impl Netlink {
             let RouteNetlinkMessage::NewNeighbour(entry) = answer else {
                 continue;
             };
-            if matches!(
-                entry.header.state,
-                NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
-            ) {
+            if matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None)
+            {
                 continue;
             }
             let mut address = None;
@@ -156,11 +146,8 @@ impl Netlink {
         message.header.family = AddressFamily::Inet;
         message.header.ifindex = interface;
         message.header.flags = NeighbourFlags::Use;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
-        self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
-            .map(drop)
+        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+        self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).map(drop)
     }
 
     /// Sends one request and collects the answers up to the acknowledgement.

@@ -46,15 +46,11 @@ pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<(Ebpf, bool), Eng
     let adopting = check_pins(&config.pin_dir, &sizes)?;
     let mut loader = EbpfLoader::new();
     for (name, entries, _) in sizes {
-        loader
-            .map_max_entries(name, entries)
-            .map_pin_path(name, map_path(&config.pin_dir, name));
+        loader.map_max_entries(name, entries).map_pin_path(name, map_path(&config.pin_dir, name));
     }
     loader.map_pin_path(table::DEVICES, map_path(&config.pin_dir, table::DEVICES));
     let aggregates = config.aggregate_entries();
-    loader
-        .override_global("FLOWS_MAX", &config.flows_max, true)
-        .override_global("AGGREGATES_MAX", &aggregates, true);
+    loader.override_global("FLOWS_MAX", &config.flows_max, true).override_global("AGGREGATES_MAX", &aggregates, true);
     let mut object = loader.load(OBJECT).map_err(load_error)?;
     for name in [program::OUT, program::IN, program::CLOCK] {
         xdp(&mut object, name)?.load().map_err(program_error)?;
@@ -67,59 +63,38 @@ pub(crate) fn xdp<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp, E
     object
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| EngineError::Load {
-            detail: format!("the object has no program {name}"),
-        })
+        .ok_or_else(|| EngineError::Load { detail: format!("the object has no program {name}") })
 }
 
 fn check_kernel() -> Result<(), EngineError> {
-    let found = KernelVersion::current().map_err(|error| EngineError::Load {
-        detail: error.to_string(),
-    })?;
+    let found = KernelVersion::current().map_err(|error| EngineError::Load { detail: error.to_string() })?;
     if found < KernelVersion::new(5, 12, 0) {
-        return Err(EngineError::KernelTooOld {
-            found: format!("{found:?}"),
-            needed: KERNEL_NEEDED,
-        });
+        return Err(EngineError::KernelTooOld { found: format!("{found:?}"), needed: KERNEL_NEEDED });
     }
     Ok(())
 }
 
 /// Makes the folder of pins, and mounts the BPF file system at its usual place if nobody did.
 fn prepare_pin_dir(pin_dir: &Path) -> Result<(), EngineError> {
-    let error = |path: &Path, detail: String| EngineError::BpfFileSystem {
-        path: path.to_owned(),
-        detail,
-    };
+    let error = |path: &Path, detail: String| EngineError::BpfFileSystem { path: path.to_owned(), detail };
     if pin_dir.starts_with(BPF_FS) && !is_bpf_fs(Path::new(BPF_FS)) {
-        mount(
-            "bpf",
-            BPF_FS,
-            "bpf",
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-            None,
-        )
-        .map_err(|errno| match io::Error::from(errno) {
-            errno if errno.kind() == io::ErrorKind::PermissionDenied => EngineError::NotPermitted {
-                action: "mounting the BPF file system",
+        mount("bpf", BPF_FS, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None).map_err(
+            |errno| match io::Error::from(errno) {
+                errno if errno.kind() == io::ErrorKind::PermissionDenied => {
+                    EngineError::NotPermitted { action: "mounting the BPF file system" }
+                }
+                errno => {
+                    error(Path::new(BPF_FS), format!("cannot be mounted: {errno}; try `mount -t bpf bpf {BPF_FS}`"))
+                }
             },
-            errno => error(
-                Path::new(BPF_FS),
-                format!("cannot be mounted: {errno}; try `mount -t bpf bpf {BPF_FS}`"),
-            ),
-        })?;
+        )?;
     }
     for folder in [pin_dir.join("maps"), pin_dir.join("links")] {
         fs::create_dir_all(&folder).map_err(|errno| {
             if errno.kind() == io::ErrorKind::PermissionDenied {
-                return EngineError::NotPermitted {
-                    action: "making the folder of pins",
-                };
+                return EngineError::NotPermitted { action: "making the folder of pins" };
             }
-            error(
-                &folder,
-                format!("cannot be made: {errno}; pin_dir must be on a BPF file system"),
-            )
+            error(&folder, format!("cannot be made: {errno}; pin_dir must be on a BPF file system"))
         })?;
     }
     if is_bpf_fs(pin_dir) {
@@ -131,27 +106,18 @@ fn prepare_pin_dir(pin_dir: &Path) -> Result<(), EngineError> {
             tracing::debug!(folder = %folder.display(), %errno, "left in place");
         }
     }
-    Err(error(
-        pin_dir,
-        format!("is not on a BPF file system; use a folder of {BPF_FS}"),
-    ))
+    Err(error(pin_dir, format!("is not on a BPF file system; use a folder of {BPF_FS}")))
 }
 
-#[allow(
-    clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
-    reason = "a magic number, 32 bits of any sign"
-)]
+#[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a magic number, 32 bits of any sign")]
 fn is_bpf_fs(path: &Path) -> bool {
     statfs(path).is_ok_and(|facts| facts.f_type as u32 as u64 == BPF_FS_MAGIC)
 }
 
 /// Compares what is pinned with what this program would make, attribute by attribute.
 fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineError> {
-    let mut expected: Vec<_> = sizes
-        .iter()
-        .map(|(name, entries, bytes)| (*name, MapType::Array, *entries, *bytes, MAPPED))
-        .collect();
+    let mut expected: Vec<_> =
+        sizes.iter().map(|(name, entries, bytes)| (*name, MapType::Array, *entries, *bytes, MAPPED)).collect();
     expected.push((table::DEVICES, MapType::DevMap, PORTS_MAX, 8, 0));
     let mut found = 0;
     for (name, kind, entries, bytes, flags) in &expected {
@@ -160,22 +126,12 @@ fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineError> {
             continue;
         }
         found += 1;
-        let refuse = |detail: String| EngineError::Pins {
-            path: path.clone(),
-            detail,
-        };
+        let refuse = |detail: String| EngineError::Pins { path: path.clone(), detail };
         let info = MapInfo::from_pin(&path).map_err(|error| refuse(error.to_string()))?;
-        let has = (
-            info.map_type().ok(),
-            info.max_entries(),
-            info.key_size(),
-            info.value_size() as usize,
-        );
+        let has = (info.map_type().ok(), info.max_entries(), info.key_size(), info.value_size() as usize);
         let wants = (Some(*kind), *entries, 4, *bytes);
         if has != wants || info.map_flags() & flags != *flags {
-            return Err(refuse(format!(
-                "type, entries, key and value bytes are {has:?}, and must be {wants:?}"
-            )));
+            return Err(refuse(format!("type, entries, key and value bytes are {has:?}, and must be {wants:?}")));
         }
     }
     match found {
@@ -218,16 +174,11 @@ pub(crate) fn attach(
     attachment: &Attachment<'_>,
     config: &EngineConfig,
 ) -> Result<PinnedLink, EngineError> {
-    let Attachment {
-        interface: name, index, ..
-    } = *attachment;
+    let Attachment { interface: name, index, .. } = *attachment;
     let path = link_path(&config.pin_dir, attachment.role);
     let program = xdp(object, attachment.program)?;
     if path.exists() && attachment.index_before != index {
-        tracing::warn!(
-            interface = name,
-            "the pinned link is of another interface; attaching anew"
-        );
+        tracing::warn!(interface = name, "the pinned link is of another interface; attaching anew");
         fs::remove_file(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
     }
     if path.exists() {
@@ -270,23 +221,14 @@ fn replace(program: &mut Xdp, path: &Path) -> Result<PinnedLink, Box<dyn Error>>
 
 fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<PinnedLink, EngineError> {
     let link: XdpLink = program.take_link(id).map_err(program_error)?;
-    let link = FdLink::try_from(link).map_err(|error| EngineError::Load {
-        detail: error.to_string(),
-    })?;
-    link.pin(path).map_err(|error| EngineError::BpfFileSystem {
-        path: path.to_owned(),
-        detail: error.to_string(),
-    })
+    let link = FdLink::try_from(link).map_err(|error| EngineError::Load { detail: error.to_string() })?;
+    link.pin(path).map_err(|error| EngineError::BpfFileSystem { path: path.to_owned(), detail: error.to_string() })
 }
 
 /// Puts a device into the device map.
 pub(crate) fn set_device(object: &mut Ebpf, port: u32, ifindex: u32) -> Result<(), EngineError> {
-    let detail = |error: &dyn ToString| EngineError::Load {
-        detail: error.to_string(),
-    };
-    let map = object
-        .map_mut(table::DEVICES)
-        .ok_or_else(|| detail(&"the object has no device map"))?;
+    let detail = |error: &dyn ToString| EngineError::Load { detail: error.to_string() };
+    let map = object.map_mut(table::DEVICES).ok_or_else(|| detail(&"the object has no device map"))?;
     let mut devices: DevMap<&mut MapData> = map.try_into().map_err(|error: aya::maps::MapError| detail(&error))?;
     devices.set(port, ifindex, None, 0).map_err(|error| detail(&error))
 }
@@ -326,19 +268,12 @@ pub(crate) fn measure_clock(object: &mut Ebpf, tables: &Tables) -> Result<Coarse
             detail: format!("the kernel's tick of {measured_ns} ns is none of the known lengths"),
         });
     }
-    Ok(CoarseClock {
-        tick_ns,
-        started,
-        started_ns: second.ticks * tick_ns,
-    })
+    Ok(CoarseClock { tick_ns, started, started_ns: second.ticks * tick_ns })
 }
 
 fn read_clock(object: &mut Ebpf, tables: &Tables) -> Result<ClockReading, EngineError> {
     let frame = [0; 64];
-    let options = TestRunOptions {
-        data_in: Some(&frame),
-        ..TestRunOptions::default()
-    };
+    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
     xdp(object, program::CLOCK)?.test_run(options).map_err(program_error)?;
     Ok(tables.clock())
 }
@@ -352,13 +287,11 @@ pub fn attach_pass(interface: &str) -> Result<PassProgram, EngineError> {
     let mut object = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
     let program = xdp(&mut object, program::PASS)?;
     program.load().map_err(program_error)?;
-    program
-        .attach(interface, AyaMode::Driver)
-        .map_err(|error| EngineError::Attach {
-            name: interface.to_owned(),
-            mode: "native",
-            detail: program_error_detail(&error),
-        })?;
+    program.attach(interface, AyaMode::Driver).map_err(|error| EngineError::Attach {
+        name: interface.to_owned(),
+        mode: "native",
+        detail: program_error_detail(&error),
+    })?;
     Ok(PassProgram { _object: object })
 }
 
@@ -384,10 +317,7 @@ fn program_error_detail(error: &ProgramError) -> String {
 fn explain(error: &(dyn Error + 'static), action: &'static str) -> EngineError {
     let mut cause = Some(error);
     while let Some(found) = cause {
-        if found
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-        {
+        if found.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
             return EngineError::NotPermitted { action };
         }
         cause = found.source();

@@ -61,18 +61,11 @@ pub struct VerdictStatus {
 }
 
 pub(crate) fn verdicts(tables: &Tables) -> Vec<VerdictStatus> {
-    let rows = Direction::ALL
-        .into_iter()
-        .flat_map(|direction| Reason::ALL.iter().map(move |reason| (direction, *reason)));
+    let rows =
+        Direction::ALL.into_iter().flat_map(|direction| Reason::ALL.iter().map(move |reason| (direction, *reason)));
     rows.map(|(direction, reason)| {
         let (packets, bytes) = tables.reason(reason.row(direction));
-        VerdictStatus {
-            direction: direction.name(),
-            reason: reason.name(),
-            action: reason.action(),
-            packets,
-            bytes,
-        }
+        VerdictStatus { direction: direction.name(), reason: reason.name(), action: reason.action(), packets, bytes }
     })
     .collect()
 }

@@ -70,10 +70,7 @@ pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 14] {
 
 /// Bytes of kernel memory that these tables take.
 pub(crate) fn memory_bytes(sizes: &[Size]) -> u64 {
-    sizes
-        .iter()
-        .map(|(_, entries, bytes)| u64::from(*entries) * *bytes as u64)
-        .sum()
+    sizes.iter().map(|(_, entries, bytes)| u64::from(*entries) * *bytes as u64).sum()
 }
 
 /// All tables.
@@ -103,11 +100,7 @@ impl Tables {
     pub(crate) fn map(object: &Ebpf, config: &EngineConfig, cpus: u32) -> Result<Self, EngineError> {
         let sizes = sizes(config, cpus);
         let mapped = |name: &'static str| {
-            let (_, entries, bytes) = sizes
-                .iter()
-                .copied()
-                .find(|size| size.0 == name)
-                .ok_or_else(|| missing(name))?;
+            let (_, entries, bytes) = sizes.iter().copied().find(|size| size.0 == name).ok_or_else(|| missing(name))?;
             Mapped::new(array(object, name)?.fd(), entries, bytes).map_err(EngineError::kernel("mapping a table"))
         };
         Ok(Self {
@@ -148,9 +141,7 @@ impl Tables {
     }
 
     pub(crate) fn set_slot(&self, bucket: u32, slot: usize, value: u64) {
-        self.buckets
-            .word((bucket * BUCKET_SLOTS) as usize + slot)
-            .store(value, std::sync::atomic::Ordering::Release);
+        self.buckets.word((bucket * BUCKET_SLOTS) as usize + slot).store(value, std::sync::atomic::Ordering::Release);
     }
 
     pub(crate) const fn bucket_mask(&self) -> u32 {
@@ -179,9 +170,7 @@ impl Tables {
             // There a CPU could read the rest of the entry before its first word.
             crate::sys::grace_period();
         }
-        self.labels
-            .word(index as usize * 8)
-            .store(first, std::sync::atomic::Ordering::Release);
+        self.labels.word(index as usize * 8).store(first, std::sync::atomic::Ordering::Release);
     }
 
     /// Ends a label: packets do not find it any more, and its generation stays to be read.
@@ -189,9 +178,7 @@ impl Tables {
         let mut label = self.label(index);
         label.generation &= !LABEL_VALID;
         let words: [u64; 8] = transmute!(label);
-        self.labels
-            .word(index as usize * 8)
-            .store(words[0], std::sync::atomic::Ordering::Release);
+        self.labels.word(index as usize * 8).store(words[0], std::sync::atomic::Ordering::Release);
     }
 
     /// Coarse time at which a flow or a label lapses; may be moved while packets use the entry.
@@ -201,9 +188,7 @@ impl Tables {
             Noted::Label => (&self.labels, std::mem::offset_of!(LabelEntry, expires_ns)),
             Noted::Aggregate | Noted::NextHop => return,
         };
-        mapped
-            .word(index as usize * 8 + offset / 8)
-            .store(expires_ns, std::sync::atomic::Ordering::Release);
+        mapped.word(index as usize * 8 + offset / 8).store(expires_ns, std::sync::atomic::Ordering::Release);
     }
 
     pub(crate) fn aggregate(&self, index: u32) -> Aggregate {
@@ -281,22 +266,8 @@ impl Tables {
                 *sum += word;
             }
         }
-        let [
-            offered_packets,
-            offered_bytes,
-            passed_packets,
-            passed_bytes,
-            dropped_packets,
-            dropped_bytes,
-        ] = sum;
-        Counters {
-            offered_packets,
-            offered_bytes,
-            passed_packets,
-            passed_bytes,
-            dropped_packets,
-            dropped_bytes,
-        }
+        let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes] = sum;
+        Counters { offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes }
     }
 
     fn shares(&self, table: Noted, index: u32) -> impl Iterator<Item = (&Mapped, u32)> {
@@ -324,17 +295,13 @@ impl Tables {
                 .map(|index| transmute!(self.flow_shares.read::<8>(flow_share + index)))
                 .collect(),
             labels: flows.clone().map(|index| self.label(index)).collect(),
-            label_shares: flows
-                .map(|index| transmute!(self.label_shares.read::<8>(flow_share + index)))
-                .collect(),
+            label_shares: flows.map(|index| transmute!(self.label_shares.read::<8>(flow_share + index))).collect(),
             aggregates: carriers.clone().map(|index| self.aggregate(index)).collect(),
             pools: carriers.clone().map(|index| self.pool(index)).collect(),
             aggregate_shares: carriers
                 .map(|index| transmute!(self.aggregate_shares.read::<8>(carrier_share + index)))
                 .collect(),
-            reasons: (0..2 * REASONS_MAX)
-                .map(|row| transmute!(self.reasons.read::<2>(reason_share + row)))
-                .collect(),
+            reasons: (0..2 * REASONS_MAX).map(|row| transmute!(self.reasons.read::<2>(reason_share + row))).collect(),
             next_hops: (0..self.next_hops_max).map(|index| self.next_hop(index)).collect(),
             ports: (0..PORTS_MAX).map(|index| self.port(index)).collect(),
             ticks,
@@ -346,18 +313,14 @@ impl Tables {
     pub(crate) fn reason(&self, row: u32) -> (u64, u64) {
         (0..self.cpus)
             .map(|cpu| self.reasons.read::<2>(cpu * 2 * REASONS_MAX + row))
-            .fold((0, 0), |(packets, bytes), [more_packets, more_bytes]| {
-                (packets + more_packets, bytes + more_bytes)
-            })
+            .fold((0, 0), |(packets, bytes), [more_packets, more_bytes]| (packets + more_packets, bytes + more_bytes))
     }
 }
 
 const ORDER: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Acquire;
 
 fn missing(name: &'static str) -> EngineError {
-    EngineError::Load {
-        detail: format!("the object has no table {name}"),
-    }
+    EngineError::Load { detail: format!("the object has no table {name}") }
 }
 
 /// The map of a table.
@@ -371,11 +334,9 @@ pub(crate) fn array<'o>(object: &'o Ebpf, name: &'static str) -> Result<&'o MapD
 /// Reads an entry of eight words through the kernel, not through the mapping by which it was written.
 pub(crate) fn read_back(object: &Ebpf, name: &'static str, index: u32) -> Result<[u64; 8], EngineError> {
     let map = object.map(name).ok_or_else(|| missing(name))?;
-    let array: Array<_, [u64; 8]> = Array::try_from(map).map_err(|error| EngineError::Load {
-        detail: error.to_string(),
-    })?;
-    array.get(&index, 0).map_err(|error| EngineError::Kernel {
-        action: "reading back an entry",
-        source: std::io::Error::other(error),
-    })
+    let array: Array<_, [u64; 8]> =
+        Array::try_from(map).map_err(|error| EngineError::Load { detail: error.to_string() })?;
+    array
+        .get(&index, 0)
+        .map_err(|error| EngineError::Kernel { action: "reading back an entry", source: std::io::Error::other(error) })
 }

@@ -77,6 +77,22 @@ impl Snapshot {
     }
 }
 
+/// How large a program is in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgramSize {
+    /// After the verifier's rewriting.
+    pub instructions: u32,
+    /// Looked at by the verifier, all paths together.
+    pub verified_instructions: u32,
+}
+
+const fn name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Out => program::OUT,
+        Direction::In => program::IN,
+    }
+}
+
 impl Engine {
     /// Sends a frame through the program of this direction, on the calling thread's CPU. It is metered and counted like any other, but goes
     /// nowhere.
@@ -84,21 +100,23 @@ impl Engine {
     /// # Errors
     /// The kernel refuses the frame: it is shorter than an Ethernet header or longer than a page.
     pub fn trial(&mut self, direction: Direction, frame: &[u8]) -> Result<Trial, EngineError> {
-        let name = match direction {
-            Direction::Out => program::OUT,
-            Direction::In => program::IN,
-        };
         let mut after = vec![0; FRAME_BYTES_MAX];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut after),
-            ..TestRunOptions::default()
-        };
-        let result = xdp(&mut self.object, name)?.test_run(options).map_err(program_error)?;
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut after), ..TestRunOptions::default() };
+        let result = xdp(&mut self.object, name(direction))?.test_run(options).map_err(program_error)?;
         after.truncate(result.data_size_out as usize);
-        Ok(Trial {
-            action: result.return_value,
-            frame: after,
+        Ok(Trial { action: result.return_value, frame: after })
+    }
+
+    /// How large a program came out, and how much work the verifier had with it.
+    ///
+    /// # Errors
+    /// The kernel does not say (before 5.16).
+    pub fn program_size(&mut self, direction: Direction) -> Result<ProgramSize, EngineError> {
+        let info = xdp(&mut self.object, name(direction))?.info().map_err(program_error)?;
+        let unknown = || EngineError::Load { detail: "this kernel does not tell a program's size".to_owned() };
+        Ok(ProgramSize {
+            instructions: info.size_translated().ok_or_else(unknown)? / 8,
+            verified_instructions: info.verified_instruction_count().ok_or_else(unknown)?,
         })
     }
 

@@ -23,11 +23,7 @@ impl Buffer {
         let mut bytes = [0; HEADROOM_BYTES + FRAME_BYTES_MAX];
         let end = HEADROOM_BYTES + frame.len();
         bytes.get_mut(HEADROOM_BYTES..end)?.copy_from_slice(frame);
-        Some(Self {
-            bytes,
-            start: HEADROOM_BYTES,
-            end,
-        })
+        Some(Self { bytes, start: HEADROOM_BYTES, end })
     }
 
     /// The frame as it is now.

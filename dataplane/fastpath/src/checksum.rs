@@ -62,11 +62,7 @@ impl Change {
             return checksum;
         }
         let changed = self.apply(checksum);
-        if u16::from_ne_bytes(changed) == 0 {
-            [0xff, 0xff]
-        } else {
-            changed
-        }
+        if u16::from_ne_bytes(changed) == 0 { [0xff, 0xff] } else { changed }
     }
 }
 

@@ -71,11 +71,7 @@ pub(crate) fn find_flow<'t, T: Tables>(
     let first = bucket_of(hash, bucket_mask);
     let mut found = select(tables, tables.bucket(first)?, fingerprint);
     if found == 0 {
-        found = select(
-            tables,
-            tables.bucket(alternative(first, fingerprint, bucket_mask))?,
-            fingerprint,
-        );
+        found = select(tables, tables.bucket(alternative(first, fingerprint, bucket_mask))?, fingerprint);
     }
     let index = found.checked_sub(1)?;
     let flow = tables.flow(index)?;

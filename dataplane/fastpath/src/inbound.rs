@@ -77,11 +77,7 @@ fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<
     if label.generation != generation | LABEL_VALID {
         // An entry that is not in force remembers whose it was last.
         let known = label.generation & LABEL_VALID != 0 || label.generation == generation && generation != 0;
-        let reason = if known {
-            Reason::StaleGeneration
-        } else {
-            Reason::UnknownLabel
-        };
+        let reason = if known { Reason::StaleGeneration } else { Reason::UnknownLabel };
         return Err(refuse_label(config, ip.source, reason));
     }
     if label.peer != ip.source {
@@ -139,14 +135,7 @@ fn deliver<F: Frame, T: Tables>(
         return Err(Reason::TooBig);
     }
     let counted = inner_length.max(label.packet_bytes_min);
-    if !charge_flow(
-        tables,
-        &label.rate,
-        &label.due_ns,
-        label.flags,
-        coarse_ns,
-        u64::from(counted),
-    ) {
+    if !charge_flow(tables, &label.rate, &label.due_ns, label.flags, coarse_ns, u64::from(counted)) {
         return Err(Reason::FlowOverRate);
     }
     let carrier = u32::from(label.aggregate);
@@ -161,15 +150,10 @@ fn deliver<F: Frame, T: Tables>(
     }
     let udp = tagged.headers.udp;
     let ip_change = Change::folded(label.ip_change);
-    let udp_change = Change::folded(label.udp_change)
-        .minus(udp.source_port)
-        .minus(tag::length(tagged.tag.0.get()).to_be_bytes());
+    let udp_change =
+        Change::folded(label.udp_change).minus(udp.source_port).minus(tag::length(tagged.tag.0.get()).to_be_bytes());
     let restored = Headers {
-        ethernet: ethernet::Header {
-            destination: next_hop.mac(),
-            source: port.mac,
-            ether_type: ethernet::IPV4,
-        },
+        ethernet: ethernet::Header { destination: next_hop.mac(), source: port.mac, ether_type: ethernet::IPV4 },
         ipv4: ipv4::Header {
             total_length: U16::new(inner_length),
             time_to_live: old.time_to_live - 1,

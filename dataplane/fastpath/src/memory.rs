@@ -92,8 +92,7 @@ impl Tables for MemoryTables<'_> {
         word.load(Ordering::Relaxed)
     }
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool {
-        word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+        word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
     fn opaque(&self, value: u64) -> u64 {
         value

@@ -15,7 +15,7 @@ use core::sync::atomic::AtomicU64;
 pub const BYTE_COST_BITS: u32 = 24;
 
 /// Tries of a compare-and-swap before the packet is refused. Each failure means that another CPU's packet got through.
-const TRIES: u32 = 8;
+const TRIES: u32 = 4;
 
 /// Charges `bytes` to a flow; whether they conform.
 #[inline(always)]
@@ -27,11 +27,7 @@ pub fn charge_flow<T: Tables>(
     coarse_ns: u64,
     bytes: u64,
 ) -> bool {
-    let now_ns = if flags & EXACT_CLOCK == 0 {
-        coarse_ns
-    } else {
-        tables.exact_ns()
-    };
+    let now_ns = if flags & EXACT_CLOCK == 0 { coarse_ns } else { tables.exact_ns() };
     let cost_ns = (bytes * rate.byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS;
     for _ in 0..TRIES {
         let due = tables.load(due_ns);
@@ -98,13 +94,9 @@ pub fn flow_rate(rate_bps: u64, burst_bytes: u32, allowance_ns: u64) -> Option<F
     if byte_cost >= 1 << 48 {
         return None;
     }
-    let burst_ns = u64::from(burst_bytes)
-        .checked_mul(byte_cost)?
-        .div_ceil(1 << BYTE_COST_BITS);
-    Some(FlowRate {
-        byte_cost,
-        burst_ns: burst_ns.checked_add(allowance_ns)?,
-    })
+    let burst_ns = (u128::from(burst_bytes) * u128::from(byte_cost)).div_ceil(1 << BYTE_COST_BITS);
+    let burst_ns = u64::try_from(burst_ns).ok()?;
+    Some(FlowRate { byte_cost, burst_ns: burst_ns.checked_add(allowance_ns)? })
 }
 
 /// The part of an [`Aggregate`] that its meter reads.
@@ -145,15 +137,8 @@ pub fn pool_rate(rate_bps: u64, burst_bytes: u32, cpus: u32, packet_bytes_max: u
     // rate, and below it by at most one byte in a quantum.
     let quantum_ns = (wanted * 8_000_000_000).div_ceil(rate_bps);
     let bought = u128::from(quantum_ns) * u128::from(rate_bps) / 8_000_000_000;
-    let quantum_bytes = u64::try_from(bought)
-        .ok()?
-        .min(burst_bytes / (4 * u64::from(cpus)))
-        .max(wanted);
+    let quantum_bytes = u64::try_from(bought).ok()?.min(burst_bytes / (4 * u64::from(cpus))).max(wanted);
     let depth_bytes = burst_bytes - u64::from(cpus) * quantum_bytes;
     let depth_ns = u64::try_from(u128::from(depth_bytes) * 8_000_000_000 / u128::from(rate_bps)).ok()?;
-    Some(PoolRate {
-        quantum_bytes,
-        quantum_ns,
-        depth_ns,
-    })
+    Some(PoolRate { quantum_bytes, quantum_ns, depth_ns })
 }

@@ -115,14 +115,7 @@ fn carry<F: Frame, T: Tables>(
         return Err(Reason::TooBig);
     }
     let counted = total_length.max(flow.packet_bytes_min);
-    if !charge_flow(
-        tables,
-        &flow.rate,
-        &flow.due_ns,
-        flow.flags,
-        coarse_ns,
-        u64::from(counted),
-    ) {
+    if !charge_flow(tables, &flow.rate, &flow.due_ns, flow.flags, coarse_ns, u64::from(counted)) {
         return Err(Reason::FlowOverRate);
     }
     let pool = tables.pool(carrier).ok_or(Reason::Internal)?;
@@ -160,17 +153,11 @@ fn tag_headers(
     let old = headers.ipv4;
     let tos = aggregate.tos | (old.tos & ipv4::ECN_MASK);
     let payload_bytes = total_length.saturating_sub(IP_UDP_LENGTH);
-    let ip_change = Change::folded(flow.ip_change)
-        .minus([old.version_ihl, old.tos])
-        .plus([old.version_ihl, tos]);
+    let ip_change = Change::folded(flow.ip_change).minus([old.version_ihl, old.tos]).plus([old.version_ihl, tos]);
     let udp_change = Change::folded(flow.udp_change).plus(payload_bytes.to_be_bytes());
     TaggedHeaders {
         headers: Headers {
-            ethernet: ethernet::Header {
-                destination: next_hop,
-                source: port.mac,
-                ether_type: ethernet::IPV4,
-            },
+            ethernet: ethernet::Header { destination: next_hop, source: port.mac, ether_type: ethernet::IPV4 },
             ipv4: ipv4::Header {
                 tos,
                 total_length: U16::new(total_length.wrapping_add(tag::HEADER_LENGTH)),

@@ -34,16 +34,9 @@ impl World {
             return;
         }
         let peer = &self.nodes[1 - node];
-        let theirs = peer
-            .store
-            .sessions
-            .get(&record.id)
-            .expect("the peer knows an active session");
+        let theirs = peer.store.sessions.get(&record.id).expect("the peer knows an active session");
         assert!(
-            matches!(
-                theirs.state,
-                SessionState::Active | SessionState::Releasing | SessionState::Ended
-            ),
+            matches!(theirs.state, SessionState::Active | SessionState::Releasing | SessionState::Ended),
             "{:?} at the peer",
             theirs.state
         );
@@ -53,12 +46,7 @@ impl World {
         }
         for (node, record) in carried {
             for flow in &record.flows {
-                assert!(
-                    node.plane.contains_key(&flow.policy),
-                    "{} is not installed at {}",
-                    flow.id,
-                    node.config.node
-                );
+                assert!(node.plane.contains_key(&flow.policy), "{} is not installed at {}", flow.id, node.config.node);
             }
         }
     }
@@ -73,15 +61,9 @@ impl World {
         let active = |node: usize| -> Vec<_> {
             let sessions = self.nodes[node].broker.sessions();
             let flow = |f: &turnpike_broker::record::FlowRecord| (f.id.clone(), f.endpoints, f.meter, f.label);
-            sessions
-                .map(|s| (s.id.clone(), s.flows.iter().map(flow).collect::<Vec<_>>()))
-                .collect()
+            sessions.map(|s| (s.id.clone(), s.flows.iter().map(flow).collect::<Vec<_>>())).collect()
         };
-        assert_eq!(
-            active(A),
-            active(B),
-            "the nodes carry the same sessions with the same values"
-        );
+        assert_eq!(active(A), active(B), "the nodes carry the same sessions with the same values");
         let aggregates = |node: usize| -> Vec<_> {
             let records = self.nodes[node].broker.aggregates();
             records.map(|r| (r.name.clone(), r.rate_bps, r.burst_bytes)).collect()
@@ -97,26 +79,13 @@ impl Node {
         let mut carried: BTreeMap<PolicyId, u64> = BTreeMap::new();
         for policy in self.plane.values() {
             let (aggregate, meter) = match policy {
-                Policy::FlowOut {
-                    aggregate,
-                    endpoints: ends,
-                    meter,
-                    ..
-                } => {
+                Policy::FlowOut { aggregate, endpoints: ends, meter, .. } => {
                     assert!(endpoints.insert((Direction::Out, *ends)), "{ends:?} goes out twice");
                     (aggregate, meter)
                 }
-                Policy::FlowIn {
-                    aggregate,
-                    endpoints: ends,
-                    label,
-                    meter,
-                } => {
+                Policy::FlowIn { aggregate, endpoints: ends, label, meter } => {
                     assert!(endpoints.insert((Direction::In, *ends)), "{ends:?} comes in twice");
-                    assert!(
-                        labels.insert(label.0 & 0xf_ffff),
-                        "label index of {label:?} is used twice"
-                    );
+                    assert!(labels.insert(label.0 & 0xf_ffff), "label index of {label:?} is used twice");
                     (aggregate, meter)
                 }
                 Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => continue,
@@ -139,69 +108,28 @@ impl Node {
         for session in &sessions {
             assert_eq!(session.state, SessionState::Active, "{} at {node}", session.id);
         }
-        let stored = self
-            .store
-            .sessions
-            .values()
-            .filter(|record| record.state != SessionState::Ended);
+        let stored = self.store.sessions.values().filter(|record| record.state != SessionState::Ended);
         assert_eq!(stored.collect::<Vec<_>>(), sessions, "store and broker of {node}");
         let aggregates: Vec<&AggregateRecord> = self.broker.aggregates().collect();
-        assert_eq!(
-            self.store.aggregates.values().collect::<Vec<_>>(),
-            aggregates,
-            "store and broker of {node}"
-        );
+        assert_eq!(self.store.aggregates.values().collect::<Vec<_>>(), aggregates, "store and broker of {node}");
 
         let flows = || sessions.iter().flat_map(|session| &session.flows);
-        let known: BTreeSet<PolicyId> = aggregates
-            .iter()
-            .map(|record| record.policy)
-            .chain(flows().map(|flow| flow.policy))
-            .collect();
-        assert_eq!(
-            self.plane.keys().copied().collect::<BTreeSet<_>>(),
-            known,
-            "data plane and records of {node}"
-        );
+        let known: BTreeSet<PolicyId> =
+            aggregates.iter().map(|record| record.policy).chain(flows().map(|flow| flow.policy)).collect();
+        assert_eq!(self.plane.keys().copied().collect::<BTreeSet<_>>(), known, "data plane and records of {node}");
 
         for record in &aggregates {
             assert_eq!(record.state, AggregateState::Active, "{} at {node}", record.name);
-            let used: u64 = flows()
-                .filter(|flow| flow.aggregate == record.name)
-                .map(|flow| cost(&flow.meter))
-                .sum();
-            assert_eq!(
-                self.broker.pool(&record.name).unwrap().used_bps,
-                used,
-                "pool {} of {node}",
-                record.name
-            );
+            let used: u64 = flows().filter(|flow| flow.aggregate == record.name).map(|flow| cost(&flow.meter)).sum();
+            assert_eq!(self.broker.pool(&record.name).unwrap().used_bps, used, "pool {} of {node}", record.name);
         }
-        let reserved = |way| {
-            aggregates
-                .iter()
-                .filter(|r| r.direction == way)
-                .map(|r| r.rate_bps)
-                .sum::<u64>()
-        };
+        let reserved = |way| aggregates.iter().filter(|r| r.direction == way).map(|r| r.rate_bps).sum::<u64>();
         for (_, out, into) in self.broker.links() {
-            assert_eq!(
-                (out.used_bps, into.used_bps),
-                (reserved(Direction::Out), reserved(Direction::In))
-            );
+            assert_eq!((out.used_bps, into.used_bps), (reserved(Direction::Out), reserved(Direction::In)));
         }
         let count = |way| flows().filter(|flow| flow.direction == way).count() as u64;
-        let used: BTreeMap<_, _> = self
-            .broker
-            .tables()
-            .into_iter()
-            .map(|table| (table.name, table.used))
-            .collect();
-        assert_eq!(
-            (used["flows"], used["labels"]),
-            (count(Direction::Out), count(Direction::In)),
-            "tables of {node}"
-        );
+        let used: BTreeMap<_, _> = self.broker.tables().into_iter().map(|table| (table.name, table.used)).collect();
+        assert_eq!((used["flows"], used["labels"]), (count(Direction::Out), count(Direction::In)), "tables of {node}");
         self.check_ledger(&sessions);
     }
 
@@ -219,15 +147,7 @@ impl Node {
             };
             assert!((0..=1).contains(open), "{} starts and ends in turn", line.session);
         }
-        let open: Vec<_> = open
-            .into_iter()
-            .filter(|(_, open)| *open == 1)
-            .map(|(id, _)| id)
-            .collect();
-        assert_eq!(
-            open,
-            active.iter().map(|record| &record.id).collect::<Vec<_>>(),
-            "the ledger knows who is active"
-        );
+        let open: Vec<_> = open.into_iter().filter(|(_, open)| *open == 1).map(|(id, _)| id).collect();
+        assert_eq!(open, active.iter().map(|record| &record.id).collect::<Vec<_>>(), "the ledger knows who is active");
     }
 }

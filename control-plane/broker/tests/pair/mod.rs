@@ -35,30 +35,10 @@ pub(crate) type Kind = &'static str;
 pub(crate) type Network = Box<dyn FnMut(usize, Kind) -> Vec<u64>>;
 
 enum Event {
-    Input {
-        node: usize,
-        life: u32,
-        input: Input,
-    },
-    Request {
-        from: usize,
-        from_life: u32,
-        ticket: u64,
-        to_life: u32,
-        epoch: Epoch,
-        request: PeerRequest,
-    },
-    Reply {
-        to: usize,
-        life: u32,
-        ticket: u64,
-        answer: Result<PeerAnswer, String>,
-    },
-    Tick {
-        node: usize,
-        life: u32,
-        at: Nanos,
-    },
+    Input { node: usize, life: u32, input: Input },
+    Request { from: usize, from_life: u32, ticket: u64, to_life: u32, epoch: Epoch, request: PeerRequest },
+    Reply { to: usize, life: u32, ticket: u64, answer: Result<PeerAnswer, String> },
+    Tick { node: usize, life: u32, at: Nanos },
 }
 
 #[derive(Default)]
@@ -108,21 +88,9 @@ pub(crate) fn config(node: usize) -> Config {
     Config {
         node: name(names[node]),
         epoch: Epoch(1),
-        links: [(
-            name("wan0"),
-            Link {
-                rate_out_bps: 10_000_000,
-                rate_in_bps: 10_000_000,
-            },
-        )]
-        .into(),
+        links: [(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 })].into(),
         peers: [(name(names[1 - node]), name("wan0"))].into(),
-        limits: Limits {
-            flows_max: 64,
-            sessions_max: 32,
-            sessions_ended_max: 256,
-            ..Limits::default()
-        },
+        limits: Limits { flows_max: 64, sessions_max: 32, sessions_ended_max: 256, ..Limits::default() },
         timers: Timers::default(),
         second_side: SecondSide::default(),
         label_secret: [u8::try_from(node).unwrap(); 16],
@@ -130,13 +98,7 @@ pub(crate) fn config(node: usize) -> Config {
 }
 
 pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequest {
-    AggregateRequest {
-        name: name(name_),
-        peer: name(peer),
-        rate_bps,
-        burst_bytes: 20_000,
-        dscp: 46,
-    }
+    AggregateRequest { name: name(name_), peer: name(peer), rate_bps, burst_bytes: 20_000, dscp: 46 }
 }
 
 /// A flow between two ports of two fixed hosts, with packets of 200 bytes and a burst of two.
@@ -148,21 +110,14 @@ pub(crate) fn flow(id: &str, aggregate: &str, ports: (u16, u16), rate_bps: u64) 
             source: format!("10.0.0.1:{}", ports.0).parse().unwrap(),
             destination: format!("10.0.1.1:{}", ports.1).parse().unwrap(),
         },
-        meter: Meter {
-            rate_bps,
-            burst_bytes: 400,
-            packet_bytes_min: 200,
-        },
+        meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: 200 },
         rate_bps_min: rate_bps / 2,
     }
 }
 
 /// A call: one flow each way, over `ab` and `ba`.
 pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
-    let flows = vec![
-        flow("there", "ab", (port, port), rate_bps),
-        flow("back", "ba", (port, port), rate_bps),
-    ];
+    let flows = vec![flow("there", "ab", (port, port), rate_bps), flow("back", "ba", (port, port), rate_bps)];
     SessionRequest { id: name(id), flows }
 }
 
@@ -222,10 +177,7 @@ impl Node {
     fn install(&mut self, policies: Vec<(PolicyId, Policy)>) -> Result<(), InstallError> {
         if self.install_failures > 0 {
             self.install_failures -= 1;
-            return Err(InstallError {
-                code: "flow_table_full".into(),
-                detail: "told to fail".into(),
-            });
+            return Err(InstallError { code: "flow_table_full".into(), detail: "told to fail".into() });
         }
         let before = self.plane.clone();
         for (id, policy) in policies {
@@ -240,24 +192,16 @@ impl Node {
             };
             if !carried {
                 self.plane = before;
-                return Err(InstallError {
-                    code: "unknown_aggregate".into(),
-                    detail: format!("{policy:?}"),
-                });
+                return Err(InstallError { code: "unknown_aggregate".into(), detail: format!("{policy:?}") });
             }
-            assert!(
-                self.plane.insert(id, policy).is_none(),
-                "policy {id:?} is installed twice"
-            );
+            assert!(self.plane.insert(id, policy).is_none(), "policy {id:?} is installed twice");
         }
         Ok(())
     }
 
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let taken = policies.iter().map(|id| (id, self.plane.remove(id)));
-        taken
-            .map(|(id, policy)| policy.map_or_else(Counters::default, |_| counted(*id)))
-            .collect()
+        taken.map(|(id, policy)| policy.map_or_else(Counters::default, |_| counted(*id))).collect()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -344,19 +288,9 @@ impl World {
         let ticket = self.sequence;
         let peer: NodeName = self.nodes[1 - to].config.node.clone();
         let node = &mut self.nodes[to];
-        node.broker.handle(
-            Input::PeerRequest {
-                ticket,
-                peer,
-                epoch: Epoch(epoch),
-                request,
-            },
-            self.now,
-        );
+        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, self.now);
         let mut outputs: Vec<Output> = std::iter::from_fn(|| node.broker.poll()).collect();
-        let place = outputs
-            .iter()
-            .position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
+        let place = outputs.iter().position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
         let answer = place.map(|place| outputs.remove(place));
         self.carry_out(to, outputs);
         match answer {
@@ -391,38 +325,18 @@ impl World {
         self.now = at.max(self.now);
         match event {
             Event::Input { node, life, input } if self.nodes[node].life == life => self.input(node, input),
-            Event::Reply {
-                to,
-                life,
-                ticket,
-                answer,
-            } if self.nodes[to].life == life => {
+            Event::Reply { to, life, ticket, answer } if self.nodes[to].life == life => {
                 if self.nodes[to].outgoing.remove(&ticket) {
                     self.input(to, Input::PeerAnswered { ticket, answer });
                 }
             }
-            Event::Request {
-                from,
-                from_life,
-                ticket,
-                to_life,
-                epoch,
-                request,
-            } => {
+            Event::Request { from, from_life, ticket, to_life, epoch, request } => {
                 let (to, peer) = (1 - from, self.nodes[from].config.node.clone());
                 if self.nodes[to].life == to_life && !self.nodes[to].down {
                     self.sequence += 1;
                     let own = self.sequence;
                     self.nodes[to].incoming.insert(own, (from, from_life, ticket));
-                    self.input(
-                        to,
-                        Input::PeerRequest {
-                            ticket: own,
-                            peer,
-                            epoch,
-                            request,
-                        },
-                    );
+                    self.input(to, Input::PeerRequest { ticket: own, peer, epoch, request });
                 }
             }
             Event::Tick { node, life, at } if self.nodes[node].life == life && self.nodes[node].wake == Some(at) => {
@@ -450,9 +364,8 @@ impl World {
     }
 
     fn carry_out(&mut self, node: usize, outputs: Vec<Output>) {
-        let (changes, others): (Vec<_>, Vec<_>) = outputs
-            .into_iter()
-            .partition(|output| matches!(output, Output::Persist(_)));
+        let (changes, others): (Vec<_>, Vec<_>) =
+            outputs.into_iter().partition(|output| matches!(output, Output::Persist(_)));
         let persisted = !changes.is_empty();
         for change in changes {
             let Output::Persist(change) = change else { continue };
@@ -488,21 +401,9 @@ impl World {
                     self.nodes[node].log.push(format!("deinstall {line}"));
                 }
                 let counters = self.nodes[node].deinstall(&policies);
-                self.after(
-                    2,
-                    Event::Input {
-                        node,
-                        life,
-                        input: Input::Deinstalled { ticket, counters },
-                    },
-                );
+                self.after(2, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
             }
-            Output::Send {
-                ticket,
-                request,
-                deadline,
-                ..
-            } => {
+            Output::Send { ticket, request, deadline, .. } => {
                 let kind = kind(&request);
                 let epoch = self.nodes[node].config.epoch;
                 let to_life = self.nodes[1 - node].life;
@@ -510,26 +411,11 @@ impl World {
                 self.nodes[node].outgoing.insert(ticket);
                 for delay in (self.network)(node, kind) {
                     let request = request.clone();
-                    let event = Event::Request {
-                        from: node,
-                        from_life: life,
-                        ticket,
-                        to_life,
-                        epoch,
-                        request,
-                    };
+                    let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request };
                     self.after(delay, event);
                 }
                 let answer = Err("no answer in time".to_owned());
-                self.at(
-                    deadline,
-                    Event::Reply {
-                        to: node,
-                        life,
-                        ticket,
-                        answer,
-                    },
-                );
+                self.at(deadline, Event::Reply { to: node, life, ticket, answer });
             }
             Output::Answer { ticket, answer } => {
                 self.check_answer(node, &answer);
@@ -537,20 +423,9 @@ impl World {
                 assert!(earlier.is_none(), "ticket {ticket} is answered twice");
             }
             Output::PeerAnswer { ticket, answer } => {
-                let (to, life, ticket) = self.nodes[node]
-                    .incoming
-                    .remove(&ticket)
-                    .expect("answers what was asked");
+                let (to, life, ticket) = self.nodes[node].incoming.remove(&ticket).expect("answers what was asked");
                 for delay in (self.network)(node, "answer") {
-                    self.after(
-                        delay,
-                        Event::Reply {
-                            to,
-                            life,
-                            ticket,
-                            answer: Ok(answer.clone()),
-                        },
-                    );
+                    self.after(delay, Event::Reply { to, life, ticket, answer: Ok(answer.clone()) });
                 }
             }
             Output::WakeAt(at) => {

@@ -44,11 +44,7 @@ impl FakeDataPlane {
 
 fn counters(policy: PolicyId) -> Counters {
     let packets = policy.0 & 0xff;
-    Counters {
-        offered_packets: packets,
-        passed_packets: packets,
-        ..Counters::default()
-    }
+    Counters { offered_packets: packets, passed_packets: packets, ..Counters::default() }
 }
 
 impl DataPlane for FakeDataPlane {
@@ -68,19 +64,12 @@ impl DataPlane for FakeDataPlane {
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let mut inner = self.0.lock().unwrap();
         inner.deinstalls += 1;
-        let known = policies
-            .iter()
-            .map(|id| inner.installed.remove(id).then(|| counters(*id)));
+        let known = policies.iter().map(|id| inner.installed.remove(id).then(|| counters(*id)));
         known.map(Option::unwrap_or_default).collect()
     }
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
-        self.0
-            .lock()
-            .unwrap()
-            .installed
-            .contains(&policy)
-            .then(|| counters(policy))
+        self.0.lock().unwrap().installed.contains(&policy).then(|| counters(policy))
     }
 
     fn renew(&mut self) {}

@@ -30,10 +30,7 @@ impl Site {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let site = Self {
-            directory: tempfile::tempdir().unwrap(),
-            ca,
-        };
+        let site = Self { directory: tempfile::tempdir().unwrap(), ca };
         std::fs::write(site.path("ca.pem"), site.ca.pem()).unwrap();
         site
     }
@@ -46,10 +43,7 @@ impl Site {
     pub(crate) fn certify(&self, file: &str, names: &[&str]) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &self.ca)
-            .unwrap();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.ca).unwrap();
         std::fs::write(self.path(&format!("{file}.pem")), certificate.pem()).unwrap();
         std::fs::write(self.path(&format!("{file}.key")), key.serialize_pem()).unwrap();
     }
@@ -105,11 +99,7 @@ pub(crate) fn eventually(what: &str, is_true: impl Fn() -> bool) {
 }
 
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A node on a thread of its own.
@@ -131,10 +121,7 @@ impl TestNode {
         let (started, has_started) = mpsc::channel();
         let (fail, failed) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 match Node::start(&config, move || Ok::<_, String>(data_plane)).await {
                     Ok(mut node) => {
@@ -150,21 +137,12 @@ impl TestNode {
             });
         });
         let api = has_started.recv().unwrap()?;
-        Ok(Self {
-            api,
-            failed: Mutex::new(failed),
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { api, failed: Mutex::new(failed), stop: Some(stop), thread: Some(thread) })
     }
 
     /// Why the node could not go on.
     pub(crate) fn failed(&self) -> String {
-        self.failed
-            .lock()
-            .unwrap()
-            .recv_timeout(Duration::from_secs(10))
-            .unwrap()
+        self.failed.lock().unwrap().recv_timeout(Duration::from_secs(10)).unwrap()
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -172,13 +150,7 @@ impl TestNode {
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
-        call(
-            self.api,
-            "POST",
-            path,
-            &["content-type: application/json"],
-            &body.to_string(),
-        )
+        call(self.api, "POST", path, &["content-type: application/json"], &body.to_string())
     }
 
     pub(crate) fn delete(&self, path: &str) -> Answer {
@@ -205,19 +177,12 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Status, code and field of a problem, after a look at what every problem must be.
     pub(crate) fn problem(&self) -> (u16, &str, &str) {
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json"),
-            "{self:?}"
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let code = self.body["code"].as_str().unwrap();
         assert_eq!(self.body["type"], format!("urn:turnpike:problem:{code}"));
         assert_eq!(self.body["status"], self.status);
@@ -249,11 +214,7 @@ pub(crate) fn call(api: SocketAddr, method: &str, path: &str, headers: &[&str], 
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines.map(|line| line.split_once(": ").unwrap());
     let headers = headers.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let body = if body.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_str(body).unwrap()
-    };
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
     Answer { status, headers, body }
 }
 
@@ -268,11 +229,7 @@ pub(crate) fn session(id: &str, port: u16, rate_bps: u64) -> Value {
 
 pub(crate) fn flow(id: &str, aggregate: &str, port: u16, rate_bps: u64) -> Value {
     let (site_a, site_b) = (format!("10.1.0.2:{port}"), format!("10.2.0.2:{port}"));
-    let (source, destination) = if aggregate == "ab" {
-        (site_a, site_b)
-    } else {
-        (site_b, site_a)
-    };
+    let (source, destination) = if aggregate == "ab" { (site_a, site_b) } else { (site_b, site_a) };
     json!({
         "id": id, "aggregate": aggregate, "source": source, "destination": destination,
         "rate_bps": rate_bps, "burst_bytes": 1_600, "packet_bytes_min": 200,
@@ -296,20 +253,11 @@ impl Pair {
         let (port_a, port_b) = (free_port(), free_port());
         let config_a = config(&site.toml("a", 1, port_a, &[("b", 2, port_b)]));
         let config_b = config(&site.toml("b", 2, port_b, &[("a", 1, port_a)]));
-        Self {
-            site,
-            config_a,
-            config_b,
-            plane_a: FakeDataPlane::default(),
-            plane_b: FakeDataPlane::default(),
-        }
+        Self { site, config_a, config_b, plane_a: FakeDataPlane::default(), plane_b: FakeDataPlane::default() }
     }
 
     pub(crate) fn start(&self) -> (TestNode, TestNode) {
-        (
-            TestNode::start(&self.config_a, &self.plane_a),
-            TestNode::start(&self.config_b, &self.plane_b),
-        )
+        (TestNode::start(&self.config_a, &self.plane_a), TestNode::start(&self.config_b, &self.plane_b))
     }
 
     /// With an aggregate of 1 Mbit/s each way.

@@ -88,20 +88,14 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_diagram() {
         let value = with_length(template(0xab_1234_5678), 172);
-        assert_eq!(
-            Header(U64::new(value)).as_bytes(),
-            [0x11, 0xab, 0x00, 172, 0x12, 0x34, 0x56, 0x78]
-        );
+        assert_eq!(Header(U64::new(value)).as_bytes(), [0x11, 0xab, 0x00, 172, 0x12, 0x34, 0x56, 0x78]);
     }
 
     #[test]
     fn every_field_is_read_as_it_was_written() {
         let label = 0xf_edcb << 20 | 0x6_5432;
         let value = with_length(template(label), 0xfffe);
-        assert_eq!(
-            (version(value), kind(value), length(value)),
-            (VERSION, KIND_LABEL, 0xfffe)
-        );
+        assert_eq!((version(value), kind(value), length(value)), (VERSION, KIND_LABEL, 0xfffe));
         assert_eq!((index(value), generation(value)), (0x6_5432, 0xf_edcb));
     }
 }

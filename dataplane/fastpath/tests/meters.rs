@@ -1,0 +1,167 @@
+//! What meters let through: never above rate × time + burst, and all of what conforms.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+
+mod world;
+
+use proptest::prelude::*;
+use std::sync::atomic::AtomicU64;
+use turnpike_fastpath::entry::{Aggregate, AggregateShare, EXACT_CLOCK, Pool};
+use turnpike_fastpath::meter::{charge_aggregate, charge_flow, flow_rate, pool_rate};
+use world::host::World;
+
+const START_NS: u64 = 1_000_000_000_000;
+
+fn bytes_in(rate_bps: u64, duration_ns: u64) -> u64 {
+    (u128::from(rate_bps) * u128::from(duration_ns) / 8_000_000_000) as u64
+}
+
+/// Offers packets of these sizes with these gaps to a flow; bytes that passed, and time that went by.
+fn offer_flow(rate_bps: u64, burst_bytes: u32, packets: &[(u64, u64)]) -> (u64, u64) {
+    let world = World::new();
+    let tables = world.tables();
+    let rate = flow_rate(rate_bps, burst_bytes, 0).unwrap();
+    let due_ns = AtomicU64::new(0);
+    let (mut now_ns, mut passed) = (START_NS, 0);
+    for (gap_ns, bytes) in packets {
+        now_ns += gap_ns;
+        tables.exact_ns.set(now_ns);
+        if charge_flow(&tables, &rate, &due_ns, EXACT_CLOCK, 0, *bytes) {
+            passed += bytes;
+        }
+    }
+    (passed, now_ns - START_NS)
+}
+
+#[test]
+fn a_flow_at_its_rate_loses_nothing_and_one_at_ten_times_its_rate_gets_its_rate() {
+    for (rate_bps, bytes) in [(8_000, 60), (80_000, 200), (10_000_000, 1_400), (1_000_000_000, 1_400)] {
+        let gap_ns = bytes * 8_000_000_000 / rate_bps;
+        let conforming = vec![(gap_ns, bytes); 2_000];
+        let (passed, _) = offer_flow(rate_bps, 8 * bytes as u32, &conforming);
+        assert_eq!(passed, 2_000 * bytes, "{rate_bps} bit/s");
+        let greedy = vec![(gap_ns / 10, bytes); 20_000];
+        let (passed, duration_ns) = offer_flow(rate_bps, 8 * bytes as u32, &greedy);
+        let allowed = bytes_in(rate_bps, duration_ns) + 8 * bytes;
+        assert!(passed <= allowed, "{rate_bps} bit/s: {passed} > {allowed}");
+        assert!(passed + bytes >= allowed - allowed / 1_000, "{rate_bps} bit/s: {passed} < {allowed}");
+    }
+}
+
+#[test]
+fn an_hour_of_silence_buys_one_burst_and_no_more() {
+    let mut packets = vec![(3_600_000_000_000, 200)];
+    packets.extend([(0, 200); 100]);
+    let (passed, _) = offer_flow(80_000, 1_600, &packets);
+    assert_eq!(passed, 1_600);
+}
+
+#[test]
+fn rates_that_cannot_be_kept_are_refused() {
+    assert_eq!(flow_rate(0, 1_000, 0), None);
+    assert!(flow_rate(8_000, u32::MAX, 0).is_some());
+    assert!(flow_rate(400_000_000_000, 1 << 20, 0).is_some());
+    assert_eq!(pool_rate(0, 1 << 20, 2, 1_508), None);
+    assert_eq!(pool_rate(1_000_000, 12_063, 2, 1_508), None);
+    assert!(pool_rate(1_000_000, 12_064, 2, 1_508).is_some());
+}
+
+/// CPUs that take turns at one pool.
+struct Shared {
+    world: World,
+    aggregate: Aggregate,
+    pool: Pool,
+    shares: Vec<AggregateShare>,
+}
+
+impl Shared {
+    fn new(rate_bps: u64, burst_bytes: u32, cpus: u32) -> Self {
+        let rate = pool_rate(rate_bps, burst_bytes, cpus, 1_508).unwrap();
+        Self {
+            world: World::new(),
+            aggregate: Aggregate {
+                quantum_bytes: rate.quantum_bytes,
+                quantum_ns: rate.quantum_ns,
+                depth_ns: rate.depth_ns,
+                ..Aggregate::default()
+            },
+            pool: Pool::default(),
+            shares: (0..cpus).map(|_| AggregateShare::default()).collect(),
+        }
+    }
+
+    fn charge(&self, cpu: usize, now_ns: u64, bytes: u64) -> bool {
+        let tables = self.world.tables();
+        tables.exact_ns.set(now_ns);
+        charge_aggregate(&tables, &self.aggregate, &self.pool, &self.shares[cpu], bytes)
+    }
+}
+
+proptest! {
+    /// The stated bound of a flow: in any time, rate × time + burst.
+    #[test]
+    fn a_flow_never_exceeds_its_rate_and_burst(
+        rate_bps in 8_000_u64..10_000_000_000,
+        packets in proptest::collection::vec((0_u64..50_000_000, 28_u64..1_500), 1..300),
+    ) {
+        let (passed, duration_ns) = offer_flow(rate_bps, 3_000, &packets);
+        prop_assert!(passed <= bytes_in(rate_bps, duration_ns) + 3_000 + 1);
+    }
+
+    /// The stated bound of an aggregate on any number of CPUs: in any time, rate × time + burst, credit of all CPUs included.
+    #[test]
+    fn an_aggregate_never_exceeds_its_rate_and_burst(
+        rate_bps in 64_000_u64..400_000_000_000,
+        cpus in 1_u32..9,
+        spare in 0_u32..200_000,
+        packets in proptest::collection::vec((0_u64..20_000_000, 28_u64..1_508, 0_usize..8), 1..600),
+    ) {
+        let burst_bytes = 4 * cpus * 1_508 + spare;
+        let shared = Shared::new(rate_bps, burst_bytes, cpus);
+        let (mut now_ns, mut passed) = (START_NS, 0);
+        for (gap_ns, bytes, cpu) in packets {
+            now_ns += gap_ns;
+            if shared.charge(cpu % cpus as usize, now_ns, bytes) {
+                passed += bytes;
+            }
+        }
+        let allowed = bytes_in(rate_bps, now_ns - START_NS) + u64::from(burst_bytes);
+        prop_assert!(passed <= allowed + 1, "{passed} > {allowed}");
+    }
+
+    /// What admission relies on: traffic that keeps to the rate and half of the burst is never refused, wherever its packets land.
+    #[test]
+    fn an_aggregate_passes_all_that_conforms_to_half_its_burst(
+        rate_bps in 64_000_u64..1_000_000_000,
+        cpus in 1_u32..9,
+        spare in 0_u32..200_000,
+        packets in proptest::collection::vec((0_u64..20_000_000, 28_u64..1_508, 0_usize..8), 1..600),
+    ) {
+        let burst_bytes = 4 * cpus * 1_508 + spare;
+        let shared = Shared::new(rate_bps, burst_bytes, cpus);
+        // The sender's own bucket, in bytes times 8e9 so that it is exact.
+        let full = u128::from(burst_bytes / 2) * 8_000_000_000;
+        let (mut now_ns, mut bucket) = (START_NS, full);
+        for (gap_ns, bytes, cpu) in packets {
+            now_ns += gap_ns;
+            bucket = (bucket + u128::from(gap_ns) * u128::from(rate_bps)).min(full);
+            let cost = u128::from(bytes) * 8_000_000_000;
+            if cost <= bucket {
+                bucket -= cost;
+                // What rounding a quantum to whole nanoseconds may cost is a byte in a quantum.
+                bucket = bucket.saturating_sub(cost / 1_000);
+                prop_assert!(shared.charge(cpu % cpus as usize, now_ns, bytes), "refused {bytes} at {now_ns}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_common_packet_takes_from_the_cpus_own_credit() {
+    let shared = Shared::new(1_000_000_000, 1 << 20, 2);
+    assert!(shared.charge(0, START_NS, 200));
+    let spent = shared.pool.spent_ns.load(std::sync::atomic::Ordering::Relaxed);
+    for _ in 0..50 {
+        assert!(shared.charge(0, START_NS, 200));
+    }
+    assert_eq!(shared.pool.spent_ns.load(std::sync::atomic::Ordering::Relaxed), spent, "the pool was touched again");
+}

@@ -1,0 +1,229 @@
+//! What becomes of single packets: named frames, the tagged bytes themselves, and the identity of tagging and restoring.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+
+mod world;
+
+use proptest::prelude::*;
+use turnpike_fastpath::buffer::Buffer;
+use turnpike_fastpath::entry::{Tally, UNADMITTED_DROP, UNADMITTED_PASS};
+use turnpike_fastpath::{Direction, Reason, Verdict, inbound, outbound};
+use world::host::{START_TICKS, TICK_NS, World};
+use world::*;
+
+fn run(world: &World, direction: Direction, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut buffer = Buffer::new(frame).unwrap();
+    let tables = world.tables();
+    let verdict = match direction {
+        Direction::Out => outbound(&mut buffer, &tables),
+        Direction::In => inbound(&mut buffer, &tables),
+    };
+    (verdict, buffer.as_slice().to_vec())
+}
+
+#[test]
+fn every_named_frame_ends_for_its_reason_and_is_counted_once() {
+    for case in cases() {
+        let world = World::new();
+        let (verdict, after) = run(&world, case.direction, &case.frame);
+        let action = match verdict {
+            Verdict::Pass => "pass",
+            Verdict::Drop => "drop",
+            Verdict::Redirect(_) => "redirect",
+        };
+        assert_eq!(world.counted(case.direction, case.reason), 1, "{}: not counted for its reason", case.name);
+        assert_eq!(action, case.reason.action(), "{}", case.name);
+        let all: u64 = world.reasons.iter().map(|row| row.packets.get()).sum();
+        assert_eq!(all, 1, "{}: counted more than once", case.name);
+        if verdict == Verdict::Drop || matches!(case.reason, Reason::NotOurs | Reason::Arp | Reason::Local) {
+            assert_eq!(after, case.frame, "{}: changed although it was not carried", case.name);
+        }
+        for tally in world.flow_shares.iter().chain(&world.label_shares).map(|share| &share.tally) {
+            assert_eq!(
+                tally.offered_packets.get(),
+                tally.passed_packets.get() + tally.dropped_packets.get(),
+                "{}",
+                case.name
+            );
+        }
+    }
+}
+
+/// Which reasons the named frames do not reach: those that need another state of the tables, tested below.
+#[test]
+fn every_reason_has_a_frame_or_a_test_of_its_own() {
+    let elsewhere = [
+        Reason::UnadmittedRefused,
+        Reason::UnadmittedOverRate,
+        Reason::AggregateOverRate,
+        Reason::Expired,
+        Reason::NextHopUnresolved,
+        Reason::Internal,
+    ];
+    for reason in Reason::ALL {
+        let framed = cases().iter().any(|case| case.reason == *reason);
+        assert_ne!(framed, elsewhere.contains(reason), "{}", reason.name());
+    }
+}
+
+#[test]
+fn the_tagged_packet_is_the_documented_bytes() {
+    let world = World::new();
+    let (verdict, after) = run(&world, Direction::Out, &udp_frame(&out_ends(FREE), b"media", 0x03, 64));
+    assert_eq!(verdict, Verdict::Redirect(1));
+    let wanted = [
+        // Ethernet: next hop, port, IPv4.
+        &[2, 0, 0, 0, 2, 1, 2, 0, 0, 0, 1, 1, 8, 0][..],
+        // IPv4: EF with the packet's own ECN, 41 bytes, its identification and flags, one hop less, UDP.
+        &[0x45, 0xbb, 0, 41, 0x12, 0x34, 0x40, 0, 63, 17, 0x9c, 0xad, 198, 18, 0, 1, 198, 18, 0, 2],
+        // UDP: entropy port, tag port, 21 bytes.
+        &[0xc1, 0x23, 0xba, 0x54, 0, 21, after[40], after[41]],
+        // Tag: version 1, kind 1, label 0xabcde00007, 5 bytes.
+        &[0x11, 0xab, 0, 5, 0xcd, 0xe0, 0, 7],
+        b"media",
+    ]
+    .concat();
+    assert!(checksums_hold(&after));
+    assert_eq!(after, wanted);
+}
+
+#[test]
+fn a_lapsed_policy_refuses_in_both_directions() {
+    let mut world = World::new();
+    world.flows[0].expires_ns = START_TICKS * TICK_NS;
+    world.labels[5].expires_ns = world.flows[0].expires_ns;
+    let (out, _) = run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &rtp(), 0, 64));
+    let tagged = tagged_frame(PEER, tag_bytes(1, 1, LABEL_IN, 172), &rtp());
+    let (inbound, _) = run(&world, Direction::In, &tagged);
+    assert_eq!((out, inbound), (Verdict::Drop, Verdict::Drop));
+    assert_eq!(world.counted(Direction::Out, Reason::Expired), 1);
+    assert_eq!(world.counted(Direction::In, Reason::Expired), 1);
+}
+
+#[test]
+fn an_unresolved_next_hop_refuses() {
+    let mut world = World::new();
+    world.next_hops[0].0 = 0;
+    run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &rtp(), 0, 64));
+    assert_eq!(world.counted(Direction::Out, Reason::NextHopUnresolved), 1);
+}
+
+#[test]
+fn a_table_that_is_too_small_is_a_fault_and_refuses() {
+    let mut world = World::new();
+    world.aggregates.truncate(2);
+    let (verdict, _) = run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &rtp(), 0, 64));
+    assert_eq!(verdict, Verdict::Drop);
+    assert_eq!(world.counted(Direction::Out, Reason::Internal), 1);
+}
+
+#[test]
+fn the_policy_for_unadmitted_packets_is_obeyed() {
+    let frame = udp_frame(&out_ends(NONE), &rtp(), 0xb8 | 2, 64);
+    let mut world = World::new();
+    let (verdict, after) = run(&world, Direction::Out, &frame);
+    assert_eq!((verdict, after[15]), (Verdict::Pass, 2), "best effort loses its DSCP and keeps its ECN");
+    assert!(checksums_hold(&after));
+
+    world.config.unadmitted = UNADMITTED_PASS;
+    assert_eq!(run(&world, Direction::Out, &frame), (Verdict::Pass, frame.clone()));
+
+    world.config.unadmitted = UNADMITTED_DROP;
+    assert_eq!(run(&world, Direction::Out, &frame), (Verdict::Drop, frame.clone()));
+    assert_eq!(world.counted(Direction::Out, Reason::UnadmittedRefused), 1);
+}
+
+#[test]
+fn unadmitted_packets_get_no_more_than_the_link_has_left() {
+    let mut world = World::new();
+    world.aggregates[0].quantum_bytes = 0;
+    let (verdict, _) = run(&world, Direction::Out, &udp_frame(&out_ends(NONE), &rtp(), 0, 64));
+    assert_eq!(verdict, Verdict::Drop);
+    assert_eq!(world.counted(Direction::Out, Reason::UnadmittedOverRate), 1);
+}
+
+#[test]
+fn an_aggregate_without_credit_refuses_what_its_flow_may_send() {
+    let mut world = World::new();
+    world.aggregates[2].depth_ns = 0;
+    let (verdict, _) = run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &rtp(), 0, 64));
+    assert_eq!(verdict, Verdict::Drop);
+    assert_eq!(world.counted(Direction::Out, Reason::AggregateOverRate), 1);
+    let Tally { offered_packets, dropped_packets, .. } = &world.aggregate_shares[2].tally;
+    assert_eq!((offered_packets.get(), dropped_packets.get()), (1, 1));
+}
+
+/// A world at the other end: it takes what this one sends.
+fn far_end(ends_port: u16) -> World {
+    let mut world = World::new();
+    world.config.tag_address = PEER;
+    world.add_label(7, NODE, LABEL_OUT, ends_port);
+    let ends = out_ends(ends_port);
+    let outer = turnpike_fastpath::entry::Outer { source: NODE, destination: PEER, tag_port: TAG_PORT.to_be_bytes() };
+    let template = turnpike_fastpath::wire::tag::template(LABEL_OUT);
+    let (ip_change, udp_change) = turnpike_fastpath::entry::changes_in(&ends, &outer, template);
+    let label = &mut world.labels[7];
+    (label.source, label.destination) = (ends.source, ends.destination);
+    (label.source_port, label.destination_port) = (ends.source_port, ends.destination_port);
+    (label.ip_change, label.udp_change) = (ip_change, udp_change);
+    world
+}
+
+proptest! {
+    /// What arrives is what was sent, but for the hop count, the DSCP of the aggregate and the link layer.
+    #[test]
+    fn tagging_then_restoring_is_the_identity(
+        port in 1_u16..65_535,
+        payload in proptest::collection::vec(any::<u8>(), 0..1_464),
+        tos: u8,
+        time_to_live in 3_u8..,
+        identification: [u8; 2],
+        checksum in prop_oneof![Just(true), Just(false)],
+    ) {
+        let mut near = World::new();
+        near.add_flow(2, port, 1_000_000_000, 1 << 20);
+        let mut sent = udp_frame(&out_ends(port), &payload, tos, time_to_live);
+        sent[18..20].copy_from_slice(&identification);
+        fix_checksums(&mut sent);
+        if !checksum {
+            sent[40..42].fill(0);
+        }
+        let (verdict, tagged) = run(&near, Direction::Out, &sent);
+        prop_assert_eq!(verdict, Verdict::Redirect(1));
+        prop_assert_eq!(tagged.len(), sent.len() + 8);
+        prop_assert!(checksums_hold(&tagged));
+        let far = far_end(port);
+        let (verdict, restored) = run(&far, Direction::In, &tagged);
+        prop_assert_eq!(verdict, Verdict::Redirect(0));
+        prop_assert!(checksums_hold(&restored));
+        let mut wanted = sent.clone();
+        wanted[..14].copy_from_slice(&restored[..14]);
+        wanted[15] = 46 << 2 | (tos & 3);
+        wanted[22] = time_to_live - 2;
+        let udp = [sent[40], sent[41]];
+        wanted[24..26].fill(0);
+        let ip = ip_checksum(&wanted[14..34]);
+        wanted[24..26].copy_from_slice(&ip.to_be_bytes());
+        wanted[40..42].copy_from_slice(&udp);
+        prop_assert_eq!(restored, wanted);
+    }
+
+    /// A wrong checksum is not made right on the way: the receiver still sees that the packet was damaged.
+    #[test]
+    fn a_damaged_packet_stays_damaged(at in 42_usize..214, bit in 0_u8..8) {
+        let mut sent = udp_frame(&out_ends(FREE), &rtp(), 0, 64);
+        sent[at] ^= 1 << bit;
+        let (_, tagged) = run(&World::new(), Direction::Out, &sent);
+        prop_assert!(!checksums_hold(&tagged));
+        let (verdict, restored) = run(&far_end(FREE), Direction::In, &tagged);
+        prop_assert_eq!(verdict, Verdict::Redirect(0));
+        prop_assert!(!checksums_hold(&restored));
+    }
+
+    /// No bytes at all make the packet logic panic, forget to count, or count twice.
+    #[test]
+    fn any_bytes_are_counted_once(frame in proptest::collection::vec(any::<u8>(), 0..200), out: bool) {
+        let world = World::new();
+        run(&world, if out { Direction::Out } else { Direction::In }, &frame);
+        prop_assert_eq!(world.reasons.iter().map(|row| row.packets.get()).sum::<u64>(), 1);
+    }
+}
