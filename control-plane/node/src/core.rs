@@ -163,6 +163,13 @@ pub(crate) struct Parts {
     pub(crate) limit_best_effort: bool,
 }
 
+/// Requests to one peer: how many are under way, and those that wait for one of them to be answered.
+#[derive(Default)]
+struct Sends {
+    under_way: usize,
+    waiting: VecDeque<(u64, PeerRequest, Nanos)>,
+}
+
 pub(crate) struct Core {
     parts: Parts,
     effects: Vec<Output>,
@@ -172,7 +179,7 @@ pub(crate) struct Core {
     peer_answers: HashMap<u64, (oneshot::Sender<PeerAnswer>, Decision, OwnedSemaphorePermit)>,
     jobs: VecDeque<Job>,
     jobs_under_way: usize,
-    sends_under_way: BTreeMap<NodeName, usize>,
+    sends: BTreeMap<NodeName, Sends>,
     contacts: BTreeMap<NodeName, Contact>,
     wake_at: Option<Nanos>,
     best_effort_rate_bps: Option<u64>,
@@ -189,7 +196,7 @@ impl Core {
             peer_answers: HashMap::new(),
             jobs: VecDeque::new(),
             jobs_under_way: 0,
-            sends_under_way: BTreeMap::new(),
+            sends: BTreeMap::new(),
             contacts: BTreeMap::new(),
             wake_at: None,
             best_effort_rate_bps: None,
@@ -248,9 +255,6 @@ impl Core {
             }
             Message::Report(report) => self.take_report(report),
             Message::PeerAnswered { ticket, peer, answer } => {
-                if let Some(under_way) = self.sends_under_way.get_mut(&peer) {
-                    *under_way = under_way.saturating_sub(1);
-                }
                 self.peer_answered(ticket, peer, answer);
             }
             Message::Read(work, _permit) => {
@@ -290,6 +294,11 @@ impl Core {
             _ => {}
         }
         self.handle(Input::PeerAnswered { ticket, answer });
+        let sends = self.sends.entry(peer.clone()).or_default();
+        sends.under_way = sends.under_way.saturating_sub(1);
+        if let Some((ticket, request, deadline)) = sends.waiting.pop_front() {
+            self.send(ticket, peer, request, deadline);
+        }
     }
 
     fn next_ticket(&mut self) -> u64 {
@@ -357,18 +366,19 @@ impl Core {
         }
     }
 
+    /// Asks now, or once one of the requests that are under way is answered, which its deadline ensures.
     fn send(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, deadline: Nanos) {
-        let under_way = self.sends_under_way.entry(peer.clone()).or_default();
-        if *under_way >= SENDS_MAX {
-            let answer = Err(format!("peer {peer}: {SENDS_MAX} requests to it are under way"));
-            return self.handle(Input::PeerAnswered { ticket, answer });
+        let sends = self.sends.entry(peer.clone()).or_default();
+        if sends.under_way >= SENDS_MAX {
+            return sends.waiting.push_back((ticket, request, deadline));
         }
-        *under_way += 1;
+        sends.under_way += 1;
         let handle = self.parts.handle.clone();
         let exchange = Exchange { epoch: self.parts.epoch, request };
         let timeout = self.parts.clock.until(deadline);
         let of = peer.clone();
         self.parts.peers.send(&peer, &exchange, timeout, move |answer| {
+            // The thread has ended: nobody is left to tell.
             let _ = handle.give(Message::PeerAnswered { ticket, peer: of, answer });
         });
     }

@@ -22,6 +22,7 @@ mod engine;
 #[path = "../tests/support/fake.rs"]
 mod fake;
 mod flow_spec;
+mod frame;
 mod http;
 mod peer_client;
 mod peer_server;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -31,6 +32,9 @@ use crate::tls::{self, Tls, TlsError};
 /// The database's name in `state_dir`.
 const DATABASE: &str = "turnpike.db";
 
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4_096;
+
 /// A node that runs.
 pub struct Node {
     stop: watch::Sender<bool>,
@@ -46,7 +50,7 @@ pub struct Node {
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// A port cannot be had.
-    #[error("{key}: cannot listen on {address}: {error}")]
+    #[error("{key}: cannot listen on {address}: {error}; `ss -ltnp` shows who does")]
     Listen {
         /// The key of the configuration.
         key: &'static str,
@@ -95,9 +99,9 @@ impl Node {
     {
         // What can be wrong without having touched anything comes first: certificates and ports.
         let tls = config.peering.as_ref().map(|peering| Tls::load(peering, &config.node)).transpose()?;
-        let api_listener = listen("api.listen", config.api.listen).await?;
+        let api_listener = listen("api.listen", config.api.listen)?;
         let peer_listener = match &config.peering {
-            Some(peering) => Some(listen("peering.listen", peering.listen).await?),
+            Some(peering) => Some(listen("peering.listen", peering.listen)?),
             None => None,
         };
         let api = api_listener.local_addr().map_err(|error| NodeError::Listen {
@@ -106,7 +110,12 @@ impl Node {
             error,
         })?;
 
-        std::fs::create_dir_all(&config.state_dir)
+        // Who talks to whom is nobody else's business.
+        let mut directory = std::fs::DirBuilder::new();
+        directory
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.state_dir)
             .map_err(|error| NodeError::StateDir { path: config.state_dir.clone(), error })?;
         let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
         let epoch = store.begin_epoch()?;
@@ -196,8 +205,15 @@ impl Node {
     }
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(address).await.map_err(|error| NodeError::Listen { key, address, error })
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        // Tokio's own 128 is too short for a burst of clients: with SYN cookies, what does not fit is reset.
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|error| NodeError::Listen { key, address, error })
 }
 
 /// The latest time that an earlier life wrote.

@@ -16,6 +16,7 @@ const CODES: &[(&str, StatusCode, &str)] = &[
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method"),
     ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The request did not come in time"),
     ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+    ("host_not_allowed", StatusCode::MISDIRECTED_REQUEST, "The request is for another host"),
     ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json"),
     ("internal_error", StatusCode::INTERNAL_SERVER_ERROR, "The node is at fault"),
     ("data_plane_failed", StatusCode::INTERNAL_SERVER_ERROR, "The data plane cannot be read"),

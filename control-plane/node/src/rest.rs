@@ -1,13 +1,14 @@
 //! The REST API, `/v1`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -25,12 +26,10 @@ use turnpike_store::UsageCursor;
 use crate::body;
 use crate::core::{self, View};
 use crate::dataplane::{self, Unanswered};
+use crate::frame::frame;
 use crate::problem::{self, Named, ProblemReply};
 use crate::query::{ListQuery, Raw};
 use crate::view;
-
-/// A client's own name for a request, which comes back with the answer.
-const CORRELATOR: &str = "x-correlator";
 
 /// What the handlers need.
 pub(crate) struct Rest {
@@ -61,24 +60,8 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/health", get(show_health))
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&rest), frame))
+        .layer(middleware::from_fn_with_state(rest.request_timeout, frame))
         .with_state(rest)
-}
-
-/// What every request has: a time-out, and its correlator back.
-async fn frame(State(rest): Shared, request: Request, next: Next) -> Response {
-    let correlator = request.headers().get(CORRELATOR).cloned();
-    let answered = tokio::time::timeout(rest.request_timeout, next.run(request)).await;
-    let mut response = answered.unwrap_or_else(|_| {
-        let seconds = rest.request_timeout.as_secs();
-        let detail =
-            format!("no answer within {seconds} s; repeating the same request is safe and tells what came of it");
-        ProblemReply::new("answer_timeout", detail).into_response()
-    });
-    if let Some(correlator) = correlator {
-        response.headers_mut().insert(CORRELATOR, correlator);
-    }
-    response
 }
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
@@ -213,9 +196,12 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
         })
         .await?;
     let mut tables: BTreeMap<String, TableView> = own_tables.into();
-    // Where both have a table of that name, the broker's is the one that refuses first.
     for (name, table) in status.tables {
-        tables.entry(name).or_insert(table);
+        // Where both have a table of that name, what the broker holds is in the data plane or on its way there.
+        match tables.entry(name) {
+            Entry::Occupied(mut ours) => ours.get_mut().full += table.full,
+            Entry::Vacant(free) => drop(free.insert(table)),
+        }
     }
     Ok(Json(NodeView {
         name: rest.node.clone(),

@@ -116,6 +116,10 @@ async fn start(_: &Config) -> Result<crate::node::Node, NodeError> {
 /// Takes the programs off the interfaces and removes the pins.
 #[cfg(feature = "engine")]
 pub(crate) fn detach(config: &Config) -> Result<String, Failure> {
+    if std::net::TcpStream::connect(config.api.listen).is_ok() {
+        let text = format!("a node is running at {}; stop it before its data plane is taken away", config.api.listen);
+        return Err(Failure::Failed(text));
+    }
     let removed =
         turnpike_engine::Engine::detach(&config.pin_dir).map_err(|error| Failure::Failed(error.to_string()))?;
     if removed.is_empty() {

@@ -226,7 +226,7 @@ pub(crate) fn problem(problem: &Problem) -> String {
         let _ = writeln!(out, "  pool: {} on node {}: {}", state.name, state.node, pool(state));
     }
     if let Some(rate) = problem.counter_offer_rate_bps {
-        let _ = writeln!(out, "  offer: one such flow with rate={} would be admitted now", text(rate));
+        let _ = writeln!(out, "  offer: with rate={} it would be admitted now", text(rate));
     }
     if let Some(next) = next_step(&problem.code) {
         let _ = writeln!(out, "  next: {next}");

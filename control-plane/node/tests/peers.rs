@@ -6,7 +6,8 @@ mod support;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use support::{FakeDataPlane, Pair, Site, TestNode, aggregate, config, free_port, session};
+use serde_json::{Value, json};
+use support::{FakeDataPlane, Pair, Site, TestNode, aggregate, config, flow, free_port, session};
 
 /// The reason in the node's view of its peer, after a refused aggregate.
 fn refused(node: &TestNode, peer: &str) -> String {
@@ -142,6 +143,31 @@ fn sessions_of_many_clients_at_once_all_come_up() {
         }
     }
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (2, 2));
+}
+
+#[test]
+fn more_requests_than_a_peer_takes_at_once_wait_for_their_turn() {
+    let mut pair = Pair::new();
+    pair.config_a.limits.requests_max = 1_000;
+    pair.config_b.limits.requests_max = 1_000;
+    let (a, _b) = pair.start_with_aggregates();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..400_u16)
+            .map(|call| {
+                let a = &a;
+                let body = json!({ "id": format!("call-{call}"), "flows": [small_flow(5_000 + call)] });
+                scope.spawn(move || a.post("/v1/sessions", &body).status)
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    assert_eq!(statuses, [201; 400]);
+}
+
+fn small_flow(port: u16) -> Value {
+    let mut flow = flow("there", "ab", port, 1_000);
+    flow["burst_bytes"] = json!(200);
+    flow
 }
 
 #[test]

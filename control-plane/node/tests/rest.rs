@@ -3,9 +3,15 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
-use support::{Pair, TestNode, aggregate, call, flow, session};
+use support::{Pair, TestNode, aggregate, call, eventually, flow, session};
+use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::InstallError;
+use turnpike_broker::record::{Change, UsageKind, UsageRecord};
+use turnpike_store::Store;
 
 #[test]
 fn an_aggregate_lives_at_both_ends() {
@@ -22,8 +28,7 @@ fn an_aggregate_lives_at_both_ends() {
     assert_eq!(b.get("/v1/aggregates/ab").body["direction"], "in");
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (1, 1));
     // What is reserved is no longer there for best effort.
-    a.get("/v1/node");
-    assert_eq!(pair.plane_a.best_effort_rate_bps(), Some(9_000_000));
+    eventually("best effort makes room", || pair.plane_a.best_effort_rate_bps() == Some(9_000_000));
 
     let repeated = a.post("/v1/aggregates", &body);
     assert_eq!((repeated.status, &repeated.body["name"]), (200, &json!("ab")));
@@ -37,8 +42,7 @@ fn an_aggregate_lives_at_both_ends() {
     assert_eq!(a.get("/v1/aggregates/ab").problem(), (404, "unknown_aggregate", ""));
     assert_eq!(b.get("/v1/aggregates").body["items"], json!([]));
     assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (0, 0));
-    a.get("/v1/node");
-    assert_eq!(pair.plane_a.best_effort_rate_bps(), Some(10_000_000));
+    eventually("best effort has all", || pair.plane_a.best_effort_rate_bps() == Some(10_000_000));
 }
 
 #[test]
@@ -133,10 +137,8 @@ fn a_restart_keeps_everything() {
     drop(b);
     pair.plane_b.lose_all();
     let b = TestNode::start(&pair.config_b, &pair.plane_b);
-    // Served after the installs that came first.
-    b.get("/v1/node");
     assert_eq!(b.get("/v1/sessions/call-1").body["state"], "active");
-    assert_eq!(pair.plane_b.installed(), 4);
+    eventually("all is in force again", || pair.plane_b.installed() == 4);
 
     // The kept connection to `b` led to its earlier life.
     assert_eq!(a.post("/v1/sessions", &session("call-2", 4_002, 80_000)).status, 201);
@@ -149,18 +151,56 @@ fn a_restart_keeps_everything() {
 fn an_install_that_fails_is_told_and_leaves_nothing() {
     let pair = Pair::new();
     let (a, b) = pair.start_with_aggregates();
-    for plane in [&pair.plane_a, &pair.plane_b] {
+    for (id, plane) in [("call-1", &pair.plane_a), ("call-2", &pair.plane_b)] {
         let error = InstallError { code: "flow_table_full".to_owned(), detail: "the flow table is full".to_owned() };
         plane.fail_installs(Some(error));
-        let failed = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+        let failed = a.post("/v1/sessions", &session(id, 4_000, 80_000));
         assert_eq!((failed.problem().0, failed.problem().1), (500, "install_failed"), "{failed:?}");
         assert!(failed.body["detail"].as_str().unwrap().contains("flow_table_full"), "{failed:?}");
         plane.fail_installs(None);
-        assert_eq!(a.get("/v1/aggregates/ab").body["pool"]["used_bps"], 0);
-        assert_eq!(b.get("/v1/aggregates/ab").body["pool"]["used_bps"], 0);
-        assert_eq!((pair.plane_a.installed(), pair.plane_b.installed()), (2, 2));
+        for node in [&a, &b] {
+            eventually("all is given back", || node.get("/v1/aggregates/ab").body["pool"]["used_bps"] == 0);
+        }
+        let installed = || (pair.plane_a.installed(), pair.plane_b.installed());
+        eventually("only aggregates are in force", || installed() == (2, 2));
     }
-    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+    assert_eq!(a.post("/v1/sessions", &session("call-3", 4_000, 80_000)).status, 201);
+}
+
+#[test]
+fn a_store_that_fails_stops_the_node_and_not_the_data_plane() {
+    let pair = Pair::new();
+    // The line of the ledger that the node is going to write is there already, so its transaction fails.
+    std::fs::create_dir_all(&pair.config_a.state_dir).unwrap();
+    let mut store = Store::open(&pair.config_a.state_dir.join("turnpike.db"), &pair.config_a.node).unwrap();
+    let line = UsageRecord {
+        node: pair.config_a.node.clone(),
+        epoch: Epoch(1),
+        sequence: 1,
+        at: Nanos(1),
+        kind: UsageKind::Start,
+        session: "earlier".parse().unwrap(),
+        flows: vec![],
+    };
+    store.apply(&[Change::AppendUsage(line)]).unwrap();
+    drop(store);
+
+    let (a, _b) = pair.start_with_aggregates();
+    let answer = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+    assert_eq!(answer.problem(), (503, "stopping", ""), "what is not durable is not admitted");
+    assert!(a.failed().contains("the store failed"));
+    assert!(pair.plane_a.installed() >= 2, "what was in force stays in force");
+}
+
+#[test]
+fn a_page_of_another_name_is_not_served() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start();
+    let mut stream = TcpStream::connect(a.api).unwrap();
+    stream.write_all(b"GET /v1/node HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("host_not_allowed"), "{answer}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ pub(crate) mod fake;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -87,6 +87,17 @@ pub(crate) fn config(toml: &str) -> Config {
     Config::parse(toml, Path::new("test.toml")).unwrap()
 }
 
+/// Waits for what is answered before it is true, such as the release of a session that did not come up.
+pub(crate) fn eventually(what: &str, is_true: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if is_true() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("not within 10 s: {what}");
+}
+
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
@@ -94,6 +105,7 @@ pub(crate) fn free_port() -> u16 {
 /// A node on a thread of its own.
 pub(crate) struct TestNode {
     pub(crate) api: SocketAddr,
+    failed: Mutex<mpsc::Receiver<String>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -107,13 +119,17 @@ impl TestNode {
         let (config, data_plane) = (config.clone(), data_plane.clone());
         let (stop, stopped) = oneshot::channel();
         let (started, has_started) = mpsc::channel();
+        let (fail, failed) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 match Node::start(&config, move || Ok::<_, String>(data_plane)).await {
-                    Ok(node) => {
+                    Ok(mut node) => {
                         started.send(Ok(node.api())).unwrap();
-                        let _ = stopped.await;
+                        tokio::select! {
+                            _ = stopped => {}
+                            error = node.failed() => fail.send(error.to_string()).unwrap(),
+                        }
                         node.stop().await;
                     }
                     Err(error) => started.send(Err(error.to_string())).unwrap(),
@@ -121,7 +137,12 @@ impl TestNode {
             });
         });
         let api = has_started.recv().unwrap()?;
-        Ok(Self { api, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { api, failed: Mutex::new(failed), stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Why the node could not go on.
+    pub(crate) fn failed(&self) -> String {
+        self.failed.lock().unwrap().recv_timeout(Duration::from_secs(10)).unwrap()
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -185,7 +206,7 @@ pub(crate) fn call(api: SocketAddr, method: &str, path: &str, headers: &[&str], 
     let _ = stream.write_all(body.as_bytes());
     let mut bytes = Vec::new();
     if let Err(error) = stream.read_to_end(&mut bytes) {
-        assert!(!bytes.is_empty(), "{error}");
+        assert!(!bytes.is_empty(), "{error:?}");
     }
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
