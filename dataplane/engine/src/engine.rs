@@ -18,7 +18,7 @@ use turnpike_fastpath::{Direction, Reason};
 use crate::config::{EngineConfig, Unadmitted};
 use crate::error::EngineError;
 use crate::netlink::{Interface, Netlink};
-use crate::next_hop::{NextHops, Ports};
+use crate::next_hop::{NO_NEXT_HOP, NextHops, Ports};
 use crate::policy::{Counters, Policy, PolicyId};
 use crate::program::{self as programs, Attachment, CoarseClock};
 use crate::status::{InterfaceStatus, Status, TableStatus, verdicts};
@@ -274,7 +274,7 @@ impl Engine {
         let next_hop = if kind == Kind::AggregateOut {
             self.next_hops.acquire(&self.tables, &mut self.netlink, &self.ports, peer)
         } else {
-            Ok(u16::MAX)
+            Ok(NO_NEXT_HOP)
         };
         let next_hop = match next_hop {
             Ok(next_hop) => next_hop,
@@ -490,17 +490,11 @@ impl Engine {
             max: u64::from(self.config.flows_max),
             full: self.labels_full,
         };
-        let next_hops = TableStatus {
-            name: "next_hops",
-            used: self.next_hops.len() as u64,
-            max: u64::from(self.next_hops.max()),
-            full: 0,
-        };
         let tables = vec![
             self.free_flows.status(count(Noted::Flow)),
             labels,
             self.free_aggregates.status(count(Noted::Aggregate)),
-            next_hops,
+            self.next_hops.status(),
         ];
         let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
         Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })

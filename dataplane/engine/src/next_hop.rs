@@ -8,17 +8,26 @@ use turnpike_fastpath::entry::NextHop;
 
 use crate::error::EngineError;
 use crate::netlink::Netlink;
+use crate::status::TableStatus;
 use crate::table::{Note, Noted, Tables};
 
 /// Longest time that an installation waits for a neighbour to answer.
 const ANSWER_STEPS_MAX: u32 = 25;
 const ANSWER_STEP: Duration = Duration::from_millis(20);
 
+/// Stands for no next hop where an index is asked for.
+pub(crate) const NO_NEXT_HOP: u16 = u16::MAX;
+
 /// The addresses in use, and their entries.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct NextHops {
     by_address: BTreeMap<Ipv4Addr, Used>,
+    by_index: BTreeMap<u16, Ipv4Addr>,
+    /// No index from here on was ever used.
+    fresh: u16,
+    freed: Vec<u16>,
     max: u32,
+    full: u64,
 }
 
 #[derive(Debug)]
@@ -31,26 +40,29 @@ struct Used {
 pub(crate) type Ports = BTreeMap<u32, u16>;
 
 impl NextHops {
-    pub(crate) fn new(max: u32) -> Self {
-        Self { by_address: BTreeMap::new(), max }
+    pub(crate) const fn new(max: u32) -> Self {
+        Self { by_address: BTreeMap::new(), by_index: BTreeMap::new(), fresh: 0, freed: Vec::new(), max, full: 0 }
     }
 
-    /// Entries in use.
-    pub(crate) fn len(&self) -> usize {
-        self.by_address.len()
-    }
-
-    /// Entries in all.
-    pub(crate) const fn max(&self) -> u32 {
-        self.max
+    pub(crate) fn status(&self) -> TableStatus {
+        TableStatus { name: "next_hops", used: self.by_address.len() as u64, max: u64::from(self.max), full: self.full }
     }
 
     /// Counts a user of an entry that was found after a restart.
     pub(crate) fn adopt(&mut self, tables: &Tables, index: u16) {
-        let note = tables.note(Noted::NextHop, u32::from(index));
-        if let Ok(bits) = u32::try_from(note.detail) {
-            self.by_address.entry(Ipv4Addr::from_bits(bits)).or_insert(Used { index, users: 0 }).users += 1;
+        if u32::from(index) >= self.max {
+            return;
         }
+        let note = tables.note(Noted::NextHop, u32::from(index));
+        let Ok(bits) = u32::try_from(note.detail) else { return };
+        let address = Ipv4Addr::from_bits(bits);
+        self.by_address.entry(address).or_insert(Used { index, users: 0 }).users += 1;
+        self.by_index.insert(index, address);
+        for skipped in self.fresh..index {
+            self.freed.push(skipped);
+        }
+        self.freed.retain(|freed| *freed != index);
+        self.fresh = self.fresh.max(index.saturating_add(1));
     }
 
     /// The entry for an address; resolved before this returns.
@@ -66,38 +78,38 @@ impl NextHops {
             return Ok(used.index);
         }
         let next_hop = resolve(netlink, ports, address)?;
-        let index = self.free_index()?;
+        let index = self.take_index()?;
         tables.set_next_hop(u32::from(index), next_hop);
-        tables.set_note(Noted::NextHop, u32::from(index), Note { policy: 1, detail: u64::from(address.to_bits()) });
+        let note = Note { policy: 1, detail: u64::from(address.to_bits()) };
+        tables.set_note(Noted::NextHop, u32::from(index), note);
         self.by_address.insert(address, Used { index, users: 1 });
+        self.by_index.insert(index, address);
         Ok(index)
     }
 
-    fn free_index(&self) -> Result<u16, EngineError> {
-        let mut taken: Vec<u16> = self.by_address.values().map(|used| used.index).collect();
-        taken.sort_unstable();
-        let free = (0_u16..).zip(&taken).find_map(|(index, taken)| (index != *taken).then_some(index));
-        let free = free.map_or(taken.len(), usize::from);
-        if free >= self.max as usize {
+    fn take_index(&mut self) -> Result<u16, EngineError> {
+        if let Some(index) = self.freed.pop() {
+            return Ok(index);
+        }
+        if u32::from(self.fresh) >= self.max {
+            self.full += 1;
             return Err(EngineError::TableFull { table: "next hop", max: self.max });
         }
-        u16::try_from(free).map_err(|_| EngineError::TableFull { table: "next hop", max: self.max })
+        self.fresh += 1;
+        Ok(self.fresh - 1)
     }
 
     /// Ends one use. To be called only when no packet can still be using the entry.
     pub(crate) fn release(&mut self, tables: &Tables, index: u16) {
-        let Some(address) =
-            self.by_address.iter().find_map(|(address, used)| (used.index == index).then_some(*address))
-        else {
-            return;
-        };
-        if let Some(used) = self.by_address.get_mut(&address) {
-            used.users = used.users.saturating_sub(1);
-            if used.users == 0 {
-                self.by_address.remove(&address);
-                tables.set_next_hop(u32::from(index), NextHop::default());
-                tables.set_note(Noted::NextHop, u32::from(index), Note::default());
-            }
+        let Some(address) = self.by_index.get(&index).copied() else { return };
+        let Some(used) = self.by_address.get_mut(&address) else { return };
+        used.users = used.users.saturating_sub(1);
+        if used.users == 0 {
+            self.by_address.remove(&address);
+            self.by_index.remove(&index);
+            self.freed.push(index);
+            tables.set_next_hop(u32::from(index), NextHop::default());
+            tables.set_note(Noted::NextHop, u32::from(index), Note::default());
         }
     }
 

@@ -14,6 +14,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader, TestRun, include_bytes_aligned};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
+use rustix::system::uname;
 use turnpike_fastpath::contract::{PORTS_MAX, VERSION, program, table};
 use turnpike_fastpath::entry::ClockReading;
 
@@ -23,7 +24,7 @@ use crate::table::{Size, Tables, sizes};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
 
-const KERNEL_NEEDED: &str = "5.12";
+const KERNEL_NEEDED: &str = "5.15";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const BPF_FS: &str = "/sys/fs/bpf";
 const MAPPED: u32 = 1 << 10;
@@ -40,7 +41,8 @@ pub(crate) fn link_path(pin_dir: &Path, role: &str) -> PathBuf {
 
 /// Loads the object. What is pinned is taken over if it fits exactly, and refused otherwise. Says whether there was something.
 pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<(Ebpf, bool), EngineError> {
-    check_kernel()?;
+    let kernel = KernelVersion::current().map_err(|error| EngineError::Load { detail: error.to_string() })?;
+    check_kernel(kernel, &uname().release().to_string_lossy())?;
     prepare_pin_dir(&config.pin_dir)?;
     let sizes = sizes(config, cpus);
     let adopting = check_pins(&config.pin_dir, &sizes)?;
@@ -66,10 +68,10 @@ pub(crate) fn xdp<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp, E
         .ok_or_else(|| EngineError::Load { detail: format!("the object has no program {name}") })
 }
 
-fn check_kernel() -> Result<(), EngineError> {
-    let found = KernelVersion::current().map_err(|error| EngineError::Load { detail: error.to_string() })?;
-    if found < KernelVersion::new(5, 12, 0) {
-        return Err(EngineError::KernelTooOld { found: format!("{found:?}"), needed: KERNEL_NEEDED });
+fn check_kernel(found: KernelVersion, release: &str) -> Result<(), EngineError> {
+    // Compare-and-swap came with 5.12; what is older than the long-term kernel after it is not tried.
+    if found < KernelVersion::new(5, 15, 0) {
+        return Err(EngineError::KernelTooOld { found: release.to_owned(), needed: KERNEL_NEEDED });
     }
     Ok(())
 }
@@ -334,4 +336,17 @@ fn chain(error: &dyn Error) -> String {
         cause = found.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_named() {
+        let error = check_kernel(KernelVersion::new(5, 10, 223), "5.10.0-32-amd64").unwrap_err();
+        assert_eq!(error.code(), "kernel_too_old");
+        assert!(error.to_string().contains("5.10.0-32-amd64") && error.to_string().contains("5.15"), "{error}");
+        check_kernel(KernelVersion::new(5, 15, 0), "5.15.0").unwrap();
+    }
 }

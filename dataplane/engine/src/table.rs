@@ -340,3 +340,29 @@ pub(crate) fn read_back(object: &Ebpf, name: &'static str, index: u32) -> Result
         .get(&index, 0)
         .map_err(|error| EngineError::Kernel { action: "reading back an entry", source: std::io::Error::other(error) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Unadmitted, XdpMode};
+
+    /// The figure of `docs/life-of-a-packet.md`.
+    #[test]
+    fn the_default_sizes_take_the_documented_memory() {
+        let config = EngineConfig {
+            pin_dir: "/sys/fs/bpf/turnpike".into(),
+            lan: "lan".to_owned(),
+            wan: "wan".to_owned(),
+            xdp_mode: XdpMode::Auto,
+            tag_address: [198, 18, 0, 1].into(),
+            tag_port: 47_700,
+            peers: Vec::new(),
+            unadmitted: Unadmitted::Limit,
+            flows_max: 65_536,
+            aggregates_max: 4_096,
+            lapse_after: std::time::Duration::from_secs(300),
+        };
+        let bytes = memory_bytes(&sizes(&config, 2));
+        assert_eq!(bytes >> 20, 29, "{bytes} bytes");
+    }
+}

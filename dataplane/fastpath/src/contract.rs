@@ -12,8 +12,8 @@ pub const VERSION: u64 = 1;
 pub const FLOWS_MAX: u32 = 1 << 20;
 /// Most aggregates: their index has 16 bits.
 pub const AGGREGATES_MAX: u32 = 1 << 16;
-/// Most next hops: their index has 16 bits.
-pub const NEXT_HOPS_MAX: u32 = 1 << 16;
+/// Most next hops: their index has 16 bits, of which the last stands for none.
+pub const NEXT_HOPS_MAX: u32 = (1 << 16) - 1;
 /// Most ports.
 pub const PORTS_MAX: u32 = 64;
 /// The first aggregates stand for what the link has left; see [`Config::best_effort`].
