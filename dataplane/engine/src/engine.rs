@@ -1,36 +1,27 @@
 //! Puts policies in force and takes them out again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use aya::Ebpf;
 use aya::programs::links::PinnedLink;
-use turnpike_fastpath::contract::{BEST_EFFORT_ENTRIES, VERSION, program, table};
-use turnpike_fastpath::entry::{
-    Aggregate, Config, Inner, LOCAL_MAX, PEERS_MAX, Pool, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS,
-};
+use turnpike_fastpath::contract::table;
+use turnpike_fastpath::entry::{Aggregate, Inner, Pool};
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, pool_rate};
-use turnpike_fastpath::wire::tag;
-use turnpike_fastpath::{Direction, Reason};
 
-use crate::config::{EngineConfig, Unadmitted};
+use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::netlink::{Interface, Netlink};
+use crate::flow_table;
+use crate::netlink::Netlink;
 use crate::next_hop::{NO_NEXT_HOP, NextHops, Ports};
 use crate::policy::{Counters, Policy, PolicyId};
-use crate::program::{self as programs, Attachment, CoarseClock};
-use crate::status::{InterfaceStatus, Status, TableStatus, verdicts};
+use crate::program::CoarseClock;
+use crate::status::TableStatus;
 use crate::sys::grace_period;
-use crate::table::{Note, Noted, Tables, memory_bytes, next_hops_max, read_back, sizes};
-use crate::{adopt, flow_table};
+use crate::table::{Note, Noted, Tables, read_back};
 
 /// What the path may clump together, as time: an incoming policy takes so much more at once than its sender may send.
 pub(crate) const PATH_JITTER_NS: u64 = 100_000_000;
-
-const LAN: u16 = 0;
-const WAN: u16 = 1;
 
 /// Where an installed policy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +59,7 @@ pub(crate) struct Free {
 }
 
 impl Free {
-    const fn new(name: &'static str, max: u32) -> Self {
+    pub(crate) const fn new(name: &'static str, max: u32) -> Self {
         Self { indexes: VecDeque::new(), name, max, full: 0 }
     }
 
@@ -79,7 +70,7 @@ impl Free {
         })
     }
 
-    fn status(&self, used: usize) -> TableStatus {
+    pub(crate) fn status(&self, used: usize) -> TableStatus {
         TableStatus { name: self.name, used: used as u64, max: u64::from(self.max), full: self.full }
     }
 }
@@ -99,100 +90,15 @@ pub struct Engine {
     pub(crate) free_aggregates: Free,
     pub(crate) labels_full: u64,
     pub(crate) packet_bytes_max: u32,
-    netlink: Netlink,
-    ports: Ports,
-    clock: CoarseClock,
-    adopted: Vec<PolicyId>,
-    _links: Vec<PinnedLink>,
+    pub(crate) netlink: Netlink,
+    pub(crate) ports: Ports,
+    pub(crate) clock: CoarseClock,
+    pub(crate) adopted: Vec<PolicyId>,
+    /// Kept open; the pins keep them attached.
+    pub(crate) links: Vec<PinnedLink>,
 }
 
 impl Engine {
-    /// Loads the programs and attaches them. If an earlier process left its pins, its policies and counters are taken over and the
-    /// programs are exchanged under traffic.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the configuration, the host or the pins; then nothing was changed that was not there before.
-    pub fn start(config: &EngineConfig) -> Result<Self, EngineError> {
-        config.check()?;
-        let mut netlink = Netlink::open().map_err(EngineError::kernel("opening netlink"))?;
-        let lan = interface(&mut netlink, &config.lan)?;
-        let wan = interface(&mut netlink, &config.wan)?;
-        let cpus =
-            u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?)
-                .unwrap_or(u32::MAX);
-        let (mut object, adopting) = programs::load(config, cpus)?;
-        let tables = Tables::map(&object, config, cpus)?;
-        programs::check_version(&config.pin_dir, &tables)?;
-        let clock = programs::measure_clock(&mut object, &tables)?;
-
-        let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
-        let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
-        for (port, interface) in [(LAN, &lan), (WAN, &wan)] {
-            let entry = Port { mac: interface.mac, reserved: 0, mtu_bytes: interface.mtu, ifindex: interface.index };
-            tables.set_port(u32::from(port), entry);
-            programs::set_device(&mut object, u32::from(port), interface.index)?;
-        }
-        let old = tables.config();
-        let seed = if adopting && old.hash_seed != 0 { old.hash_seed } else { random_seed()? };
-        tables.set_config(table_config(
-            config,
-            &mut netlink,
-            [lan.index, wan.index],
-            &tables,
-            seed,
-            clock.tick_ns,
-            &old,
-        )?);
-
-        let mut engine = Self {
-            config: config.clone(),
-            tables,
-            cpus,
-            seed,
-            policies: BTreeMap::new(),
-            flow_ends: BTreeMap::new(),
-            next_hops: NextHops::new(next_hops_max(config)),
-            free_flows: Free::new("flows", config.flows_max),
-            free_aggregates: Free::new("aggregates", config.aggregates_max),
-            labels_full: 0,
-            packet_bytes_max: lan.mtu.max(wan.mtu),
-            netlink,
-            ports,
-            clock,
-            adopted: Vec::new(),
-            _links: Vec::new(),
-            object,
-        };
-        adopt::adopt(&mut engine);
-        engine.adopted = engine.policies.keys().copied().collect();
-        engine.renew();
-        let attachments = [
-            (program::OUT, "lan", &config.lan, lan.index, before[usize::from(LAN)]),
-            (program::IN, "wan", &config.wan, wan.index, before[usize::from(WAN)]),
-        ];
-        for (program, role, interface, index, index_before) in attachments {
-            let attachment = Attachment { program, role, interface, index, index_before };
-            match programs::attach(&mut engine.object, &attachment, config) {
-                Ok(link) => engine._links.push(link),
-                Err(error) => {
-                    if !adopting {
-                        engine._links.clear();
-                        // What is reported is why it could not attach.
-                        let _ = Self::detach(&config.pin_dir);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(engine)
-    }
-
-    /// The policies that were in force when this engine started.
-    #[must_use]
-    pub fn adopted(&self) -> &[PolicyId] {
-        &self.adopted
-    }
-
     /// Puts all of these in force, or none; what was written is read back through the kernel. An aggregate comes before its flows.
     ///
     /// # Errors
@@ -232,7 +138,12 @@ impl Engine {
         Ok(())
     }
 
-    fn pool_rate(&self, rate_bps: u64, burst_bytes: u32, allowance_ns: u64) -> Result<PoolRate, EngineError> {
+    pub(crate) fn pool_rate(
+        &self,
+        rate_bps: u64,
+        burst_bytes: u32,
+        allowance_ns: u64,
+    ) -> Result<PoolRate, EngineError> {
         let burst_min = aggregate_burst_bytes_min(self.cpus, self.packet_bytes_max);
         if u64::from(burst_bytes) < burst_min {
             return Err(EngineError::Rate {
@@ -431,102 +342,6 @@ impl Engine {
     pub fn refresh_next_hops(&mut self) -> Result<(), EngineError> {
         self.next_hops.refresh(&self.tables, &mut self.netlink, &self.ports)
     }
-
-    /// How fast packets of no admitted flow may go together under [`Unadmitted::Limit`]; zero stops them.
-    ///
-    /// # Errors
-    /// The rate is above 1 Tbit/s.
-    pub fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), EngineError> {
-        let burst_min = aggregate_burst_bytes_min(self.cpus, self.packet_bytes_max);
-        // Enough for a round trip of 100 ms.
-        let burst = u32::try_from((rate_bps / 80).max(burst_min)).unwrap_or(u32::MAX);
-        let entry = match rate_bps {
-            0 => Aggregate::default(),
-            _ => {
-                let rate = self.pool_rate(rate_bps, burst, 0)?;
-                Aggregate {
-                    quantum_bytes: rate.quantum_bytes,
-                    quantum_ns: rate.quantum_ns,
-                    depth_ns: rate.depth_ns,
-                    ..Aggregate::default()
-                }
-            }
-        };
-        let mut config = self.tables.config();
-        let old = self.tables.aggregate(config.best_effort);
-        if (old.quantum_bytes, old.quantum_ns, old.depth_ns) == (entry.quantum_bytes, entry.quantum_ns, entry.depth_ns)
-        {
-            return Ok(());
-        }
-        // A second entry takes over as a whole; it starts where the first one's pool stands, so that no burst is given twice.
-        let next = (config.best_effort + 1) % BEST_EFFORT_ENTRIES;
-        self.tables.clear_shares(Noted::Aggregate, next);
-        self.tables.set_aggregate(next, entry);
-        self.tables.set_pool(next, self.tables.pool(config.best_effort));
-        config.best_effort = next;
-        self.tables.set_config(config);
-        grace_period();
-        Ok(())
-    }
-
-    /// The state of ports, tables and counters.
-    ///
-    /// # Errors
-    /// The kernel does not answer.
-    pub fn status(&mut self) -> Result<Status, EngineError> {
-        let mut interfaces = Vec::new();
-        for (role, name, tag_bytes) in
-            [("lan", self.config.lan.clone(), 0), ("wan", self.config.wan.clone(), tag::HEADER_LENGTH)]
-        {
-            let found = self.netlink.interface(&name).map_err(EngineError::kernel("looking up an interface"))?;
-            let (mtu, xdp_mode) = found.map_or((0, "none"), |found| (found.mtu, found.xdp.unwrap_or("none")));
-            let packet_bytes_max = mtu.saturating_sub(u32::from(tag_bytes));
-            interfaces.push(InterfaceStatus { name, role, xdp_mode, mtu, packet_bytes_max });
-        }
-        let count = |table: Noted| self.policies.values().filter(|placed| placed.kind.table() == table).count();
-        let labels = TableStatus {
-            name: "labels",
-            used: count(Noted::Label) as u64,
-            max: u64::from(self.config.flows_max),
-            full: self.labels_full,
-        };
-        let tables = vec![
-            self.free_flows.status(count(Noted::Flow)),
-            labels,
-            self.free_aggregates.status(count(Noted::Aggregate)),
-            self.next_hops.status(),
-        ];
-        let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
-        Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })
-    }
-
-    /// Packets and bytes that ended for a reason.
-    #[must_use]
-    pub fn verdict(&self, direction: Direction, reason: Reason) -> (u64, u64) {
-        self.tables.reason(reason.row(direction))
-    }
-
-    /// Takes the programs off their interfaces and removes everything that is pinned there. Says what was removed.
-    ///
-    /// # Errors
-    /// Something could not be removed.
-    pub fn detach(pin_dir: &Path) -> Result<Vec<String>, EngineError> {
-        let mut removed = Vec::new();
-        for folder in ["links", "maps"] {
-            let folder = pin_dir.join(folder);
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries {
-                let path = entry.map_err(EngineError::kernel("listing pins"))?.path();
-                fs::remove_file(&path).map_err(EngineError::kernel("removing a pin"))?;
-                removed.push(path.display().to_string());
-            }
-            fs::remove_dir(&folder).map_err(EngineError::kernel("removing a folder of pins"))?;
-        }
-        if pin_dir.exists() {
-            fs::remove_dir(pin_dir).map_err(EngineError::kernel("removing the folder of pins"))?;
-        }
-        Ok(removed)
-    }
 }
 
 /// The ends of a flow, in the bytes of its packets.
@@ -544,73 +359,4 @@ pub(crate) const fn ends_key(ends: &Inner) -> [u8; 12] {
     let ([a, b, c, d], [e, f, g, h]) = (ends.source, ends.destination);
     let ([i, j], [k, l]) = (ends.source_port, ends.destination_port);
     [a, b, c, d, e, f, g, h, i, j, k, l]
-}
-
-fn interface(netlink: &mut Netlink, name: &str) -> Result<Interface, EngineError> {
-    let found = netlink.interface(name).map_err(EngineError::kernel("looking up an interface"))?;
-    let found = found.ok_or_else(|| EngineError::InterfaceMissing { name: name.to_owned() })?;
-    let unfit = |detail: &str| EngineError::InterfaceUnfit { name: name.to_owned(), detail: detail.to_owned() };
-    if !found.ethernet {
-        return Err(unfit("its frames have no Ethernet header; Turnpike needs an Ethernet device"));
-    }
-    if !found.up {
-        return Err(unfit("it is down; `ip link set up` brings it up"));
-    }
-    Ok(found)
-}
-
-fn table_config(
-    config: &EngineConfig,
-    netlink: &mut Netlink,
-    interfaces: [u32; 2],
-    tables: &Tables,
-    hash_seed: u64,
-    tick_ns: u64,
-    old: &Config,
-) -> Result<Config, EngineError> {
-    let mut local = [[0; 4]; LOCAL_MAX];
-    let mut found = Vec::new();
-    for interface in interfaces {
-        found.extend(netlink.addresses(interface).map_err(EngineError::kernel("listing addresses"))?);
-    }
-    if found.len() > LOCAL_MAX {
-        tracing::warn!(
-            found = found.len(),
-            max = LOCAL_MAX,
-            "more addresses than are kept; the rest count as unadmitted traffic"
-        );
-    }
-    for (local, address) in local.iter_mut().zip(&found) {
-        *local = address.octets();
-    }
-    let mut peers = [[0; 4]; PEERS_MAX];
-    for (peer, address) in peers.iter_mut().zip(&config.peers) {
-        *peer = address.octets();
-    }
-    Ok(Config {
-        version: VERSION,
-        tick_ns,
-        hash_seed,
-        bucket_mask: tables.bucket_mask(),
-        unadmitted: match config.unadmitted {
-            Unadmitted::Pass => UNADMITTED_PASS,
-            Unadmitted::Limit => UNADMITTED_LIMIT,
-            Unadmitted::Drop => UNADMITTED_DROP,
-        },
-        best_effort: old.best_effort,
-        reserved: 0,
-        tag_address: config.tag_address.octets(),
-        tag_port: config.tag_port.to_be_bytes(),
-        peers_count: u16::try_from(config.peers.len()).unwrap_or(0),
-        local,
-        peers,
-    })
-}
-
-fn random_seed() -> Result<u64, EngineError> {
-    let mut bytes = [0; 8];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(EngineError::kernel("reading random bytes"))?;
-    Ok(u64::from_ne_bytes(bytes) | 1)
 }

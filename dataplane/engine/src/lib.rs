@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod adopt;
+mod best_effort;
 mod config;
 mod engine;
 mod error;
@@ -16,6 +17,7 @@ mod netlink;
 mod next_hop;
 pub mod policy;
 mod program;
+mod start;
 mod status;
 #[allow(unsafe_code, reason = "system calls")]
 mod sys;

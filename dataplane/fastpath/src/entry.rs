@@ -228,6 +228,16 @@ impl Tally {
         self.passed_bytes.set(self.passed_bytes.get() + bytes);
     }
 
+    /// It went on, or was refused.
+    #[inline(always)]
+    pub fn settle(&self, bytes: u64, passed: bool) {
+        if passed {
+            self.pass(bytes);
+        } else {
+            self.drop(bytes);
+        }
+    }
+
     /// It was refused.
     #[inline(always)]
     pub fn drop(&self, bytes: u64) {

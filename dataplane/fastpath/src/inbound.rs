@@ -5,8 +5,8 @@ use zerocopy::network_endian::U16;
 use crate::checksum::Change;
 use crate::entry::{Config, LABEL_VALID, LabelEntry, PEERS_MAX};
 use crate::frame::Frame;
-use crate::meter::{charge_aggregate, charge_flow};
-use crate::tables::Tables;
+use crate::meter::{charge_carrier, charge_flow};
+use crate::tables::{Tables, count};
 use crate::verdict::{Direction, Reason, Verdict};
 use crate::wire::{Headers, TaggedHeaders, ethernet, ipv4, tag, udp};
 
@@ -19,11 +19,9 @@ pub fn inbound<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
         Err(reason @ Reason::NotOurs) => (Verdict::Pass, reason),
         Err(reason) => (Verdict::Drop, reason),
     };
-    let Some(share) = tables.reason_share(reason.row(Direction::In)) else {
+    if !count(tables, Direction::In, reason, bytes) {
         return Verdict::Drop;
-    };
-    share.packets.set(share.packets.get() + 1);
-    share.bytes.set(share.bytes.get() + bytes);
+    }
     verdict
 }
 
@@ -87,11 +85,7 @@ fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<
     let inner_length = total_length - tag::HEADER_LENGTH;
     share.tally.offer(u64::from(inner_length));
     let delivered = deliver(frame, tables, config, label, &headers, total_length);
-    if delivered.is_ok() {
-        share.tally.pass(u64::from(inner_length));
-    } else {
-        share.tally.drop(u64::from(inner_length));
-    }
+    share.tally.settle(u64::from(inner_length), delivered.is_ok());
     delivered
 }
 
@@ -138,16 +132,8 @@ fn deliver<F: Frame, T: Tables>(
     if !charge_flow(tables, &label.rate, &label.due_ns, label.flags, coarse_ns, u64::from(counted)) {
         return Err(Reason::FlowOverRate);
     }
-    let carrier = u32::from(label.aggregate);
-    let aggregate = tables.aggregate(carrier).ok_or(Reason::Internal)?;
-    let pool = tables.pool(carrier).ok_or(Reason::Internal)?;
-    let share = tables.aggregate_share(carrier).ok_or(Reason::Internal)?;
     let wire_bytes = u64::from(total_length);
-    share.tally.offer(wire_bytes);
-    if !charge_aggregate(tables, aggregate, pool, share, wire_bytes) {
-        share.tally.drop(wire_bytes);
-        return Err(Reason::AggregateOverRate);
-    }
+    let share = charge_carrier(tables, u32::from(label.aggregate), wire_bytes, Reason::AggregateOverRate)?;
     let udp = tagged.headers.udp;
     let ip_change = Change::folded(label.ip_change);
     let udp_change =

@@ -9,6 +9,7 @@
 
 use crate::entry::{Aggregate, AggregateShare, EXACT_CLOCK, FlowRate, Pool};
 use crate::tables::Tables;
+use crate::verdict::Reason;
 use core::sync::atomic::AtomicU64;
 
 /// Fraction bits of [`FlowRate::byte_cost`].
@@ -41,6 +42,28 @@ pub fn charge_flow<T: Tables>(
         }
     }
     false
+}
+
+/// Offers a packet of `bytes` bytes to the aggregate at `index` and charges it. Where it conforms, the share's tally is still to be settled;
+/// where not, that is done, and the packet is refused for `over_rate`.
+#[inline(always)]
+pub(crate) fn charge_carrier<T: Tables>(
+    tables: &T,
+    index: u32,
+    bytes: u64,
+    over_rate: Reason,
+) -> Result<&AggregateShare, Reason> {
+    let (Some(aggregate), Some(pool), Some(share)) =
+        (tables.aggregate(index), tables.pool(index), tables.aggregate_share(index))
+    else {
+        return Err(Reason::Internal);
+    };
+    share.tally.offer(bytes);
+    if charge_aggregate(tables, aggregate, pool, share, bytes) {
+        return Ok(share);
+    }
+    share.tally.drop(bytes);
+    Err(over_rate)
 }
 
 /// Charges `bytes` to an aggregate; whether they conform.

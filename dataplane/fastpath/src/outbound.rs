@@ -4,10 +4,10 @@ use zerocopy::network_endian::{U16, U64};
 
 use crate::checksum::Change;
 use crate::classify::find_flow;
-use crate::entry::{Aggregate, Config, Flow, FlowShare, Inner, Port, UNADMITTED_DROP, UNADMITTED_LIMIT};
+use crate::entry::{Aggregate, Config, Flow, Inner, Port, UNADMITTED_DROP, UNADMITTED_LIMIT};
 use crate::frame::Frame;
-use crate::meter::{charge_aggregate, charge_flow};
-use crate::tables::Tables;
+use crate::meter::{charge_carrier, charge_flow};
+use crate::tables::{Tables, count};
 use crate::verdict::{Direction, Reason, Verdict};
 use crate::wire::{Headers, TaggedHeaders, ethernet, ipv4, tag, udp};
 
@@ -23,11 +23,9 @@ pub fn outbound<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
         Err(reason @ (Reason::Arp | Reason::Local | Reason::Unadmitted)) => (Verdict::Pass, reason),
         Err(reason) => (Verdict::Drop, reason),
     };
-    let Some(share) = tables.reason_share(reason.row(Direction::Out)) else {
+    if !count(tables, Direction::Out, reason, bytes) {
         return Verdict::Drop;
-    };
-    share.packets.set(share.packets.get() + 1);
-    share.bytes.set(share.bytes.get() + bytes);
+    }
     verdict
 }
 
@@ -75,17 +73,8 @@ fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<
     let share = tables.flow_share(index).ok_or(Reason::Internal)?;
     share.tally.offer(u64::from(total_length));
     let carried = carry(frame, tables, config, flow, &headers, total_length);
-    count(share, total_length, carried.is_ok());
+    share.tally.settle(u64::from(total_length), carried.is_ok());
     carried
-}
-
-#[inline(always)]
-fn count(share: &FlowShare, bytes: u16, passed: bool) {
-    if passed {
-        share.tally.pass(u64::from(bytes));
-    } else {
-        share.tally.drop(u64::from(bytes));
-    }
 }
 
 /// Meters and tags a flow's packet.
@@ -118,14 +107,8 @@ fn carry<F: Frame, T: Tables>(
     if !charge_flow(tables, &flow.rate, &flow.due_ns, flow.flags, coarse_ns, u64::from(counted)) {
         return Err(Reason::FlowOverRate);
     }
-    let pool = tables.pool(carrier).ok_or(Reason::Internal)?;
-    let share = tables.aggregate_share(carrier).ok_or(Reason::Internal)?;
     let wire_bytes = u64::from(tagged_length);
-    share.tally.offer(wire_bytes);
-    if !charge_aggregate(tables, aggregate, pool, share, wire_bytes) {
-        share.tally.drop(wire_bytes);
-        return Err(Reason::AggregateOverRate);
-    }
+    let share = charge_carrier(tables, carrier, wire_bytes, Reason::AggregateOverRate)?;
     let tagged = tag_headers(flow, aggregate, port, next_hop.mac(), headers, total_length);
     if frame.grow_head(tag::HEADER_BYTES).is_err() {
         share.tally.drop(wire_bytes);
@@ -198,19 +181,10 @@ fn unadmitted<F: Frame, T: Tables>(
         return Reason::UnadmittedRefused;
     }
     if config.unadmitted == UNADMITTED_LIMIT {
-        let (Some(aggregate), Some(pool), Some(share)) = (
-            tables.aggregate(config.best_effort),
-            tables.pool(config.best_effort),
-            tables.aggregate_share(config.best_effort),
-        ) else {
-            return Reason::Internal;
-        };
-        share.tally.offer(bytes);
-        if !charge_aggregate(tables, aggregate, pool, share, bytes) {
-            share.tally.drop(bytes);
-            return Reason::UnadmittedOverRate;
+        match charge_carrier(tables, config.best_effort, bytes, Reason::UnadmittedOverRate) {
+            Ok(share) => share.tally.pass(bytes),
+            Err(reason) => return reason,
         }
-        share.tally.pass(bytes);
         // Reserved treatment is for admitted flows, whatever the sender wrote.
         if let Some(ip) = ip
             && let Some(place) = frame.at_mut::<ipv4::Header>(ipv4::OFFSET)

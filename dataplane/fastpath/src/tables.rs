@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU64;
 use crate::entry::{
     Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
+use crate::verdict::{Direction, Reason};
 
 /// What a host of the packet logic provides. `None` means that the index is outside the table.
 ///
@@ -46,4 +47,13 @@ pub trait Tables {
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
     /// Gives the value back, in a way the compiler cannot see through: keeps it from turning arithmetic into branches.
     fn opaque(&self, value: u64) -> u64;
+}
+
+/// Counts the end of a packet's way; false if the table has no such row.
+#[inline(always)]
+pub(crate) fn count<T: Tables>(tables: &T, direction: Direction, reason: Reason, bytes: u64) -> bool {
+    let Some(share) = tables.reason_share(reason.row(direction)) else { return false };
+    share.packets.set(share.packets.get() + 1);
+    share.bytes.set(share.bytes.get() + bytes);
+    true
 }

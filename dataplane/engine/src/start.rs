@@ -1,0 +1,202 @@
+//! Starts the data plane, or takes over what an earlier process left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use turnpike_fastpath::contract::{VERSION, program};
+use turnpike_fastpath::entry::{
+    Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS,
+};
+
+use crate::adopt;
+use crate::config::{EngineConfig, Unadmitted};
+use crate::engine::{Engine, Free};
+use crate::error::EngineError;
+use crate::netlink::{Interface, Netlink};
+use crate::next_hop::{NextHops, Ports};
+use crate::policy::PolicyId;
+use crate::program::{self as programs, Attachment};
+use crate::table::{Tables, next_hops_max};
+
+const LAN: u16 = 0;
+const WAN: u16 = 1;
+
+impl Engine {
+    /// Loads the programs and attaches them. If an earlier process left its pins, its policies and counters are taken over and the
+    /// programs are exchanged under traffic.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, the host or the pins; then nothing was changed that was not there before.
+    pub fn start(config: &EngineConfig) -> Result<Self, EngineError> {
+        config.check()?;
+        let mut netlink = Netlink::open().map_err(EngineError::kernel("opening netlink"))?;
+        let lan = interface(&mut netlink, &config.lan)?;
+        let wan = interface(&mut netlink, &config.wan)?;
+        let cpus =
+            u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?)
+                .unwrap_or(u32::MAX);
+        let (mut object, adopting) = programs::load(config, cpus)?;
+        let tables = Tables::map(&object, config, cpus)?;
+        programs::check_version(&config.pin_dir, &tables)?;
+        let clock = programs::measure_clock(&mut object, &tables)?;
+
+        let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
+        let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
+        for (port, interface) in [(LAN, &lan), (WAN, &wan)] {
+            let entry = Port { mac: interface.mac, reserved: 0, mtu_bytes: interface.mtu, ifindex: interface.index };
+            tables.set_port(u32::from(port), entry);
+            programs::set_device(&mut object, u32::from(port), interface.index)?;
+        }
+        let old = tables.config();
+        let seed = if adopting && old.hash_seed != 0 { old.hash_seed } else { random_seed()? };
+        tables.set_config(table_config(
+            config,
+            &mut netlink,
+            [lan.index, wan.index],
+            &tables,
+            seed,
+            clock.tick_ns,
+            &old,
+        )?);
+
+        let mut engine = Self {
+            config: config.clone(),
+            tables,
+            cpus,
+            seed,
+            policies: BTreeMap::new(),
+            flow_ends: BTreeMap::new(),
+            next_hops: NextHops::new(next_hops_max(config)),
+            free_flows: Free::new("flows", config.flows_max),
+            free_aggregates: Free::new("aggregates", config.aggregates_max),
+            labels_full: 0,
+            packet_bytes_max: lan.mtu.max(wan.mtu),
+            netlink,
+            ports,
+            clock,
+            adopted: Vec::new(),
+            links: Vec::new(),
+            object,
+        };
+        adopt::adopt(&mut engine);
+        engine.adopted = engine.policies.keys().copied().collect();
+        engine.renew();
+        let attachments = [
+            (program::OUT, "lan", &config.lan, lan.index, before[usize::from(LAN)]),
+            (program::IN, "wan", &config.wan, wan.index, before[usize::from(WAN)]),
+        ];
+        for (program, role, interface, index, index_before) in attachments {
+            let attachment = Attachment { program, role, interface, index, index_before };
+            match programs::attach(&mut engine.object, &attachment, config) {
+                Ok(link) => engine.links.push(link),
+                Err(error) => {
+                    if !adopting {
+                        engine.links.clear();
+                        // What is reported is why it could not attach.
+                        let _ = Self::detach(&config.pin_dir);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(engine)
+    }
+
+    /// The policies that were in force when this engine started.
+    #[must_use]
+    pub fn adopted(&self) -> &[PolicyId] {
+        &self.adopted
+    }
+
+    /// Takes the programs off their interfaces and removes everything that is pinned there. Says what was removed.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    pub fn detach(pin_dir: &Path) -> Result<Vec<String>, EngineError> {
+        let mut removed = Vec::new();
+        for folder in ["links", "maps"] {
+            let folder = pin_dir.join(folder);
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries {
+                let path = entry.map_err(EngineError::kernel("listing pins"))?.path();
+                fs::remove_file(&path).map_err(EngineError::kernel("removing a pin"))?;
+                removed.push(path.display().to_string());
+            }
+            fs::remove_dir(&folder).map_err(EngineError::kernel("removing a folder of pins"))?;
+        }
+        if pin_dir.exists() {
+            fs::remove_dir(pin_dir).map_err(EngineError::kernel("removing the folder of pins"))?;
+        }
+        Ok(removed)
+    }
+}
+
+fn interface(netlink: &mut Netlink, name: &str) -> Result<Interface, EngineError> {
+    let found = netlink.interface(name).map_err(EngineError::kernel("looking up an interface"))?;
+    let found = found.ok_or_else(|| EngineError::InterfaceMissing { name: name.to_owned() })?;
+    let unfit = |detail: &str| EngineError::InterfaceUnfit { name: name.to_owned(), detail: detail.to_owned() };
+    if !found.ethernet {
+        return Err(unfit("its frames have no Ethernet header; Turnpike needs an Ethernet device"));
+    }
+    if !found.up {
+        return Err(unfit("it is down; `ip link set up` brings it up"));
+    }
+    Ok(found)
+}
+
+fn table_config(
+    config: &EngineConfig,
+    netlink: &mut Netlink,
+    interfaces: [u32; 2],
+    tables: &Tables,
+    hash_seed: u64,
+    tick_ns: u64,
+    old: &Config,
+) -> Result<Config, EngineError> {
+    let mut local = [[0; 4]; LOCAL_MAX];
+    let mut found = Vec::new();
+    for interface in interfaces {
+        found.extend(netlink.addresses(interface).map_err(EngineError::kernel("listing addresses"))?);
+    }
+    if found.len() > LOCAL_MAX {
+        tracing::warn!(
+            found = found.len(),
+            max = LOCAL_MAX,
+            "more addresses than are kept; the rest count as unadmitted traffic"
+        );
+    }
+    for (local, address) in local.iter_mut().zip(&found) {
+        *local = address.octets();
+    }
+    let mut peers = [[0; 4]; PEERS_MAX];
+    for (peer, address) in peers.iter_mut().zip(&config.peers) {
+        *peer = address.octets();
+    }
+    Ok(Config {
+        version: VERSION,
+        tick_ns,
+        hash_seed,
+        bucket_mask: tables.bucket_mask(),
+        unadmitted: match config.unadmitted {
+            Unadmitted::Pass => UNADMITTED_PASS,
+            Unadmitted::Limit => UNADMITTED_LIMIT,
+            Unadmitted::Drop => UNADMITTED_DROP,
+        },
+        best_effort: old.best_effort,
+        reserved: 0,
+        tag_address: config.tag_address.octets(),
+        tag_port: config.tag_port.to_be_bytes(),
+        peers_count: u16::try_from(config.peers.len()).unwrap_or(0),
+        local,
+        peers,
+    })
+}
+
+fn random_seed() -> Result<u64, EngineError> {
+    let mut bytes = [0; 8];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(EngineError::kernel("reading random bytes"))?;
+    Ok(u64::from_ne_bytes(bytes) | 1)
+}
