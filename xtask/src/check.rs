@@ -14,7 +14,6 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/engine/src/sys.rs",
     "ebpf-programs/src/frame.rs",
     "ebpf-programs/src/tables.rs",
-    "xtask/demo/src/sys.rs",
 ];
 
 const FILE_LINES_MAX: usize = 800;

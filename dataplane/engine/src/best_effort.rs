@@ -10,7 +10,7 @@ use crate::sys::grace_period;
 use crate::table::Noted;
 
 impl Engine {
-    /// How fast packets of no admitted flow may go together under [`Unadmitted::Limit`]; zero stops them.
+    /// How fast packets of no admitted flow may go together under [`Unadmitted::Limit`](crate::Unadmitted::Limit); zero stops them.
     ///
     /// # Errors
     /// The rate is above 1 Tbit/s.

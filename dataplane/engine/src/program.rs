@@ -39,15 +39,19 @@ pub(crate) fn link_path(pin_dir: &Path, role: &str) -> PathBuf {
     pin_dir.join("links").join(role)
 }
 
-/// Loads the object. What is pinned is taken over if it fits exactly, and refused otherwise. Says whether there was something.
-pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<(Ebpf, bool), EngineError> {
+/// Sees whether this kernel will do and makes the folder of pins. What is pinned there is taken over if it fits exactly, and refused
+/// otherwise. Says whether there was something.
+pub(crate) fn prepare(config: &EngineConfig, cpus: u32) -> Result<bool, EngineError> {
     let kernel = KernelVersion::current().map_err(|error| EngineError::Load { detail: error.to_string() })?;
     check_kernel(kernel, &uname().release().to_string_lossy())?;
     prepare_pin_dir(&config.pin_dir)?;
-    let sizes = sizes(config, cpus);
-    let adopting = check_pins(&config.pin_dir, &sizes)?;
+    check_pins(&config.pin_dir, &sizes(config, cpus))
+}
+
+/// Loads the object with the tables that are pinned, or pins new ones.
+pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<Ebpf, EngineError> {
     let mut loader = EbpfLoader::new();
-    for (name, entries, _) in sizes {
+    for (name, entries, _) in sizes(config, cpus) {
         loader.map_max_entries(name, entries).map_pin_path(name, map_path(&config.pin_dir, name));
     }
     loader.map_pin_path(table::DEVICES, map_path(&config.pin_dir, table::DEVICES));
@@ -57,7 +61,7 @@ pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<(Ebpf, bool), Eng
     for name in [program::OUT, program::IN, program::CLOCK] {
         xdp(&mut object, name)?.load().map_err(program_error)?;
     }
-    Ok((object, adopting))
+    Ok(object)
 }
 
 /// The program of this name.

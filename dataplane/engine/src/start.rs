@@ -17,6 +17,7 @@ use crate::netlink::{Interface, Netlink};
 use crate::next_hop::{NextHops, Ports};
 use crate::policy::PolicyId;
 use crate::program::{self as programs, Attachment};
+use crate::status::InterfaceStatus;
 use crate::table::{Tables, next_hops_max};
 
 const LAN: u16 = 0;
@@ -36,14 +37,31 @@ impl Engine {
         let cpus =
             u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?)
                 .unwrap_or(u32::MAX);
-        let (mut object, adopting) = programs::load(config, cpus)?;
+        let adopting = programs::prepare(config, cpus)?;
+        Self::set_up(config, netlink, [&lan, &wan], cpus, adopting).inspect_err(|_| {
+            if !adopting {
+                // What is reported is why it could not start.
+                let _ = Self::detach(&config.pin_dir);
+            }
+        })
+    }
+
+    fn set_up(
+        config: &EngineConfig,
+        mut netlink: Netlink,
+        interfaces: [&Interface; 2],
+        cpus: u32,
+        adopting: bool,
+    ) -> Result<Self, EngineError> {
+        let [lan, wan] = interfaces;
+        let mut object = programs::load(config, cpus)?;
         let tables = Tables::map(&object, config, cpus)?;
         programs::check_version(&config.pin_dir, &tables)?;
         let clock = programs::measure_clock(&mut object, &tables)?;
 
         let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
         let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
-        for (port, interface) in [(LAN, &lan), (WAN, &wan)] {
+        for (port, interface) in [(LAN, lan), (WAN, wan)] {
             let entry = Port { mac: interface.mac, reserved: 0, mtu_bytes: interface.mtu, ifindex: interface.index };
             tables.set_port(u32::from(port), entry);
             programs::set_device(&mut object, u32::from(port), interface.index)?;
@@ -88,17 +106,12 @@ impl Engine {
         ];
         for (program, role, interface, index, index_before) in attachments {
             let attachment = Attachment { program, role, interface, index, index_before };
-            match programs::attach(&mut engine.object, &attachment, config) {
-                Ok(link) => engine.links.push(link),
-                Err(error) => {
-                    if !adopting {
-                        engine.links.clear();
-                        // What is reported is why it could not attach.
-                        let _ = Self::detach(&config.pin_dir);
-                    }
-                    return Err(error);
-                }
-            }
+            let link = programs::attach(&mut engine.object, &attachment, config)?;
+            engine.links.push(link);
+        }
+        for interface in engine.status()?.interfaces {
+            let InterfaceStatus { name, role, xdp_mode, mtu, .. } = interface;
+            tracing::info!(interface = name, role, xdp_mode, mtu, "attached");
         }
         Ok(engine)
     }

@@ -8,10 +8,11 @@ mod world;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use aya::maps::{Array, Map, MapData};
 use host::{in_own_namespace, ip};
 use turnpike_engine::policy::{Counters, Meter, Policy, PolicyId};
 use turnpike_engine::{Engine, EngineConfig, EngineError, XdpMode};
-use turnpike_fastpath::entry::Inner;
+use turnpike_fastpath::entry::{Config, Inner};
 use turnpike_fastpath::{Direction, Reason};
 use world::*;
 
@@ -153,6 +154,24 @@ fn pins_of_another_shape_are_refused_and_left_alone() {
         let error = Engine::start(&larger).unwrap_err();
         assert_eq!(error.code(), "pins_mismatch", "{error}");
         assert!(error.to_string().contains("turnpike detach"), "{error}");
+        assert_eq!(Engine::start(config).unwrap().adopted().len(), 4);
+    });
+}
+
+#[test]
+fn pins_of_another_version_are_refused_and_left_alone() {
+    in_own_namespace(|config| {
+        drop(start(config));
+        let map = Map::Array(MapData::from_pin(config.pin_dir.join("maps/TP_CONFIG")).unwrap());
+        let mut table: Array<_, [u64; size_of::<Config>() / 8]> = Array::try_from(map).unwrap();
+        let ours = table.get(&0, 0).unwrap();
+        let mut other = ours;
+        other[0] += 1;
+        table.set(0, other, 0).unwrap();
+        let error = Engine::start(config).unwrap_err();
+        assert_eq!(error.code(), "pins_mismatch", "{error}");
+        assert!(error.to_string().contains("version"), "{error}");
+        table.set(0, ours, 0).unwrap();
         assert_eq!(Engine::start(config).unwrap().adopted().len(), 4);
     });
 }
@@ -306,15 +325,18 @@ fn a_configuration_that_cannot_work_is_refused_before_anything_is_made() {
         let same = EngineConfig { wan: "lan".to_owned(), ..config.clone() };
         let odd = EngineConfig { flows_max: 1_000, ..config.clone() };
         let elsewhere = EngineConfig { pin_dir: std::env::temp_dir().join("turnpike-pins"), ..config.clone() };
-        let cases =
-            [("interface_missing", &missing), ("config", &same), ("config", &odd), ("bpf_file_system", &elsewhere)];
+        let cases = [
+            ("interface_missing", &missing),
+            ("interface_unfit", &loopback),
+            ("config", &same),
+            ("config", &odd),
+            ("bpf_file_system", &elsewhere),
+        ];
         for (code, config) in cases {
             let error = Engine::start(config).unwrap_err();
             assert_eq!(error.code(), code, "{error}");
             assert!(!config.pin_dir.exists(), "{code}: pins were left behind");
         }
-        // Loopback has an Ethernet header, takes generic programs only, and is nobody's site.
-        drop(Engine::start(&loopback));
         ip("link set lan down");
         let error = Engine::start(config).unwrap_err();
         assert_eq!(error.code(), "interface_unfit", "{error}");
