@@ -180,7 +180,7 @@ impl CommandLine {
                 self.print(&records, |records| show::usage(records))?
             }
             Command::Config(ConfigCommand::Check(ConfigFile { config })) => check(config)?,
-            Command::Detach(ConfigFile { config }) => crate::serve::detach(&load(config)?)?,
+            Command::Detach(ConfigFile { config }) => crate::detach::detach(&load(config)?)?,
         };
         Ok(Task::Print(text))
     }

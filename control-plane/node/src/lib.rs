@@ -7,6 +7,7 @@ extern crate self as turnpike_node;
 pub mod command;
 pub mod config;
 pub mod dataplane;
+mod detach;
 pub mod node;
 pub mod serve;
 pub mod time;

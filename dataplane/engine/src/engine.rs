@@ -9,13 +9,13 @@ use turnpike_fastpath::contract::table;
 use turnpike_fastpath::entry::{Aggregate, Inner, Pool};
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, pool_rate};
 
+use crate::clock::CoarseClock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::flow_table;
 use crate::netlink::Netlink;
 use crate::next_hop::{NO_NEXT_HOP, NextHops, Ports};
 use crate::policy::{Counters, Policy, PolicyId};
-use crate::program::CoarseClock;
 use crate::status::TableStatus;
 use crate::sys::grace_period;
 use crate::table::{Note, Noted, Tables, read_back};
@@ -318,13 +318,6 @@ impl Engine {
                 self.free_aggregates.indexes.push_back(placed.index);
             }
         }
-    }
-
-    /// What a policy counted so far.
-    #[must_use]
-    pub fn counters(&self, policy: PolicyId) -> Option<Counters> {
-        let placed = self.policies.get(&policy)?;
-        Some(self.tables.counters(placed.kind.table(), placed.index))
     }
 
     /// Puts off the time at which flows lapse. To be called several times in [`EngineConfig::lapse_after`].

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod best_effort;
+mod clock;
 mod config;
 mod engine;
 mod error;
@@ -15,8 +16,10 @@ mod flow_table;
 mod map;
 mod netlink;
 mod next_hop;
+mod observe;
 pub mod policy;
 mod program;
+mod snapshot;
 mod start;
 mod status;
 #[allow(unsafe_code, reason = "system calls")]

@@ -4,19 +4,17 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use aya::maps::{DevMap, MapData, MapInfo, MapType};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
-use aya::programs::{ProgramError, TestRunOptions, Xdp, XdpMode as AyaMode};
+use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 use aya::util::KernelVersion;
-use aya::{Ebpf, EbpfError, EbpfLoader, TestRun, include_bytes_aligned};
+use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::uname;
 use turnpike_fastpath::contract::{PORTS_MAX, VERSION, program, table};
-use turnpike_fastpath::entry::ClockReading;
 
 use crate::config::{EngineConfig, XdpMode};
 use crate::error::EngineError;
@@ -237,51 +235,6 @@ pub(crate) fn set_device(object: &mut Ebpf, port: u32, ifindex: u32) -> Result<(
     let map = object.map_mut(table::DEVICES).ok_or_else(|| detail(&"the object has no device map"))?;
     let mut devices: DevMap<&mut MapData> = map.try_into().map_err(|error: aya::maps::MapError| detail(&error))?;
     devices.set(port, ifindex, None, 0).map_err(|error| detail(&error))
-}
-
-/// How the coarse clock runs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CoarseClock {
-    pub(crate) tick_ns: u64,
-    started: Instant,
-    started_ns: u64,
-}
-
-impl CoarseClock {
-    /// Coarse time now, late by up to a tick.
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.started_ns + u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX >> 1)
-    }
-}
-
-/// Finds out how long a tick is: the kernel does not tell, so two readings of both clocks have to.
-pub(crate) fn measure_clock(object: &mut Ebpf, tables: &Tables) -> Result<CoarseClock, EngineError> {
-    const FREQUENCIES: [u64; 5] = [100, 250, 300, 1_000, 1_024];
-    let first = read_clock(object, tables)?;
-    std::thread::sleep(Duration::from_millis(120));
-    let started = Instant::now();
-    let second = read_clock(object, tables)?;
-    let ticks = second.ticks.saturating_sub(first.ticks).max(1);
-    let measured_ns = second.exact_ns.saturating_sub(first.exact_ns) / ticks;
-    let tick_ns = FREQUENCIES
-        .map(|frequency| 1_000_000_000 / frequency)
-        .into_iter()
-        .min_by_key(|tick_ns| tick_ns.abs_diff(measured_ns))
-        .unwrap_or(measured_ns);
-    tracing::debug!(measured_ns, tick_ns, "coarse clock");
-    if tick_ns.abs_diff(measured_ns) > tick_ns / 5 {
-        return Err(EngineError::Load {
-            detail: format!("the kernel's tick of {measured_ns} ns is none of the known lengths"),
-        });
-    }
-    Ok(CoarseClock { tick_ns, started, started_ns: second.ticks * tick_ns })
-}
-
-fn read_clock(object: &mut Ebpf, tables: &Tables) -> Result<ClockReading, EngineError> {
-    let frame = [0; 64];
-    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-    xdp(object, program::CLOCK)?.test_run(options).map_err(program_error)?;
-    Ok(tables.clock())
 }
 
 /// Attaches a program that passes everything, for as long as the returned value lives. A veth takes redirected frames only if its

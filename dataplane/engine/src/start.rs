@@ -9,7 +9,6 @@ use turnpike_fastpath::entry::{
     Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS,
 };
 
-use crate::adopt;
 use crate::config::{EngineConfig, Unadmitted};
 use crate::engine::{Engine, Free};
 use crate::error::EngineError;
@@ -19,6 +18,7 @@ use crate::policy::PolicyId;
 use crate::program::{self as programs, Attachment};
 use crate::status::InterfaceStatus;
 use crate::table::{Tables, next_hops_max};
+use crate::{adopt, clock};
 
 const LAN: u16 = 0;
 const WAN: u16 = 1;
@@ -57,7 +57,7 @@ impl Engine {
         let mut object = programs::load(config, cpus)?;
         let tables = Tables::map(&object, config, cpus)?;
         programs::check_version(&config.pin_dir, &tables)?;
-        let clock = programs::measure_clock(&mut object, &tables)?;
+        let clock = clock::measure(&mut object, &tables)?;
 
         let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
         let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);

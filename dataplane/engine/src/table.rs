@@ -13,7 +13,7 @@ use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::map::Mapped;
 use crate::policy::{Counters, PolicyId};
-use crate::trial::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// What this engine keeps beside an entry, to find its way after a restart. A zero policy means that the entry is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes)]

@@ -1,0 +1,67 @@
+//! Reads what the data plane counted.
+
+use turnpike_fastpath::wire::tag;
+use turnpike_fastpath::{Direction, Reason};
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::table::{Noted, Tables, memory_bytes, sizes};
+
+use crate::policy::{Counters, PolicyId};
+use crate::status::{InterfaceStatus, Status, TableStatus, VerdictStatus};
+
+impl Engine {
+    /// What a policy counted so far.
+    #[must_use]
+    pub fn counters(&self, policy: PolicyId) -> Option<Counters> {
+        let placed = self.policies.get(&policy)?;
+        Some(self.tables.counters(placed.kind.table(), placed.index))
+    }
+
+    /// The state of ports, tables and counters.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn status(&mut self) -> Result<Status, EngineError> {
+        let mut interfaces = Vec::new();
+        for (role, name, tag_bytes) in
+            [("lan", self.config.lan.clone(), 0), ("wan", self.config.wan.clone(), tag::HEADER_LENGTH)]
+        {
+            let found = self.netlink.interface(&name).map_err(EngineError::kernel("looking up an interface"))?;
+            let (mtu, xdp_mode) = found.map_or((0, "none"), |found| (found.mtu, found.xdp.unwrap_or("none")));
+            let packet_bytes_max = mtu.saturating_sub(u32::from(tag_bytes));
+            interfaces.push(InterfaceStatus { name, role, xdp_mode, mtu, packet_bytes_max });
+        }
+        let count = |table: Noted| self.policies.values().filter(|placed| placed.kind.table() == table).count();
+        let labels = TableStatus {
+            name: "labels",
+            used: count(Noted::Label) as u64,
+            max: u64::from(self.config.flows_max),
+            full: self.labels_full,
+        };
+        let tables = vec![
+            self.free_flows.status(count(Noted::Flow)),
+            labels,
+            self.free_aggregates.status(count(Noted::Aggregate)),
+            self.next_hops.status(),
+        ];
+        let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
+        Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })
+    }
+
+    /// Packets and bytes that ended for a reason.
+    #[must_use]
+    pub fn verdict(&self, direction: Direction, reason: Reason) -> (u64, u64) {
+        self.tables.reason(reason.row(direction))
+    }
+}
+
+pub(crate) fn verdicts(tables: &Tables) -> Vec<VerdictStatus> {
+    let rows =
+        Direction::ALL.into_iter().flat_map(|direction| Reason::ALL.iter().map(move |reason| (direction, *reason)));
+    rows.map(|(direction, reason)| {
+        let (packets, bytes) = tables.reason(reason.row(direction));
+        VerdictStatus { direction: direction.name(), reason: reason.name(), action: reason.action(), packets, bytes }
+    })
+    .collect()
+}

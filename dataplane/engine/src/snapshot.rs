@@ -1,0 +1,57 @@
+//! A picture of the tables.
+
+use turnpike_fastpath::entry::{
+    Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
+};
+use turnpike_fastpath::memory::MemoryTables;
+
+/// The tables at one moment, with the shares of one CPU.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) config: Config,
+    pub(crate) buckets: Vec<Bucket>,
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) flow_shares: Vec<FlowShare>,
+    pub(crate) labels: Vec<LabelEntry>,
+    pub(crate) label_shares: Vec<FlowShare>,
+    pub(crate) aggregates: Vec<Aggregate>,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) aggregate_shares: Vec<AggregateShare>,
+    pub(crate) reasons: Vec<ReasonShare>,
+    pub(crate) next_hops: Vec<NextHop>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) ticks: u64,
+    pub(crate) exact_ns: u64,
+}
+
+impl Snapshot {
+    /// The tables as the packet logic takes them; what it writes stays in this snapshot. The clocks stand at the moment of the snapshot.
+    #[must_use]
+    pub fn tables(&self) -> MemoryTables<'_> {
+        MemoryTables {
+            config: &self.config,
+            buckets: &self.buckets,
+            flows: &self.flows,
+            flow_shares: &self.flow_shares,
+            labels: &self.labels,
+            label_shares: &self.label_shares,
+            aggregates: &self.aggregates,
+            pools: &self.pools,
+            aggregate_shares: &self.aggregate_shares,
+            reasons: &self.reasons,
+            next_hops: &self.next_hops,
+            ports: &self.ports,
+            exact_ns: self.exact_ns.into(),
+            ticks: self.ticks.into(),
+        }
+    }
+
+    /// Whether every counter and all unspent credit are the same in both.
+    #[must_use]
+    pub fn counts_like(&self, other: &Self) -> bool {
+        self.flow_shares == other.flow_shares
+            && self.label_shares == other.label_shares
+            && self.aggregate_shares == other.aggregate_shares
+            && self.reasons == other.reasons
+    }
+}
