@@ -10,13 +10,10 @@ mod host;
 mod world;
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use host::{in_own_namespace, ip};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::unistd::{Pid, gettid};
+use host::{Elsewhere, in_own_namespace, ip, pin};
 use turnpike_engine::Engine;
 use turnpike_engine::policy::{Meter, Policy};
 use world::*;
@@ -32,13 +29,6 @@ fn port(flow: u64) -> u16 {
     FREE + 10 * flow as u16
 }
 
-/// Moves the calling thread to a CPU; whether there is that CPU.
-fn pin(cpu: usize) -> bool {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &cpus).is_ok()
-}
-
 /// Frames that an interface received, as the kernel's own statistics say.
 fn received(interface: &str) -> u64 {
     let output =
@@ -47,6 +37,30 @@ fn received(interface: &str) -> u64 {
     // ... RX: bytes packets errors ...\    <bytes> <packets> ...
     let after = text.split("RX:").nth(1).unwrap();
     after.split('\\').nth(1).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Sends on half of the flows from one CPU; packets sent.
+fn send(cpu: usize) -> u64 {
+    assert!(pin(cpu));
+    let sockets: Vec<_> = (0..FLOWS / 2)
+        .map(|flow| {
+            let socket = UdpSocket::bind(("10.1.0.10", port(2 * flow + cpu as u64))).unwrap();
+            socket.connect(("10.2.0.10", 5_000)).unwrap();
+            socket
+        })
+        .collect();
+    let start = Instant::now();
+    let mut sent = 0_u64;
+    while start.elapsed() < SENDING {
+        for socket in &sockets {
+            sent += u64::from(socket.send(&[0; PAYLOAD_BYTES]).is_ok());
+        }
+        // Short of what one queue holds, so that next to nothing is lost before it is counted.
+        if sent.is_multiple_of(64) {
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+    sent
 }
 
 #[test]
@@ -75,61 +89,19 @@ fn two_cpus_share_an_aggregate_exactly() {
             engine.install(&[(10 + flow, policy)]).unwrap();
         }
 
-        let (identity, identities) = channel();
-        let (ready, go) = channel();
-        let (total, totals) = channel();
-        let site = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            identity.send(gettid()).unwrap();
-            go.recv().unwrap();
-            std::fs::write("/proc/sys/net/ipv6/conf/site/disable_ipv6", "1").unwrap();
-            for command in ["addr add 10.1.0.10/24 dev site", "link set site up", "route add default via 10.1.0.1"] {
-                ip(command);
-            }
-            ip("neigh add 10.1.0.1 lladdr 02:00:00:00:00:01 dev site nud permanent");
-            let senders: Vec<_> = (0..2)
-                .map(|cpu| {
-                    thread::spawn(move || {
-                        assert!(pin(cpu));
-                        let sockets: Vec<_> = (0..FLOWS / 2)
-                            .map(|flow| {
-                                let socket = UdpSocket::bind(("10.1.0.10", port(2 * flow + cpu as u64))).unwrap();
-                                socket.connect(("10.2.0.10", 5_000)).unwrap();
-                                socket
-                            })
-                            .collect();
-                        let start = Instant::now();
-                        let mut sent = 0_u64;
-                        while start.elapsed() < SENDING {
-                            for socket in &sockets {
-                                sent += u64::from(socket.send(&[0; PAYLOAD_BYTES]).is_ok());
-                            }
-                            // Short of what one queue holds, so that next to nothing is lost before it is counted.
-                            if sent.is_multiple_of(64) {
-                                thread::sleep(Duration::from_micros(100));
-                            }
-                        }
-                        sent
-                    })
-                })
-                .collect();
-            let sent: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
-            thread::sleep(Duration::from_millis(200));
-            total.send(sent).unwrap();
-            // The interfaces go with the namespace, and that with its last thread.
-            go.recv().unwrap();
-        });
-        let site_thread = identities.recv().unwrap();
-        ip(&format!("link set site netns {site_thread}"));
+        let site = Elsewhere::new();
+        site.take("site", "10.1.0.10", "10.1.0.1");
         let before = (received("lan"), received("far"));
         let start = Instant::now();
-        ready.send(()).unwrap();
-        let sent: u64 = totals.recv().unwrap();
+        let sent: u64 = site.run(|| {
+            let senders: Vec<_> = (0..2).map(|cpu| thread::spawn(move || send(cpu))).collect();
+            let sent = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+            thread::sleep(Duration::from_millis(200));
+            sent
+        });
         let elapsed_ns = start.elapsed().as_nanos() as u64;
         let arrived = received("lan") - before.0;
         let delivered = received("far") - before.1;
-        ready.send(()).unwrap();
-        site.join().unwrap();
 
         let aggregate = engine.counters(AGGREGATE).unwrap();
         let flows: Vec<_> = (0..FLOWS).map(|flow| engine.counters(10 + flow).unwrap()).collect();

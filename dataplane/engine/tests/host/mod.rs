@@ -6,10 +6,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use turnpike_engine::{Engine, EngineConfig, Unadmitted, XdpMode};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -23,9 +25,7 @@ pub fn in_own_namespace(test: impl FnOnce(&EngineConfig) + Send + 'static) {
             return;
         }
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let mut cpus = CpuSet::new();
-        cpus.set(0).unwrap();
-        sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
+        assert!(pin(0));
         // No frames but the test's own.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         for command in [
@@ -72,6 +72,69 @@ pub fn in_own_namespace(test: impl FnOnce(&EngineConfig) + Send + 'static) {
 pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("`ip` of iproute2");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread in another network namespace of the test's own. Its interfaces go with it.
+pub struct Elsewhere {
+    thread_id: Pid,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Elsewhere {
+    pub fn new() -> Self {
+        let (identity, identities) = channel();
+        let (jobs, waiting) = channel::<Job>();
+        let thread = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+            identity.send(gettid()).unwrap();
+            for job in waiting {
+                job();
+            }
+        });
+        Self { thread_id: identities.recv().unwrap(), jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    /// Moves an interface of the calling thread's namespace there, and brings it up with an address and a default route.
+    pub fn take(&self, interface: &'static str, address: &'static str, gateway: &'static str) {
+        ip(&format!("link set {interface} netns {}", self.thread_id));
+        self.run(move || {
+            ip(&format!("addr add {address}/24 dev {interface}"));
+            ip(&format!("link set {interface} up"));
+            ip(&format!("route add default via {gateway}"));
+            ip(&format!("neigh add {gateway} lladdr 02:00:00:00:00:01 dev {interface} nud permanent"));
+        });
+    }
+
+    /// Does this there, and waits for it.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.start(work).recv().unwrap()
+    }
+
+    /// Starts this there; the result comes through the channel.
+    pub fn start<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+        let (result, results) = channel();
+        let job = Box::new(move || drop(result.send(work())));
+        self.jobs.as_ref().unwrap().send(job).unwrap();
+        results
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Moves the calling thread to a CPU; whether there is that CPU.
+pub fn pin(cpu: usize) -> bool {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &cpus).is_ok()
 }
 
 struct Detach(PathBuf);
