@@ -104,7 +104,9 @@ impl DataPlane for EngineDataPlane {
 
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let policies: Vec<_> = policies.iter().map(|id| id.0).collect();
-        self.engine.deinstall(&policies).into_iter().map(broker_counters).collect()
+        let counters = self.engine.deinstall(&policies).into_iter().map(broker_counters).collect();
+        self.engine.forget(&policies);
+        counters
     }
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {

@@ -3,25 +3,22 @@
 use turnpike_fastpath::contract::BEST_EFFORT_ENTRIES;
 use turnpike_fastpath::entry::LABEL_VALID;
 
-use crate::engine::{Engine, Kind, Placed, ends_key, flow_ends};
+use crate::engine::{ENDED, Engine, Kind, Placed, ends_key, flow_ends};
 use crate::flow_table;
-use crate::sys::grace_period;
-use crate::table::{Note, Noted};
+use crate::table::Noted;
 
-/// Takes over what is in force, and frees what was only half installed or half deinstalled.
+/// Takes over what is in force. What was only half installed, or deinstalled and not forgotten, is out of force with the counters that it has.
 pub(crate) fn adopt(engine: &mut Engine) {
-    let mut halves = Vec::new();
     for index in BEST_EFFORT_ENTRIES..engine.config.aggregate_entries() {
         let note = engine.tables.note(Noted::Aggregate, index);
-        let kind = if note.detail == Kind::AggregateOut as u64 { Kind::AggregateOut } else { Kind::AggregateIn };
         if note.policy == 0 {
             engine.free_aggregates.indexes.push_back(index);
             continue;
         }
-        engine.policies.insert(note.policy, Placed { kind, index });
-        if kind == Kind::AggregateOut {
-            engine.next_hops.adopt(&engine.tables, engine.tables.aggregate(index).next_hop);
-        }
+        let out = note.detail & !ENDED == Kind::AggregateOut as u64;
+        let kind = if out { Kind::AggregateOut } else { Kind::AggregateIn };
+        engine.next_hops.adopt(&engine.tables, engine.tables.aggregate(index).next_hop);
+        place(engine, note.policy, Placed { kind, index }, note.detail & ENDED == 0);
     }
     for index in 0..engine.config.flows_max {
         let note = engine.tables.note(Noted::Flow, index);
@@ -30,30 +27,24 @@ pub(crate) fn adopt(engine: &mut Engine) {
             continue;
         }
         let ends = flow_ends(&engine.tables.flow(index));
-        let placed = Placed { kind: Kind::FlowOut, index };
-        if flow_table::is_published(&engine.tables, engine.seed, &ends, index) {
-            engine.policies.insert(note.policy, placed);
+        let found = flow_table::is_published(&engine.tables, engine.seed, &ends, index);
+        if found {
             engine.flow_ends.insert(ends_key(&ends), note.policy);
-        } else {
-            halves.push(placed);
         }
+        place(engine, note.policy, Placed { kind: Kind::FlowOut, index }, found);
     }
     for index in 0..engine.config.flows_max {
         let note = engine.tables.note(Noted::Label, index);
-        let valid = engine.tables.label(index).generation & LABEL_VALID != 0;
-        if note.policy != 0 && valid {
-            engine.policies.insert(note.policy, Placed { kind: Kind::FlowIn, index });
-            engine.next_hops.adopt(&engine.tables, engine.tables.label(index).next_hop);
-        } else if note.policy != 0 {
-            // Not found by packets; its next hop was not counted.
-            engine.tables.set_note(Noted::Label, index, Note::default());
+        if note.policy != 0 {
+            let label = engine.tables.label(index);
+            engine.next_hops.adopt(&engine.tables, label.next_hop);
+            let valid = label.generation & LABEL_VALID != 0;
+            place(engine, note.policy, Placed { kind: Kind::FlowIn, index }, valid);
         }
     }
-    if !halves.is_empty() {
-        tracing::warn!(flows = halves.len(), "freeing flows that were not wholly installed");
-        grace_period();
-        for placed in halves {
-            engine.retire(placed);
-        }
-    }
+}
+
+fn place(engine: &mut Engine, policy: u64, placed: Placed, in_force: bool) {
+    let policies = if in_force { &mut engine.policies } else { &mut engine.ended };
+    policies.insert(policy, placed);
 }

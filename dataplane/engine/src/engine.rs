@@ -23,6 +23,9 @@ use crate::table::{Note, Noted, Tables, read_back};
 /// What the path may clump together, as time: an incoming policy takes so much more at once than its sender may send.
 pub(crate) const PATH_JITTER_NS: u64 = 100_000_000;
 
+/// Flag in the note of an aggregate that is out of force. Flows are so when packets do not find them.
+pub(crate) const ENDED: u64 = 1 << 32;
+
 /// Where an installed policy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Placed {
@@ -84,6 +87,8 @@ pub struct Engine {
     pub(crate) cpus: u32,
     pub(crate) seed: u64,
     pub(crate) policies: BTreeMap<PolicyId, Placed>,
+    /// Out of force, and not yet forgotten.
+    pub(crate) ended: BTreeMap<PolicyId, Placed>,
     pub(crate) flow_ends: BTreeMap<[u8; 12], PolicyId>,
     pub(crate) next_hops: NextHops,
     pub(crate) free_flows: Free,
@@ -108,6 +113,7 @@ impl Engine {
             if let Err(error) = self.install_one(*id, policy) {
                 let undo: Vec<_> = policies[..done].iter().rev().map(|(id, _)| *id).collect();
                 self.deinstall(&undo);
+                self.forget(&undo);
                 return Err(error);
             }
         }
@@ -115,7 +121,7 @@ impl Engine {
     }
 
     fn install_one(&mut self, id: PolicyId, policy: &Policy) -> Result<(), EngineError> {
-        if id == 0 || self.policies.contains_key(&id) {
+        if id == 0 || self.policies.contains_key(&id) || self.ended.contains_key(&id) {
             return Err(EngineError::PolicyExists(id));
         }
         let placed = match policy {
@@ -211,11 +217,24 @@ impl Engine {
         self.tables.set_note(Noted::Aggregate, index, Note { policy: id, detail: kind as u64 });
         let placed = Placed { kind, index };
         let wanted: [u64; 8] = zerocopy::transmute!(entry);
-        if read_back(&self.object, table::AGGREGATES, index)? != wanted {
+        let checked = self.check_entry(id, table::AGGREGATES, index, wanted, 8);
+        if checked.is_err() {
             self.retire(placed);
-            return Err(EngineError::ReadBack(id));
         }
-        Ok(placed)
+        checked.map(|()| placed)
+    }
+
+    /// Reads an entry back through the kernel and compares its first words.
+    pub(crate) fn check_entry(
+        &self,
+        id: PolicyId,
+        table: &'static str,
+        index: u32,
+        wanted: [u64; 8],
+        words: usize,
+    ) -> Result<(), EngineError> {
+        let found = read_back(&self.object, table, index)?;
+        if found[..words] == wanted[..words] { Ok(()) } else { Err(EngineError::ReadBack(id)) }
     }
 
     /// The entry of an installed aggregate of this kind.
@@ -250,30 +269,38 @@ impl Engine {
         self.clock.tick_ns
     }
 
-    /// Takes these out of force and returns what they counted, in the same order; zeros for what was not installed. When this returns, no
+    /// Takes these out of force and returns what they counted, in the same order; zeros for what is not known. When this returns, no
     /// packet is counted by them any more. Flows of an aggregate that is taken out are taken out with it.
+    ///
+    /// Their entries and counters stay until [`Engine::forget`], also when this process dies meanwhile: asked again, the answer is the
+    /// same.
     pub fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let mut leaving: Vec<PolicyId> = policies.to_vec();
         for id in policies {
             leaving.extend(self.carried_by(*id).into_iter().filter(|flow| !policies.contains(flow)));
         }
-        let placed: Vec<_> = leaving.iter().map(|id| self.policies.remove(id)).collect();
-        for placed in placed.iter().flatten() {
-            self.withdraw(*placed);
+        let mut changed = false;
+        for id in &leaving {
+            if let Some(placed) = self.policies.remove(id) {
+                self.withdraw(*id, placed);
+                self.ended.insert(*id, placed);
+                changed = true;
+            }
         }
-        if placed.iter().any(Option::is_some) {
+        if changed {
             grace_period();
         }
-        let counters: Vec<_> = placed
-            .iter()
-            .map(|placed| {
-                placed.map_or_else(Counters::default, |placed| self.tables.counters(placed.kind.table(), placed.index))
-            })
-            .collect();
-        for placed in placed.into_iter().flatten() {
-            self.retire(placed);
+        let reading = |id| self.ended.get(id).map(|placed| self.tables.counters(placed.kind.table(), placed.index));
+        policies.iter().map(|id| reading(id).unwrap_or_default()).collect()
+    }
+
+    /// Frees the entries of policies that are out of force, once their final counters are safe elsewhere.
+    pub fn forget(&mut self, policies: &[PolicyId]) {
+        for id in policies {
+            if let Some(placed) = self.ended.remove(id) {
+                self.retire(placed);
+            }
         }
-        counters[..policies.len()].to_vec()
     }
 
     /// The flows that an aggregate carries.
@@ -290,7 +317,7 @@ impl Engine {
     }
 
     /// Hides a policy from packets that come from now on.
-    pub(crate) fn withdraw(&mut self, placed: Placed) {
+    fn withdraw(&mut self, id: PolicyId, placed: Placed) {
         match placed.kind {
             Kind::FlowOut => {
                 let flow = self.tables.flow(placed.index);
@@ -303,7 +330,10 @@ impl Engine {
                 self.tables.withdraw_label(placed.index);
             }
             // Found only through its flows.
-            Kind::AggregateOut | Kind::AggregateIn => {}
+            Kind::AggregateOut | Kind::AggregateIn => {
+                let detail = placed.kind as u64 | ENDED;
+                self.tables.set_note(Noted::Aggregate, placed.index, Note { policy: id, detail });
+            }
         }
     }
 

@@ -15,7 +15,8 @@ use crate::engine::{Engine, Kind, PATH_JITTER_NS, Placed, ends_key};
 use crate::error::EngineError;
 use crate::flow_table;
 use crate::policy::{Meter, PolicyId};
-use crate::table::{Note, Noted, read_back};
+use crate::sys::grace_period;
+use crate::table::{Note, Noted};
 
 /// First of the source ports of tagged packets: the dynamic ports of RFC 6335. The rest of the port is the flow's hash, so
 /// that devices on the way spread flows and keep each in order.
@@ -79,18 +80,15 @@ impl Engine {
         self.tables.set_flow(index, zerocopy::transmute!(wanted));
         let placed = Placed { kind: Kind::FlowOut, index };
         // Read back before packets find it: afterwards its meter moves.
-        if read_back(&self.object, table::FLOWS, index)? != wanted {
-            self.retire(placed);
-            return Err(EngineError::ReadBack(id));
-        }
-        self.tables.set_note(Noted::Flow, index, Note { policy: id, detail: 0 });
-        if let Err(error) = flow_table::publish(&self.tables, self.seed, &ends, index) {
+        let published = self.check_entry(id, table::FLOWS, index, wanted, 8).and_then(|()| {
+            self.tables.set_note(Noted::Flow, index, Note { policy: id, detail: 0 });
+            flow_table::publish(&self.tables, self.seed, &ends, index)?;
+            let found = flow_table::is_published(&self.tables, self.seed, &ends, index);
+            if found { Ok(()) } else { Err(EngineError::ReadBack(id)) }
+        });
+        if let Err(error) = published {
             self.retire(placed);
             return Err(error);
-        }
-        if !flow_table::is_published(&self.tables, self.seed, &ends, index) {
-            self.retire(placed);
-            return Err(EngineError::ReadBack(id));
         }
         self.flow_ends.insert(ends_key(&ends), id);
         Ok(placed)
@@ -114,7 +112,7 @@ impl Engine {
             self.labels_full += 1;
             return Err(EngineError::TableFull { table: "label", max: self.config.flows_max });
         }
-        if self.tables.label(index).generation & LABEL_VALID != 0 {
+        if self.tables.note(Noted::Label, index).policy != 0 {
             return Err(EngineError::Label { label, detail: "its index is in use" });
         }
         let (carrier, entry) = self.carrier(aggregate, Kind::AggregateIn)?;
@@ -141,20 +139,18 @@ impl Engine {
             due_ns: AtomicU64::new(0),
         };
         self.tables.clear_shares(Noted::Label, index);
-        let mut wanted: [u64; 8] = zerocopy::transmute!(flow);
+        let wanted: [u64; 8] = zerocopy::transmute!(flow);
         self.tables.set_note(Noted::Label, index, Note { policy: id, detail: 0 });
         self.tables.set_label(index, zerocopy::transmute!(wanted));
         let placed = Placed { kind: Kind::FlowIn, index };
-        let mut found = read_back(&self.object, table::LABELS, index)?;
         // The last word is the meter's, and packets may have come already.
-        (wanted[7], found[7]) = (0, 0);
-        if found != wanted {
-            self.withdraw(placed);
-            crate::sys::grace_period();
+        let checked = self.check_entry(id, table::LABELS, index, wanted, 7);
+        if checked.is_err() {
+            self.tables.withdraw_label(index);
+            grace_period();
             self.retire(placed);
-            return Err(EngineError::ReadBack(id));
         }
-        Ok(placed)
+        checked.map(|()| placed)
     }
 
     /// The meter's numbers and which clock it reads.

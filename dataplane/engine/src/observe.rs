@@ -14,7 +14,7 @@ impl Engine {
     /// What a policy counted so far.
     #[must_use]
     pub fn counters(&self, policy: PolicyId) -> Option<Counters> {
-        let placed = self.policies.get(&policy)?;
+        let placed = self.policies.get(&policy).or_else(|| self.ended.get(&policy))?;
         Some(self.tables.counters(placed.kind.table(), placed.index))
     }
 

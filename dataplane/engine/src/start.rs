@@ -84,6 +84,7 @@ impl Engine {
             cpus,
             seed,
             policies: BTreeMap::new(),
+            ended: BTreeMap::new(),
             flow_ends: BTreeMap::new(),
             next_hops: NextHops::new(next_hops_max(config)),
             free_flows: Free::new("flows", config.flows_max),
@@ -98,7 +99,7 @@ impl Engine {
             object,
         };
         adopt::adopt(&mut engine);
-        engine.adopted = engine.policies.keys().copied().collect();
+        engine.adopted = engine.policies.keys().chain(engine.ended.keys()).copied().collect();
         engine.renew();
         let attachments = [
             (program::OUT, "lan", &config.lan, lan.index, before[usize::from(LAN)]),
@@ -116,7 +117,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The policies that were in force when this engine started.
+    /// The policies that were there when this engine started: in force, or out of force and not forgotten.
     #[must_use]
     pub fn adopted(&self) -> &[PolicyId] {
         &self.adopted

@@ -93,6 +93,7 @@ fn a_policy_counts_while_it_is_in_force_and_reports_its_final_counters() {
         assert_eq!([FLOW_OUT, FLOW_IN].map(|id| engine.counters(id).unwrap()), wanted);
         assert_eq!(engine.counters(OUT).unwrap().passed_bytes, 208 * passed);
         assert_eq!(engine.deinstall(&[FLOW_OUT, FLOW_IN, 99]), [wanted[0], wanted[1], Counters::default()]);
+        engine.forget(&[FLOW_OUT, FLOW_IN]);
         assert_eq!(engine.counters(FLOW_OUT), None);
 
         assert!(!redirected(&mut engine, Direction::Out, &sent()));
@@ -140,9 +141,37 @@ fn the_next_process_takes_over_policies_and_counters() {
         let error = engine.install(&call()).unwrap_err();
         assert!(matches!(error, EngineError::PolicyExists(FLOW_OUT)), "{error}");
         engine.deinstall(&[FLOW_OUT, FLOW_IN, OUT, IN]);
+        engine.forget(&[FLOW_OUT, FLOW_IN, OUT, IN]);
         engine.install(&aggregates()).unwrap();
         engine.install(&call()).unwrap();
         assert_eq!(engine.counters(FLOW_OUT), Some(Counters::default()), "an entry's next use starts at zero");
+    });
+}
+
+#[test]
+fn final_counters_outlive_the_process_until_they_are_forgotten() {
+    in_own_namespace(|config| {
+        let mut engine = start(config);
+        assert!(redirected(&mut engine, Direction::Out, &sent()));
+        assert!(redirected(&mut engine, Direction::In, &received()));
+        let all = [FLOW_OUT, FLOW_IN, OUT, IN];
+        let readings = engine.deinstall(&all);
+        assert_eq!(readings[..2], [packets(1, 0), packets(1, 0)]);
+        drop(engine);
+        let mut engine = Engine::start(config).unwrap();
+        assert_eq!(engine.adopted().len(), 4);
+        assert!(!redirected(&mut engine, Direction::Out, &sent()), "out of force stays out of force");
+        assert!(!redirected(&mut engine, Direction::In, &received()));
+        assert_eq!(engine.deinstall(&all), readings);
+        let error = engine.install(&[(50, flow_in(&in_ends(FREE), LABEL_IN))]).unwrap_err();
+        assert_eq!(error.code(), "label", "an index is not used again before it is forgotten");
+        engine.forget(&all);
+        drop(engine);
+        let mut engine = Engine::start(config).unwrap();
+        assert_eq!(engine.adopted(), [0_u64; 0]);
+        engine.install(&aggregates()).unwrap();
+        engine.install(&call()).unwrap();
+        assert_eq!(engine.counters(FLOW_IN), Some(Counters::default()));
     });
 }
 

@@ -107,6 +107,7 @@ fn a_packet_sees_the_old_policy_or_the_new_one() {
             engine.install(&[(id, Policy::FlowOut { aggregate: CARRIER, source, destination, label, meter })]).unwrap();
             std::thread::sleep(Duration::from_millis(5));
             let counters = engine.deinstall(&[id])[0];
+            engine.forget(&[id]);
             assert_eq!(counters.offered_packets, counters.passed_packets + counters.dropped_packets);
             passed += counters.passed_packets;
             changes += 1;
