@@ -116,3 +116,21 @@ fn configurations_are_checked_without_starting_anything() {
     assert_eq!(output.code, 2);
     assert!(output.err.contains("cannot read /none.toml"), "{}", output.err);
 }
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let site = Site::new();
+    let path = site.path("node.toml");
+    site.certify("a", &["a"]);
+    std::fs::write(&path, site.toml("a", 1, free_port(), &[])).unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_turnpike"))
+        .args(["config", "check", "--config"])
+        .arg(&path)
+        .stdout(full)
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("standard output"), "{err}");
+}
