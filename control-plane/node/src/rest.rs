@@ -292,7 +292,7 @@ impl Rest {
         let counters = self.counters(records.iter().flat_map(view::policies).collect()).await?;
         let mut counters = counters.as_slice();
         let views = records.into_iter().map(|record| {
-            let (own, others) = counters.split_at(record.flows.len().min(counters.len()));
+            let (own, others) = counters.split_at(view::policies(&record).len().min(counters.len()));
             counters = others;
             view::session(record, own, &self.node)
         });
