@@ -30,7 +30,7 @@ use crate::time::{Clock, rfc3339};
 use crate::tls::{self, Tls, TlsError};
 
 /// The database's name in `state_dir`.
-const DATABASE: &str = "turnpike.db";
+pub(crate) const DATABASE: &str = "turnpike.db";
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4_096;
