@@ -344,9 +344,9 @@ fn requests_that_are_not_understood_are_problems_too() {
 fn what_the_data_plane_counts_while_the_node_stops_is_kept() {
     let pair = Pair::new();
     let (a, _b) = pair.start_with_aggregates();
-    let created = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
-    let counted = created.body["flows"][0]["counters"].clone();
-    assert!(counted["offered_packets"].as_u64().unwrap() > 0, "{created:?}");
+    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+    let counted = a.get("/v1/sessions/call-1").body["flows"][0]["counters"].clone();
+    assert!(counted["offered_packets"].as_u64().unwrap() > 0, "{counted}");
     pair.plane_a.slow_deinstalls(Duration::from_millis(500));
     let mut stream = TcpStream::connect(a.api).unwrap();
     write!(stream, "DELETE /v1/sessions/call-1 HTTP/1.1\r\nhost: {}\r\n\r\n", a.api).unwrap();
@@ -401,4 +401,14 @@ fn the_database_is_for_its_owner_only_wherever_it_is() {
         let file = file.unwrap();
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.path());
     }
+}
+
+#[test]
+fn a_session_that_is_up_is_answered_without_waiting_for_its_counters() {
+    let mut pair = Pair::new();
+    pair.config_a.limits.request_timeout_s = 1;
+    let (a, _b) = pair.start_with_aggregates();
+    pair.plane_a.slow_readings(Duration::from_millis(750));
+    let created = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+    assert_eq!(created.status, 201, "{created:?}");
 }

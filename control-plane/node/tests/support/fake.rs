@@ -17,6 +17,7 @@ struct Inner {
     best_effort_rate_bps: Option<u64>,
     install_error: Option<InstallError>,
     deinstall_time: Duration,
+    reading_time: Duration,
     status_panics: bool,
 }
 
@@ -42,6 +43,11 @@ impl FakeDataPlane {
     /// From now on the report about a deinstall comes so much later than the deinstall.
     pub(crate) fn slow_deinstalls(&self, time: Duration) {
         self.0.lock().unwrap().deinstall_time = time;
+    }
+
+    /// From now on a reading takes so long, as if other work came first.
+    pub(crate) fn slow_readings(&self, time: Duration) {
+        self.0.lock().unwrap().reading_time = time;
     }
 
     /// The next question for the status ends the thread that asks.
@@ -86,7 +92,11 @@ impl DataPlane for FakeDataPlane {
     }
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
-        self.0.lock().unwrap().installed.contains(&policy).then(|| counters(policy))
+        let inner = self.0.lock().unwrap();
+        let (counted, time) = (inner.installed.contains(&policy).then(|| counters(policy)), inner.reading_time);
+        drop(inner);
+        std::thread::sleep(time);
+        counted
     }
 
     fn renew(&mut self) {}
