@@ -318,6 +318,8 @@ impl Broker {
                 }
                 return;
             }
+            // It may be busy with this very aggregate: one that it took before it was started again.
+            Ok(PeerAnswer::Refused { refusal }) if refusal.reason == Reason::Busy => (Notice::DUE, refusal),
             Ok(PeerAnswer::Refused { refusal }) => (Notice::SETTLED, refusal),
             Ok(other) => (Notice::DUE, unreachable(name, &format!("an answer that does not fit: {other:?}"))),
             Err(why) => (Notice::DUE, unreachable(name, &why)),

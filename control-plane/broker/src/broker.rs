@@ -208,7 +208,10 @@ impl Broker {
         let done = match self.fences.admits_epoch(&peer, epoch) {
             Err(highest) => Err(Refusal::new(
                 Reason::StaleEpoch,
-                format!("epoch {} of {peer} is over; {} has been seen", epoch.0, highest.0),
+                format!(
+                    "epoch {} of {peer} is over; {} has been seen; if {peer} has lost its database, restart {}",
+                    epoch.0, highest.0, self.config.node
+                ),
             )),
             Ok(()) => self.handle_heard(ticket, peer, request, now),
         };

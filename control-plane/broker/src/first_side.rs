@@ -37,6 +37,7 @@ impl Broker {
             since: Nanos(0),
             flows,
             usage: Vec::new(),
+            ledger_due: false,
         };
         self.persist(Change::PutSession(record.clone()));
         let request = PeerRequest::HoldSession { session: id.clone(), attempt, flows: asked };
@@ -135,7 +136,13 @@ impl Broker {
                     self.answer(client, answer);
                 }
             }
-            Ok(PeerAnswer::Refused { refusal }) => self.give_up(id, client, refusal, now),
+            Ok(PeerAnswer::Refused { mut refusal }) => {
+                if refusal.reason == Reason::UnknownSession {
+                    // The hold has lapsed or was lost there: the client has not named a wrong session.
+                    refusal = Refusal::new(Reason::SecondSideRefused, refusal.detail);
+                }
+                self.give_up(id, client, refusal, now);
+            }
             Ok(other) => self.give_up(id, client, misfit(id, &other), now),
             Err(why) => self.give_up(id, client, silent(id, &why), now),
         }

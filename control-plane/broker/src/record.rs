@@ -116,6 +116,9 @@ pub struct SessionRecord {
     pub flows: Vec<FlowRecord>,
     /// What was counted, here and at the peer; final once the session has ended.
     pub usage: Vec<FlowUsage>,
+    /// It was up and all of it is counted here, but its final line is not in the ledger yet.
+    #[serde(default)]
+    pub ledger_due: bool,
 }
 
 /// What one node counted of one flow.

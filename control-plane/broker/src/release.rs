@@ -81,8 +81,8 @@ impl Ending {
     }
 
     /// What a restart found clean here and not confirmed by the peer.
-    pub(crate) fn unconfirmed(was_active: bool) -> Self {
-        Self { clean: true, reported: was_active, ..Self::new(was_active, true, Notice::DUE) }
+    pub(crate) fn unconfirmed(was_active: bool, reported: bool) -> Self {
+        Self { clean: true, reported, ..Self::new(was_active, true, Notice::DUE) }
     }
 }
 
@@ -283,6 +283,8 @@ impl Broker {
             [out, into].concat()
         } else if !out.is_empty() {
             out
+        } else if into.is_empty() {
+            return false;
         } else if ending.notice.is_due() && !ending.notice.has_failed() {
             // The peer stops sending before this side stops receiving.
             self.tell_peer(id, now);
@@ -313,7 +315,10 @@ impl Broker {
             return None;
         };
         let newly_clean = !std::mem::replace(&mut ending.clean, true);
-        let kept_for_peer = !ending.was_active && !ending.notice.is_settled();
+        let kept_for_peer = !ending.notice.is_settled();
+        if newly_clean {
+            session.record.ledger_due = ending.was_active && kept_for_peer;
+        }
         usage::complete(&mut session.record, &self.config.node);
         let own = usage::own(&session.record, &self.config.node);
         let peers = std::mem::take(&mut ending.peers);
@@ -370,6 +375,7 @@ impl Broker {
         let newly = !std::mem::replace(&mut ending.reported, true);
         let clients = std::mem::take(&mut ending.clients);
         session.record.state = SessionState::Ended;
+        session.record.ledger_due = false;
         let record = session.record.clone();
         if settled {
             self.clear_timer(&Subject::Session(id.clone()));

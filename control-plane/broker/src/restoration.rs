@@ -84,10 +84,11 @@ impl Broker {
             let mut session = Session { in_force: in_force.collect(), ..Session::new(record, attempt, Phase::Active) };
             if unconfirmed {
                 let was_active = session.record.since > Nanos(0);
-                if was_active {
+                let reported = was_active && !session.record.ledger_due;
+                if reported {
                     session.record.state = SessionState::Ended;
                 }
-                session.phase = Phase::Ending(Box::new(Ending::unconfirmed(was_active)));
+                session.phase = Phase::Ending(Box::new(Ending::unconfirmed(was_active, reported)));
             }
             self.sessions.insert(session.record.id.clone(), session);
         }

@@ -64,7 +64,16 @@ impl Broker {
         self.ended.forget(&id);
         let answer = held(&flows);
         let (side, state) = (Side::Second, SessionState::Held);
-        let record = SessionRecord { id: id.clone(), side, peer, state, since: Nanos(0), flows, usage: Vec::new() };
+        let record = SessionRecord {
+            id: id.clone(),
+            side,
+            peer,
+            state,
+            since: Nanos(0),
+            flows,
+            usage: Vec::new(),
+            ledger_due: false,
+        };
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);

@@ -237,6 +237,7 @@ mod tests {
             since: Nanos(1),
             flows: Vec::new(),
             usage: Vec::new(),
+            ledger_due: false,
         }
     }
 

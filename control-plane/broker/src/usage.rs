@@ -109,6 +109,7 @@ mod tests {
             since: Nanos(1),
             flows: vec![flow],
             usage: Vec::new(),
+            ledger_due: false,
         }
     }
 

@@ -257,3 +257,26 @@ fn an_aggregate_that_cannot_be_installed_again_is_not_active_until_it_is() {
     assert_eq!(state(&world), AggregateState::Active);
     world.check_rest();
 }
+
+#[test]
+fn an_offer_that_is_repeated_while_its_receiver_starts_again_leaves_nothing_there() {
+    let mut world = World::new();
+    world.lose("answer");
+    let ticket = world.request(A, Request::CreateAggregate(aggregate("ab", "b", 1_000_000)));
+    world.run(100);
+    let active = world.nodes[B].broker.aggregate(&name("ab")).unwrap().clone();
+    assert_eq!(active.state, AggregateState::Active);
+    world.crash_host(B);
+    world.restart(B);
+    // The connection was lost before the answer came, so the same offer goes out over a new one.
+    let attempt = world.nodes[A].broker.aggregate(&name("ab")).unwrap().policy.0;
+    let (rate_bps, burst_bytes) = (active.rate_bps, active.burst_bytes);
+    let offer = PeerRequest::OfferAggregate { name: name("ab"), rate_bps, burst_bytes, attempt };
+    let answer = world.peer_request(B, 1, offer);
+    world.answer_sent(A, answer);
+    assert_eq!(reason(world.wait(A, ticket)), Reason::Busy);
+    world.network = perfect();
+    world.rest();
+    world.check_rest();
+    assert_eq!(link_used(&world, B), (0, 0));
+}

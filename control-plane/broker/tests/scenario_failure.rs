@@ -8,12 +8,12 @@
 
 mod pair;
 
-use pair::{A, B, MS, World, call, config, counted, name, perfect, reason, session};
-use turnpike_broker::Request;
+use pair::{A, B, MS, World, call, config, counted, flow, name, perfect, reason, session};
 use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::Policy;
-use turnpike_broker::record::{Direction, SessionState};
+use turnpike_broker::record::{Direction, SessionState, UsageKind};
 use turnpike_broker::refusal::Reason;
+use turnpike_broker::{Request, SessionRequest};
 
 fn recover(world: &mut World) {
     world.network = perfect();
@@ -303,5 +303,53 @@ fn a_delete_at_the_second_side_is_not_lost_while_the_first_side_still_waits() {
     let (ended, _) = session(world.delete(B, "s"));
     assert_eq!(ended.state, SessionState::Ended);
     assert_eq!(reason(world.wait(A, create)), Reason::SecondSideRefused);
+    recover(&mut world);
+}
+
+/// What `a` counted of each flow, as its ledger has it at the end, after it died while it waited for `b`.
+fn counted_by_a(world: &mut World) -> Vec<turnpike_broker::policy::Counters> {
+    world.run(100);
+    assert_eq!((world.state(A, "s"), world.flows_in_plane(A)), (Some(SessionState::Releasing), 0));
+    world.crash(A);
+    world.restart(A);
+    recover(world);
+    let ledger = &world.nodes[A].store.ledger;
+    assert_eq!(ledger.iter().map(|line| line.kind).collect::<Vec<_>>(), [UsageKind::Start, UsageKind::Final]);
+    let own = ledger[1].flows.iter().filter(|usage| usage.node == name("a"));
+    own.map(|usage| usage.counters).collect()
+}
+
+#[test]
+fn the_readings_of_a_one_way_session_outlive_a_death_while_the_peer_is_asked() {
+    let mut world = World::connected();
+    let flows = vec![flow("there", "ab", (5000, 5000), 100_000)];
+    let (record, _) = session(world.create(A, SessionRequest { id: name("s"), flows }));
+    world.lose("release");
+    world.request(A, Request::DeleteSession(name("s")));
+    assert_eq!(counted_by_a(&mut world), [counted(record.flows[0].policy)]);
+}
+
+#[test]
+fn the_readings_of_a_session_that_both_sides_end_outlive_a_death_while_the_peer_is_asked() {
+    let mut world = World::connected();
+    let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
+    world.network = Box::new(|node, kind| if node == A && kind == "release" { vec![] } else { vec![1] });
+    for node in [A, B] {
+        world.request(node, Request::DeleteSession(name("s")));
+    }
+    let expected: Vec<_> = record.flows.iter().map(|flow| counted(flow.policy)).collect();
+    assert_eq!(counted_by_a(&mut world), expected);
+}
+
+#[test]
+fn a_hold_that_the_second_side_lost_before_the_commit_is_not_the_clients_fault() {
+    let mut world = World::connected();
+    let ticket = world.request(A, Request::CreateSession(call("s", 5000, 100_000)));
+    while world.state(A, "s") != Some(SessionState::Installing) {
+        world.step();
+    }
+    world.crash(B);
+    world.restart(B);
+    assert_eq!(reason(world.wait(A, ticket)), Reason::SecondSideRefused);
     recover(&mut world);
 }

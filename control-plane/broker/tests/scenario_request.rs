@@ -263,6 +263,7 @@ fn a_peers_earlier_life_is_not_heard() {
     assert_eq!(world.peer_request(B, 5, release(9)), PeerAnswer::Released { usage: vec![] });
     let late = refused(world.peer_request(B, 4, hold("s", 10, |_| ())));
     assert_eq!(late.reason, Reason::StaleEpoch);
+    assert!(late.detail.contains("restart b"), "the way out if a's database was lost: {}", late.detail);
     assert_eq!(world.nodes[B].broker.refusals()[&Reason::StaleEpoch], 1);
     assert!(matches!(world.peer_request(B, 5, hold("s", 10, |_| ())), PeerAnswer::Held { .. }));
 }

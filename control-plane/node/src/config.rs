@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 use rustls::pki_types::DnsName;
 use serde::Deserialize;
 use turnpike_broker::name::{LinkName, NameError, NodeName};
@@ -363,7 +364,8 @@ impl Peer {
     pub fn authority(&self) -> Option<String> {
         let url: Uri = self.url.parse().ok()?;
         let plain = matches!(url.path(), "" | "/") && url.query().is_none();
-        let authority = url.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let usable = |authority: &&Authority| !authority.host().is_empty() && !authority.as_str().contains('@');
+        let authority = url.authority().filter(usable)?;
         (plain && url.scheme_str() == Some("https") && authority.port_u16().is_some_and(|port| port != 0))
             .then(|| authority.to_string())
     }
@@ -426,6 +428,7 @@ mod tests {
             ("127.0.0.1:7880", "0.0.0.0:7880", "api.listen = 0.0.0.0:7880: must be a loopback address"),
             ("flows_max = 65536", "flows_max = 0", "limits.flows_max = 0: must be a power of two, 8 to 1048576"),
             ("wan = \"eth1\"", "wan = \"eth0\"", "data_plane.wan = \"eth0\": must be another interface"),
+            ("\"https://198.51.100.7:7443\"", "\"https://:1\"", "peers[0].url = \"https://:1\": must be https://"),
             ("\"https://198.51.100.7:7443\"", "\"http://x:1\"", "peers[0].url = \"http://x:1\": must be https://"),
             ("name = \"edge-b\"", "name = \"edge-a\"", "peers[0].name = edge-a: must be a name that neither"),
             (

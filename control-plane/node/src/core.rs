@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, info, warn};
@@ -24,6 +24,8 @@ use crate::time::Clock;
 
 /// Inputs that share one transaction.
 const BATCH_MAX: usize = 128;
+/// How long the data plane may take for what it is doing once the node stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests to one peer at once: what its server takes.
 const SENDS_MAX: usize = STREAMS_MAX as usize;
 
@@ -214,7 +216,7 @@ impl Core {
             let mut taken = 0;
             while let Some(message) = next {
                 if matches!(message, Message::Stop) {
-                    return self.carry_out();
+                    return self.finish();
                 }
                 self.take(message)?;
                 taken += 1;
@@ -222,6 +224,26 @@ impl Core {
             }
             self.carry_out()?;
         }
+    }
+
+    /// What the data plane is doing is waited for: a final reading can be had only once. What else is to be done is left
+    /// to the next life.
+    fn finish(&mut self) -> Result<(), CoreError> {
+        self.carry_out()?;
+        let end = Instant::now() + STOP_TIMEOUT;
+        while self.jobs_under_way > 0 {
+            match self.parts.inbox.0.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(Message::Report(report)) => self.take_report(report)?,
+                Ok(_) => {}
+                Err(_) => {
+                    warn!(jobs = self.jobs_under_way, "the data plane is still at work; its last readings are lost");
+                    break;
+                }
+            }
+            self.effects.clear();
+            self.parts.store.apply(&std::mem::take(&mut self.changes))?;
+        }
+        Ok(())
     }
 
     /// The next message, or none when it is time for the broker to be woken, which it then was.
@@ -253,7 +275,7 @@ impl Core {
                 self.peer_answers.insert(ticket, (answer, Decision::of_peer_request(&peer, &request), permit));
                 self.handle(Input::PeerRequest { ticket, peer, epoch, request });
             }
-            Message::Report(report) => self.take_report(report),
+            Message::Report(report) => self.take_report(report)?,
             Message::PeerAnswered { ticket, peer, answer } => {
                 self.peer_answered(ticket, peer, answer);
             }
@@ -267,7 +289,7 @@ impl Core {
         Ok(())
     }
 
-    fn take_report(&mut self, report: Report) {
+    fn take_report(&mut self, report: Report) -> Result<(), CoreError> {
         self.jobs_under_way = self.jobs_under_way.saturating_sub(1);
         match report {
             Report::Installed { ticket, result: Ok(()) } => self.handle(Input::Installed { ticket }),
@@ -282,7 +304,9 @@ impl Core {
                 // The next change tries again.
                 self.best_effort_rate_bps = None;
             }
+            Report::Ended => return Err(Ended.into()),
         }
+        Ok(())
     }
 
     fn peer_answered(&mut self, ticket: u64, peer: NodeName, answer: Result<PeerAnswer, String>) {

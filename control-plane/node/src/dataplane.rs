@@ -61,12 +61,22 @@ pub(crate) enum Job {
     SetBestEffortRate(u64),
 }
 
-/// What came of a [`Job`]; one for each.
+/// What came of a [`Job`], one for each, and at last the end of the thread.
 #[derive(Debug)]
 pub(crate) enum Report {
     Installed { ticket: u64, result: Result<(), InstallError> },
     Deinstalled { ticket: u64, counters: Vec<Counters> },
     BestEffortSet { rate_bps: u64, result: Result<(), InstallError> },
+    Ended,
+}
+
+/// Reports the end of the thread, whether it was stopped or has panicked: nobody renews reservations any more.
+struct ReportEnd<R: Fn(Report)>(R);
+
+impl<R: Fn(Report)> Drop for ReportEnd<R> {
+    fn drop(&mut self) {
+        (self.0)(Report::Ended);
+    }
 }
 
 type Reading = Box<dyn FnOnce(&mut dyn DataPlane) + Send>;
@@ -149,7 +159,8 @@ where
         .spawn(move || match make() {
             Ok(data_plane) => {
                 if started.send(Ok(data_plane.adopted())).is_ok() {
-                    run(data_plane, &receiver, lapse_after, report);
+                    let report = ReportEnd(report);
+                    run(data_plane, &receiver, lapse_after, |outcome| (report.0)(outcome));
                 }
             }
             Err(error) => {
@@ -267,7 +278,7 @@ mod tests {
             match reports.recv().unwrap() {
                 Report::Installed { ticket, .. } => seen.push((ticket, 0)),
                 Report::Deinstalled { ticket, counters } => seen.push((ticket, counters.len())),
-                Report::BestEffortSet { .. } => panic!("not asked for"),
+                Report::BestEffortSet { .. } | Report::Ended => panic!("not asked for"),
             }
         }
         assert_eq!(seen, [(3, 0), (1, 2), (2, 1)]);

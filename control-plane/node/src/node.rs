@@ -30,7 +30,7 @@ use crate::time::{Clock, rfc3339};
 use crate::tls::{self, Tls, TlsError};
 
 /// The database's name in `state_dir`.
-const DATABASE: &str = "turnpike.db";
+pub(crate) const DATABASE: &str = "turnpike.db";
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 4_096;
@@ -41,7 +41,8 @@ pub struct Node {
     servers: JoinSet<()>,
     core: core::Handle,
     data_plane: dataplane::Handle,
-    threads: Vec<JoinHandle<()>>,
+    core_thread: JoinHandle<()>,
+    data_plane_thread: JoinHandle<()>,
     failed: oneshot::Receiver<String>,
     api: SocketAddr,
 }
@@ -173,8 +174,16 @@ impl Node {
         servers.spawn(http::serve(api_listener, Protocol::Http1, greet, stopped));
 
         info!(node = %config.node, epoch = epoch.0, %api, "ready");
-        let threads = vec![core_thread, data_plane.thread];
-        Ok(Self { stop, servers, core: handle, data_plane: data_plane.handle, threads, failed, api })
+        Ok(Self {
+            stop,
+            servers,
+            core: handle,
+            data_plane: data_plane.handle,
+            core_thread,
+            data_plane_thread: data_plane.thread,
+            failed,
+            api,
+        })
     }
 
     /// Where the API listens.
@@ -197,12 +206,16 @@ impl Node {
         let _ = self.stop.send(true);
         while self.servers.join_next().await.is_some() {}
         self.core.stop();
+        join(self.core_thread).await;
+        // Only now: the core takes what the data plane still has to report.
         self.data_plane.stop();
-        for thread in std::mem::take(&mut self.threads) {
-            // A thread that panicked has said so itself.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        join(self.data_plane_thread).await;
     }
+}
+
+async fn join(thread: JoinHandle<()>) {
+    // A thread that panicked has said so itself.
+    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
 }
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {

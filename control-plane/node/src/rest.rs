@@ -131,7 +131,8 @@ async fn create_session(State(rest): Shared, request: Request) -> Result<Respons
     let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
     let (record, created) = rest.ask_session(Wish::CreateSession(wish), Named::Body).await?;
     let location = format!("/v1/sessions/{}", record.id);
-    let view = rest.session(record).await?;
+    // What has just come up has counted nothing, and the data plane may be too busy to say so in time.
+    let view = if created { view::session(record, &[], &rest.node) } else { rest.session(record).await? };
     Ok(made(created, &location, &view))
 }
 
@@ -292,7 +293,7 @@ impl Rest {
         let counters = self.counters(records.iter().flat_map(view::policies).collect()).await?;
         let mut counters = counters.as_slice();
         let views = records.into_iter().map(|record| {
-            let (own, others) = counters.split_at(record.flows.len().min(counters.len()));
+            let (own, others) = counters.split_at(view::policies(&record).len().min(counters.len()));
             counters = others;
             view::session(record, own, &self.node)
         });

@@ -1,6 +1,6 @@
 //! The process: logs, signals, exit codes.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,16 +25,21 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match command_line.run().await? {
             Task::Serve(config, log_format) => serve(&config, log_format).await,
-            Task::Print(text) => {
-                // Nobody reads on, as with `| head`.
-                let _ = std::io::stdout().write_all(text.as_bytes());
-                Ok(())
-            }
+            Task::Print(text) => print(&text),
         }
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure, command_line.json()),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Nobody reads on, as with `| head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| Failure::Failed(format!("cannot write to standard output: {error}"))),
     }
 }
 

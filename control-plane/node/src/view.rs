@@ -75,12 +75,15 @@ pub(crate) fn aggregate(
     }
 }
 
-/// The policies whose counters a view of the session shows.
+/// The policies whose counters a view of the session shows: none once it has ended, when it has its own readings.
 pub(crate) fn policies(record: &SessionRecord) -> Vec<PolicyId> {
+    if record.state == SessionState::Ended {
+        return Vec::new();
+    }
     record.flows.iter().map(|flow| flow.policy).collect()
 }
 
-/// A session for people and orchestrators. `counters` are those of [`policies`]; an ended session has its own.
+/// A session for people and orchestrators. `counters` are those of [`policies`].
 pub(crate) fn session(record: SessionRecord, counters: &[Counters], node: &NodeName) -> SessionView {
     let ended = record.state == SessionState::Ended;
     let flows = record.flows.iter().enumerate().map(|(index, flow)| {

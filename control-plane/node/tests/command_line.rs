@@ -116,3 +116,39 @@ fn configurations_are_checked_without_starting_anything() {
     assert_eq!(output.code, 2);
     assert!(output.err.contains("cannot read /none.toml"), "{}", output.err);
 }
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let site = Site::new();
+    let path = site.path("node.toml");
+    site.certify("a", &["a"]);
+    std::fs::write(&path, site.toml("a", 1, free_port(), &[])).unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_turnpike"))
+        .args(["config", "check", "--config"])
+        .arg(&path)
+        .stdout(full)
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("standard output"), "{err}");
+}
+
+#[cfg(feature = "engine")]
+#[test]
+fn a_running_node_is_not_detached_wherever_its_api_is() {
+    let pair = Pair::new();
+    let _a = TestNode::start(&pair.config_a, &pair.plane_a);
+    let pins = pair.site.path("pins");
+    std::fs::create_dir_all(pins.join("maps")).unwrap();
+    std::fs::write(pins.join("maps/one"), "").unwrap();
+    // Nobody listens at this file's api.listen; the node may as well be in another network namespace.
+    let toml = format!("pin_dir = {pins:?}\n") + &pair.site.toml("a", 1, free_port(), &[]);
+    let path = pair.site.path("node.toml");
+    std::fs::write(&path, toml).unwrap();
+    let output = turnpike("http://127.0.0.1:1", &format!("detach --config {}", path.display()));
+    assert_eq!(output.code, 1, "{}", output.out);
+    assert!(output.err.contains("stop it before its data plane is taken away"), "{}", output.err);
+    assert!(pins.join("maps/one").exists());
+}

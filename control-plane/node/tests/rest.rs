@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{Pair, TestNode, aggregate, call, eventually, flow, session};
@@ -337,4 +338,77 @@ fn requests_that_are_not_understood_are_problems_too() {
     // With a parameter, and in any case of letters.
     let answer = call(a.api, "POST", "/v1/sessions", &["content-type: Application/JSON; charset=utf-8"], "{");
     assert_eq!(answer.problem().1, "malformed_body");
+}
+
+#[test]
+fn what_the_data_plane_counts_while_the_node_stops_is_kept() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start_with_aggregates();
+    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+    let counted = a.get("/v1/sessions/call-1").body["flows"][0]["counters"].clone();
+    assert!(counted["offered_packets"].as_u64().unwrap() > 0, "{counted}");
+    pair.plane_a.slow_deinstalls(Duration::from_millis(500));
+    let mut stream = TcpStream::connect(a.api).unwrap();
+    write!(stream, "DELETE /v1/sessions/call-1 HTTP/1.1\r\nhost: {}\r\n\r\n", a.api).unwrap();
+    eventually("the sending flow is out of force", || pair.plane_a.deinstalls() == 1);
+    // A client that does not wait, so that nothing holds up the stop.
+    drop(stream);
+    drop(a);
+    pair.plane_a.slow_deinstalls(Duration::ZERO);
+    let a = TestNode::start(&pair.config_a, &pair.plane_a);
+    eventually("it has ended", || a.get("/v1/sessions/call-1").body["state"] == "ended");
+    assert_eq!(a.get("/v1/sessions/call-1").body["flows"][0]["counters"], counted);
+}
+
+#[test]
+fn a_node_whose_data_plane_thread_dies_does_not_go_on() {
+    let pair = Pair::new();
+    let (a, _b) = pair.start();
+    pair.plane_a.panic_at_status();
+    assert_eq!(a.get("/v1/node").problem(), (503, "stopping", ""));
+    assert!(a.failed().contains("the data plane's thread has ended"));
+}
+
+#[test]
+fn an_ended_session_is_answered_without_the_data_plane() {
+    let mut pair = Pair::new();
+    pair.config_a.limits.request_timeout_s = 1;
+    let (a, _b) = pair.start_with_aggregates();
+    for (id, port) in [("call-1", 4_000), ("call-2", 4_002)] {
+        assert_eq!(a.post("/v1/sessions", &session(id, port, 80_000)).status, 201);
+    }
+    let deleted = a.delete("/v1/sessions/call-1");
+    let deinstalls = pair.plane_a.deinstalls();
+    pair.plane_a.slow_deinstalls(Duration::from_millis(1_500));
+    std::thread::scope(|scope| {
+        scope.spawn(|| a.delete("/v1/sessions/call-2"));
+        eventually("the data plane is busy", || pair.plane_a.deinstalls() > deinstalls);
+        let again = a.delete("/v1/sessions/call-1");
+        assert_eq!((again.status, again.body), (200, deleted.body));
+        pair.plane_a.slow_deinstalls(Duration::ZERO);
+    });
+}
+
+#[test]
+fn the_database_is_for_its_owner_only_wherever_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let pair = Pair::new();
+    // As a package or a service manager makes it.
+    std::fs::create_dir_all(&pair.config_a.state_dir).unwrap();
+    std::fs::set_permissions(&pair.config_a.state_dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _a = TestNode::start(&pair.config_a, &pair.plane_a);
+    for file in std::fs::read_dir(&pair.config_a.state_dir).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.path());
+    }
+}
+
+#[test]
+fn a_session_that_is_up_is_answered_without_waiting_for_its_counters() {
+    let mut pair = Pair::new();
+    pair.config_a.limits.request_timeout_s = 1;
+    let (a, _b) = pair.start_with_aggregates();
+    pair.plane_a.slow_readings(Duration::from_millis(750));
+    let created = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+    assert_eq!(created.status, 201, "{created:?}");
 }

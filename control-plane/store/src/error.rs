@@ -28,7 +28,7 @@ pub enum StoreError {
         detail: String,
     },
     /// It is damaged.
-    #[error("{} is damaged ({detail}); restore it from a backup, or move it away to start empty", path.display())]
+    #[error("{} is damaged ({detail}); restore it from a backup, or move it away to start empty; then restart its peers, too", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,

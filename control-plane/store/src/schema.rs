@@ -1,5 +1,8 @@
 //! Opening a file: what must be true of it before anything is written to it.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,7 +38,13 @@ pub(crate) fn open(path: &Path, node: &NodeName) -> Result<Connection, StoreErro
         return Err(StoreError::Library { found: rusqlite::version() });
     }
     let failed = |error: rusqlite::Error| StoreError::new(path, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        // SQLite would make it for everybody to read. The files that it puts beside it are for whom this one is.
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(StoreError::Unopenable { path: path.to_owned(), detail: error.to_string() }),
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     // Before the first access, so that the lock is ours from the first read on until the process ends.

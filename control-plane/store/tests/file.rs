@@ -59,6 +59,7 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         since: Nanos(7),
         flows: vec![],
         usage: vec![],
+        ledger_due: false,
     }
 }
 

@@ -299,6 +299,12 @@ impl World {
         }
     }
 
+    /// The answer to the oldest message of a node that is on its way, as it comes in.
+    pub(crate) fn answer_sent(&mut self, node: usize, answer: PeerAnswer) {
+        let ticket = self.nodes[node].outgoing.pop_first().unwrap();
+        self.input(node, Input::PeerAnswered { ticket, answer: Ok(answer) });
+    }
+
     /// Until nothing is under way and no timer is set. The network must let retries through at some time.
     pub(crate) fn rest(&mut self) {
         let mut steps = 0;

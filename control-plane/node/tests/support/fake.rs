@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::{Counters, InstallError, Policy};
@@ -15,6 +16,9 @@ struct Inner {
     deinstalls: usize,
     best_effort_rate_bps: Option<u64>,
     install_error: Option<InstallError>,
+    deinstall_time: Duration,
+    reading_time: Duration,
+    status_panics: bool,
 }
 
 #[allow(dead_code, reason = "each test program uses some of it")]
@@ -34,6 +38,21 @@ impl FakeDataPlane {
     /// From now on no install works, or every one again.
     pub(crate) fn fail_installs(&self, error: Option<InstallError>) {
         self.0.lock().unwrap().install_error = error;
+    }
+
+    /// From now on the report about a deinstall comes so much later than the deinstall.
+    pub(crate) fn slow_deinstalls(&self, time: Duration) {
+        self.0.lock().unwrap().deinstall_time = time;
+    }
+
+    /// From now on a reading takes so long, as if other work came first.
+    pub(crate) fn slow_readings(&self, time: Duration) {
+        self.0.lock().unwrap().reading_time = time;
+    }
+
+    /// The next question for the status ends the thread that asks.
+    pub(crate) fn panic_at_status(&self) {
+        self.0.lock().unwrap().status_panics = true;
     }
 
     /// As if somebody had taken the pins away.
@@ -65,11 +84,19 @@ impl DataPlane for FakeDataPlane {
         let mut inner = self.0.lock().unwrap();
         inner.deinstalls += 1;
         let known = policies.iter().map(|id| inner.installed.remove(id).then(|| counters(*id)));
-        known.map(Option::unwrap_or_default).collect()
+        let counted = known.map(Option::unwrap_or_default).collect();
+        let time = inner.deinstall_time;
+        drop(inner);
+        std::thread::sleep(time);
+        counted
     }
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
-        self.0.lock().unwrap().installed.contains(&policy).then(|| counters(policy))
+        let inner = self.0.lock().unwrap();
+        let (counted, time) = (inner.installed.contains(&policy).then(|| counters(policy)), inner.reading_time);
+        drop(inner);
+        std::thread::sleep(time);
+        counted
     }
 
     fn renew(&mut self) {}
@@ -84,6 +111,8 @@ impl DataPlane for FakeDataPlane {
     }
 
     fn status(&mut self) -> Result<Status, InstallError> {
+        let panics = std::mem::take(&mut self.0.lock().unwrap().status_panics);
+        assert!(!panics, "told to panic");
         Ok(Status::default())
     }
 }
