@@ -260,7 +260,7 @@ impl Broker {
 
     fn aggregate_not_installed(&mut self, name: &AggregateName, asker: Asker, error: &InstallError, now: Nanos) {
         let detail = format!("the data plane of {} did not take aggregate {name}: {error}", self.config.node);
-        let refusal = Refusal::new(Reason::InstallFailed, detail);
+        let refusal = Refusal::new(error.reason(), detail);
         let undoing = match asker {
             Asker::Client(client) => Undoing::refusing(Notice::SETTLED, client, refusal),
             Asker::Peers(tickets) => {

@@ -165,7 +165,7 @@ impl Broker {
     /// Either side's policies could not be put in force; none of them is.
     pub(crate) fn not_provisioned(&mut self, id: &SessionId, askers: &[u64], error: &InstallError, now: Nanos) {
         let detail = format!("the data plane of {} did not take session {id}: {error}", self.config.node);
-        let refusal = Refusal::new(Reason::InstallFailed, detail);
+        let refusal = Refusal::new(error.reason(), detail);
         match (self.sessions.get(id).map(|session| session.record.side), askers) {
             (Some(Side::First), &[client]) => self.give_up(id, client, refusal, now),
             (Some(_), commits) => self.second_side_not_provisioned(id, commits, &refusal, now),

@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Label, NodeName, PolicyId};
+use crate::refusal::Reason;
 
 /// The traffic that a flow may offer: RFC 2215's token bucket and minimum policed unit, counted in IP bytes of the packet
 /// as its sender made it.
@@ -99,4 +100,13 @@ pub struct InstallError {
     pub code: String,
     /// For people: what happened and what to do.
     pub detail: String,
+    /// What was asked cannot be enforced or delivered: to ask otherwise helps, to ask again does not.
+    pub of_request: bool,
+}
+
+impl InstallError {
+    /// What the asker is told.
+    pub(crate) const fn reason(&self) -> Reason {
+        if self.of_request { Reason::NotEnforceable } else { Reason::InstallFailed }
+    }
 }

@@ -38,6 +38,8 @@ pub enum Reason {
     PeerUnreachable,
     /// The peer's message is from an earlier life of it, or a late copy of an attempt that is over.
     StaleEpoch,
+    /// The data plane cannot enforce or deliver what was asked.
+    NotEnforceable,
     /// The data plane did not take the policy.
     InstallFailed,
     /// Another request for the same thing is under way.

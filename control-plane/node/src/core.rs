@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, info, warn};
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
-use turnpike_broker::name::{Epoch, Nanos, NodeName};
+use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId};
 use turnpike_broker::record::Change;
 use turnpike_broker::{Answer, Broker, Input, Output, Request};
 use turnpike_store::{Store, StoreError};
@@ -179,6 +179,8 @@ pub(crate) struct Core {
     tickets: u64,
     answers: HashMap<u64, (oneshot::Sender<Answer>, Decision, OwnedSemaphorePermit)>,
     peer_answers: HashMap<u64, (oneshot::Sender<PeerAnswer>, Decision, OwnedSemaphorePermit)>,
+    /// Out of force; their final readings are on disk with the next transaction.
+    recorded: Vec<PolicyId>,
     jobs: VecDeque<Job>,
     jobs_under_way: usize,
     sends: BTreeMap<NodeName, Sends>,
@@ -196,6 +198,7 @@ impl Core {
             tickets: 0,
             answers: HashMap::new(),
             peer_answers: HashMap::new(),
+            recorded: Vec::new(),
             jobs: VecDeque::new(),
             jobs_under_way: 0,
             sends: BTreeMap::new(),
@@ -297,7 +300,11 @@ impl Core {
                 warn!(code = error.code, detail = error.detail, "the data plane did not take a policy");
                 self.handle(Input::InstallFailed { ticket, error });
             }
-            Report::Deinstalled { ticket, counters } => self.handle(Input::Deinstalled { ticket, counters }),
+            Report::Deinstalled { ticket, policies, counters } => {
+                self.handle(Input::Deinstalled { ticket, counters });
+                self.recorded.extend(policies);
+            }
+            Report::Forgotten => {}
             Report::BestEffortSet { result: Ok(()), .. } => {}
             Report::BestEffortSet { rate_bps, result: Err(error) } => {
                 error!(code = error.code, detail = error.detail, rate_bps, "the best-effort limit cannot be set");
@@ -358,6 +365,9 @@ impl Core {
             for effect in std::mem::take(&mut self.effects) {
                 self.carry_out_one(effect);
             }
+        }
+        if !self.recorded.is_empty() {
+            self.jobs.push_back(Job::Forget(std::mem::take(&mut self.recorded)));
         }
         while self.jobs_under_way < JOBS_MAX {
             let Some(job) = self.jobs.pop_front() else { break };

@@ -25,8 +25,11 @@ pub trait DataPlane {
     fn adopted(&self) -> Vec<PolicyId>;
     /// Puts all in force and reads them back, or none.
     fn install(&mut self, policies: &[(PolicyId, Policy)]) -> Result<(), InstallError>;
-    /// Takes these out of force, waits until no packet uses them, and gives their final readings.
+    /// Takes these out of force, waits until no packet uses them, and gives their final readings. They can be asked for again, also after a
+    /// restart, until they are forgotten.
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters>;
+    /// Frees what is out of force: its final readings are recorded.
+    fn forget(&mut self, policies: &[PolicyId]);
     /// What a policy counted so far.
     fn counters(&self, policy: PolicyId) -> Option<Counters>;
     /// Lets reservations live for another `lapse_after`.
@@ -57,6 +60,8 @@ pub(crate) enum Job {
     Install { ticket: u64, policies: Vec<(PolicyId, Policy)> },
     /// Answered by [`Report::Deinstalled`].
     Deinstall { ticket: u64, policies: Vec<PolicyId> },
+    /// Answered by [`Report::Forgotten`].
+    Forget(Vec<PolicyId>),
     /// Answered by [`Report::BestEffortSet`].
     SetBestEffortRate(u64),
 }
@@ -65,7 +70,8 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) enum Report {
     Installed { ticket: u64, result: Result<(), InstallError> },
-    Deinstalled { ticket: u64, counters: Vec<Counters> },
+    Deinstalled { ticket: u64, policies: Vec<PolicyId>, counters: Vec<Counters> },
+    Forgotten,
     BestEffortSet { rate_bps: u64, result: Result<(), InstallError> },
     Ended,
 }
@@ -212,6 +218,10 @@ fn run(mut data_plane: impl DataPlane, receiver: &Receiver<Message>, lapse_after
                     report(Report::Installed { ticket, result });
                 }
                 Message::Job(Job::Deinstall { ticket, policies }) => deinstalls.push((ticket, policies)),
+                Message::Job(Job::Forget(policies)) => {
+                    data_plane.forget(&policies);
+                    report(Report::Forgotten);
+                }
                 Message::Job(Job::SetBestEffortRate(rate_bps)) => {
                     let result = data_plane.set_best_effort_rate(rate_bps);
                     report(Report::BestEffortSet { rate_bps, result });
@@ -239,7 +249,7 @@ fn deinstall(data_plane: &mut impl DataPlane, deinstalls: Vec<(u64, Vec<PolicyId
     let mut counters = counters.into_iter();
     for (ticket, policies) in deinstalls {
         let counters = policies.iter().map(|_| counters.next().unwrap_or_default()).collect();
-        report(Report::Deinstalled { ticket, counters });
+        report(Report::Deinstalled { ticket, policies, counters });
     }
 }
 
@@ -277,8 +287,8 @@ mod tests {
         for _ in 0..3 {
             match reports.recv().unwrap() {
                 Report::Installed { ticket, .. } => seen.push((ticket, 0)),
-                Report::Deinstalled { ticket, counters } => seen.push((ticket, counters.len())),
-                Report::BestEffortSet { .. } | Report::Ended => panic!("not asked for"),
+                Report::Deinstalled { ticket, counters, .. } => seen.push((ticket, counters.len())),
+                Report::BestEffortSet { .. } | Report::Forgotten | Report::Ended => panic!("not asked for"),
             }
         }
         assert_eq!(seen, [(3, 0), (1, 2), (2, 1)]);

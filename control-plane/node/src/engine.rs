@@ -87,6 +87,7 @@ impl EngineDataPlane {
         self.peers.get(name).copied().ok_or_else(|| InstallError {
             code: "unknown_peer".to_owned(),
             detail: format!("peer {name} is not in the configuration, so its tag_address is not known"),
+            of_request: false,
         })
     }
 }
@@ -104,9 +105,12 @@ impl DataPlane for EngineDataPlane {
 
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let policies: Vec<_> = policies.iter().map(|id| id.0).collect();
-        let counters = self.engine.deinstall(&policies).into_iter().map(broker_counters).collect();
+        self.engine.deinstall(&policies).into_iter().map(broker_counters).collect()
+    }
+
+    fn forget(&mut self, policies: &[PolicyId]) {
+        let policies: Vec<_> = policies.iter().map(|id| id.0).collect();
         self.engine.forget(&policies);
-        counters
     }
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
@@ -165,5 +169,5 @@ fn broker_counters(counters: ours::Counters) -> Counters {
 }
 
 fn install_error(error: &EngineError) -> InstallError {
-    InstallError { code: error.code().to_owned(), detail: error.to_string() }
+    InstallError { code: error.code().to_owned(), detail: error.to_string(), of_request: error.is_of_request() }
 }

@@ -122,6 +122,9 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::Busy => (StatusCode::CONFLICT, "Another request for the same thing is under way"),
         Reason::LimitReached => (StatusCode::SERVICE_UNAVAILABLE, "A limit of this node is reached"),
         Reason::PeerUnreachable => (StatusCode::GATEWAY_TIMEOUT, "The peer did not answer in time"),
+        Reason::NotEnforceable => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "The data plane cannot enforce or deliver what was asked")
+        }
         Reason::InstallFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The data plane did not take the policy"),
     }
 }

@@ -149,11 +149,30 @@ fn a_restart_keeps_everything() {
 }
 
 #[test]
+fn what_the_data_plane_cannot_enforce_or_deliver_is_the_clients_to_change() {
+    let pair = Pair::new();
+    let (a, b) = pair.start_with_aggregates();
+    let detail = "next hop to 10.2.0.10: 10.2.0.10 does not answer ARP".to_owned();
+    let error = InstallError { code: "next_hop_unresolved".to_owned(), detail, of_request: true };
+    pair.plane_a.fail_installs(Some(error));
+    let refused = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));
+    assert_eq!((refused.problem().0, refused.problem().1), (422, "not_enforceable"), "{refused:?}");
+    assert!(refused.body["detail"].as_str().unwrap().contains("does not answer ARP"), "{refused:?}");
+    for node in [&a, &b] {
+        eventually("all is given back", || node.get("/v1/aggregates/ab").body["pool"]["used_bps"] == 0);
+    }
+}
+
+#[test]
 fn an_install_that_fails_is_told_and_leaves_nothing() {
     let pair = Pair::new();
     let (a, b) = pair.start_with_aggregates();
     for (id, plane) in [("call-1", &pair.plane_a), ("call-2", &pair.plane_b)] {
-        let error = InstallError { code: "flow_table_full".to_owned(), detail: "the flow table is full".to_owned() };
+        let error = InstallError {
+            code: "flow_table_full".to_owned(),
+            detail: "the flow table is full".to_owned(),
+            of_request: false,
+        };
         plane.fail_installs(Some(error));
         let failed = a.post("/v1/sessions", &session(id, 4_000, 80_000));
         assert_eq!((failed.problem().0, failed.problem().1), (500, "install_failed"), "{failed:?}");
@@ -168,23 +187,45 @@ fn an_install_that_fails_is_told_and_leaves_nothing() {
     assert_eq!(a.post("/v1/sessions", &session("call-3", 4_000, 80_000)).status, 201);
 }
 
-#[test]
-fn a_store_that_fails_stops_the_node_and_not_the_data_plane() {
-    let pair = Pair::new();
-    // The line of the ledger that the node is going to write is there already, so its transaction fails.
+/// Writes a line of the ledger of node A's first life, so that the transaction fails in which the node comes to write it.
+fn occupy_ledger_line(pair: &Pair, sequence: u64) {
     std::fs::create_dir_all(&pair.config_a.state_dir).unwrap();
     let mut store = Store::open(&pair.config_a.state_dir.join("turnpike.db"), &pair.config_a.node).unwrap();
     let line = UsageRecord {
         node: pair.config_a.node.clone(),
         epoch: Epoch(1),
-        sequence: 1,
+        sequence,
         at: Nanos(1),
         kind: UsageKind::Start,
         session: "earlier".parse().unwrap(),
         flows: vec![],
     };
     store.apply(&[Change::AppendUsage(line)]).unwrap();
-    drop(store);
+}
+
+#[test]
+fn a_final_reading_that_was_not_recorded_is_read_again_after_the_restart() {
+    let pair = Pair::new();
+    occupy_ledger_line(&pair, 2);
+    let (a, _b) = pair.start_with_aggregates();
+    assert_eq!(a.post("/v1/sessions", &session("call-1", 4_000, 80_000)).status, 201);
+    let counted = a.get("/v1/sessions/call-1").body["flows"][0]["counters"].clone();
+    assert!(counted["offered_packets"].as_u64().unwrap() > 0, "{counted}");
+    // The start record was the first line; the final one cannot be written.
+    assert_eq!(a.delete("/v1/sessions/call-1").problem(), (503, "stopping", ""));
+    assert!(a.failed().contains("the store failed"));
+    drop(a);
+    assert!(pair.plane_a.ended() > 0, "the readings were thrown away before they were recorded");
+    let a = TestNode::start(&pair.config_a, &pair.plane_a);
+    eventually("it has ended", || a.get("/v1/sessions/call-1").body["state"] == "ended");
+    assert_eq!(a.get("/v1/sessions/call-1").body["flows"][0]["counters"], counted);
+    eventually("nothing is kept that is recorded", || pair.plane_a.ended() == 0);
+}
+
+#[test]
+fn a_store_that_fails_stops_the_node_and_not_the_data_plane() {
+    let pair = Pair::new();
+    occupy_ledger_line(&pair, 1);
 
     let (a, _b) = pair.start_with_aggregates();
     let answer = a.post("/v1/sessions", &session("call-1", 4_000, 80_000));

@@ -166,6 +166,12 @@ impl EngineError {
         }
     }
 
+    /// Whether what was asked for cannot be enforced or delivered, so that asking otherwise helps.
+    #[must_use]
+    pub const fn is_of_request(&self) -> bool {
+        matches!(self, Self::Rate { .. } | Self::NextHop { .. })
+    }
+
     pub(crate) fn kernel(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::NotPermitted { action },

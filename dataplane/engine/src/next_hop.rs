@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use turnpike_fastpath::entry::NextHop;
 
@@ -14,6 +14,10 @@ use crate::table::{Note, Noted, Tables};
 /// Longest time that an installation waits for a neighbour to answer.
 const ANSWER_STEPS_MAX: u32 = 25;
 const ANSWER_STEP: Duration = Duration::from_millis(20);
+
+/// A neighbour that did not answer is not waited for again so soon: one that is gone must not hold up everybody's installations.
+const SILENT_FOR: Duration = Duration::from_secs(2);
+const SILENT_MAX: usize = 1_024;
 
 /// Stands for no next hop where an index is asked for.
 pub(crate) const NO_NEXT_HOP: u16 = u16::MAX;
@@ -28,6 +32,7 @@ pub(crate) struct NextHops {
     freed: Vec<u16>,
     max: u32,
     full: u64,
+    silent: BTreeMap<Ipv4Addr, Instant>,
 }
 
 #[derive(Debug)]
@@ -41,7 +46,15 @@ pub(crate) type Ports = BTreeMap<u32, u16>;
 
 impl NextHops {
     pub(crate) const fn new(max: u32) -> Self {
-        Self { by_address: BTreeMap::new(), by_index: BTreeMap::new(), fresh: 0, freed: Vec::new(), max, full: 0 }
+        Self {
+            by_address: BTreeMap::new(),
+            by_index: BTreeMap::new(),
+            fresh: 0,
+            freed: Vec::new(),
+            max,
+            full: 0,
+            silent: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn status(&self) -> TableStatus {
@@ -77,7 +90,12 @@ impl NextHops {
             used.users += 1;
             return Ok(used.index);
         }
-        let next_hop = resolve(netlink, ports, address)?;
+        let patience = if self.is_silent(address) { 1 } else { ANSWER_STEPS_MAX };
+        let next_hop = resolve(netlink, ports, address, patience).inspect_err(|_| {
+            if self.silent.len() < SILENT_MAX {
+                self.silent.insert(address, Instant::now());
+            }
+        })?;
         let index = self.take_index()?;
         tables.set_next_hop(u32::from(index), next_hop);
         let note = Note { policy: 1, detail: u64::from(address.to_bits()) };
@@ -85,6 +103,11 @@ impl NextHops {
         self.by_address.insert(address, Used { index, users: 1 });
         self.by_index.insert(index, address);
         Ok(index)
+    }
+
+    fn is_silent(&mut self, address: Ipv4Addr) -> bool {
+        self.silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+        self.silent.contains_key(&address)
     }
 
     fn take_index(&mut self) -> Result<u16, EngineError> {
@@ -140,14 +163,14 @@ impl NextHops {
 }
 
 /// Asks the kernel where packets to an address go, and has it ask the neighbour if it does not know.
-fn resolve(netlink: &mut Netlink, ports: &Ports, address: Ipv4Addr) -> Result<NextHop, EngineError> {
+fn resolve(netlink: &mut Netlink, ports: &Ports, address: Ipv4Addr, patience: u32) -> Result<NextHop, EngineError> {
     let fail = |detail: String| EngineError::NextHop { address, detail };
     let route = netlink.route(address).map_err(EngineError::kernel("looking up a route"))?;
     let (interface, neighbour) = route.ok_or_else(|| fail("there is no route; `ip route get` shows".to_owned()))?;
     let port = *ports.get(&interface).ok_or_else(|| {
         fail(format!("the route leaves by interface {interface}, which is no port of this node; correct the route"))
     })?;
-    for step in 0..ANSWER_STEPS_MAX {
+    for step in 0..patience {
         let known = netlink.neighbours().map_err(EngineError::kernel("listing neighbours"))?;
         if let Some((_, _, mac)) = known.iter().find(|(index, address, _)| *index == interface && *address == neighbour)
         {

@@ -177,7 +177,11 @@ impl Node {
     fn install(&mut self, policies: Vec<(PolicyId, Policy)>) -> Result<(), InstallError> {
         if self.install_failures > 0 {
             self.install_failures -= 1;
-            return Err(InstallError { code: "flow_table_full".into(), detail: "told to fail".into() });
+            return Err(InstallError {
+                code: "flow_table_full".into(),
+                detail: "told to fail".into(),
+                of_request: false,
+            });
         }
         let before = self.plane.clone();
         for (id, policy) in policies {
@@ -192,7 +196,11 @@ impl Node {
             };
             if !carried {
                 self.plane = before;
-                return Err(InstallError { code: "unknown_aggregate".into(), detail: format!("{policy:?}") });
+                return Err(InstallError {
+                    code: "unknown_aggregate".into(),
+                    detail: format!("{policy:?}"),
+                    of_request: false,
+                });
             }
             assert!(self.plane.insert(id, policy).is_none(), "policy {id:?} is installed twice");
         }

@@ -13,6 +13,8 @@ pub(crate) struct FakeDataPlane(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     installed: BTreeSet<PolicyId>,
+    /// Out of force and not forgotten.
+    ended: BTreeSet<PolicyId>,
     deinstalls: usize,
     best_effort_rate_bps: Option<u64>,
     install_error: Option<InstallError>,
@@ -25,6 +27,10 @@ struct Inner {
 impl FakeDataPlane {
     pub(crate) fn installed(&self) -> usize {
         self.0.lock().unwrap().installed.len()
+    }
+
+    pub(crate) fn ended(&self) -> usize {
+        self.0.lock().unwrap().ended.len()
     }
 
     pub(crate) fn deinstalls(&self) -> usize {
@@ -68,7 +74,8 @@ fn counters(policy: PolicyId) -> Counters {
 
 impl DataPlane for FakeDataPlane {
     fn adopted(&self) -> Vec<PolicyId> {
-        self.0.lock().unwrap().installed.iter().copied().collect()
+        let inner = self.0.lock().unwrap();
+        inner.installed.union(&inner.ended).copied().collect()
     }
 
     fn install(&mut self, policies: &[(PolicyId, Policy)]) -> Result<(), InstallError> {
@@ -83,12 +90,21 @@ impl DataPlane for FakeDataPlane {
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let mut inner = self.0.lock().unwrap();
         inner.deinstalls += 1;
-        let known = policies.iter().map(|id| inner.installed.remove(id).then(|| counters(*id)));
+        for id in policies {
+            if inner.installed.remove(id) {
+                inner.ended.insert(*id);
+            }
+        }
+        let known = policies.iter().map(|id| inner.ended.contains(id).then(|| counters(*id)));
         let counted = known.map(Option::unwrap_or_default).collect();
         let time = inner.deinstall_time;
         drop(inner);
         std::thread::sleep(time);
         counted
+    }
+
+    fn forget(&mut self, policies: &[PolicyId]) {
+        self.0.lock().unwrap().ended.retain(|id| !policies.contains(id));
     }
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
