@@ -6,7 +6,7 @@ use std::path::Path;
 
 use turnpike_fastpath::contract::{VERSION, program};
 use turnpike_fastpath::entry::{
-    Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS,
+    Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS, mac_bits,
 };
 
 use crate::config::{EngineConfig, Unadmitted};
@@ -62,7 +62,7 @@ impl Engine {
         let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
         let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
         for (port, interface) in [(LAN, lan), (WAN, wan)] {
-            let entry = Port { mac: interface.mac, reserved: 0, mtu_bytes: interface.mtu, ifindex: interface.index };
+            let entry = Port { mac_bits: mac_bits(interface.mac), mtu_bytes: interface.mtu, ifindex: interface.index };
             tables.set_port(u32::from(port), entry);
             programs::set_device(&mut object, u32::from(port), interface.index)?;
         }

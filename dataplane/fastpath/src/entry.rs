@@ -289,12 +289,26 @@ pub struct ReasonShare {
 #[repr(transparent)]
 pub struct NextHop(pub u64);
 
+/// A MAC address as one number, so that it is carried in a register and not byte by byte.
+#[must_use]
+pub const fn mac_bits(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+/// The address of [`mac_bits`].
+#[must_use]
+#[inline(always)]
+pub const fn mac_of_bits(bits: u64) -> [u8; 6] {
+    let [_, _, a, b, c, d, e, f] = bits.to_be_bytes();
+    [a, b, c, d, e, f]
+}
+
 impl NextHop {
     /// Through `port` (from 0) to `mac`.
     #[must_use]
     pub const fn new(port: u16, mac: [u8; 6]) -> Self {
-        let [a, b, c, d, e, f] = mac;
-        Self((port as u64 + 1) << 48 | u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+        Self((port as u64 + 1) << 48 | mac_bits(mac))
     }
 
     /// The port, unless it is unresolved.
@@ -306,8 +320,7 @@ impl NextHop {
     /// The MAC address.
     #[must_use]
     pub const fn mac(self) -> [u8; 6] {
-        let [_, _, a, b, c, d, e, f] = self.0.to_be_bytes();
-        [a, b, c, d, e, f]
+        mac_of_bits(self.0)
     }
 }
 
@@ -316,10 +329,8 @@ impl NextHop {
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
 #[repr(C, align(8))]
 pub struct Port {
-    /// The device's own MAC address.
-    pub mac: [u8; 6],
-    /// Zero.
-    pub reserved: u16,
+    /// The device's own MAC address, as [`mac_bits`] has it.
+    pub mac_bits: u64,
     /// Longest IP packet.
     pub mtu_bytes: u32,
     /// Of the operating system.

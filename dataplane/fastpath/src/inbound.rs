@@ -3,7 +3,7 @@
 use zerocopy::network_endian::U16;
 
 use crate::checksum::Change;
-use crate::entry::{Config, LABEL_VALID, LabelEntry, PEERS_MAX};
+use crate::entry::{Config, LABEL_VALID, LabelEntry, PEERS_MAX, mac_of_bits};
 use crate::frame::Frame;
 use crate::meter::{charge_carrier, charge_flow};
 use crate::tables::{Tables, count};
@@ -139,7 +139,11 @@ fn deliver<F: Frame, T: Tables>(
     let udp_change =
         Change::folded(label.udp_change).minus(udp.source_port).minus(tag::length(tagged.tag.0.get()).to_be_bytes());
     let restored = Headers {
-        ethernet: ethernet::Header { destination: next_hop.mac(), source: port.mac, ether_type: ethernet::IPV4 },
+        ethernet: ethernet::Header {
+            destination: next_hop.mac(),
+            source: mac_of_bits(port.mac_bits),
+            ether_type: ethernet::IPV4,
+        },
         ipv4: ipv4::Header {
             total_length: U16::new(inner_length),
             time_to_live: old.time_to_live - 1,

@@ -53,25 +53,23 @@ pub(crate) fn charge_carrier<T: Tables>(
     bytes: u64,
     over_rate: Reason,
 ) -> Result<&AggregateShare, Reason> {
-    let (Some(aggregate), Some(pool), Some(share)) =
-        (tables.aggregate(index), tables.pool(index), tables.aggregate_share(index))
-    else {
+    let (Some(aggregate), Some(share)) = (tables.aggregate(index), tables.aggregate_share(index)) else {
         return Err(Reason::Internal);
     };
     share.tally.offer(bytes);
-    if charge_aggregate(tables, aggregate, pool, share, bytes) {
+    if charge_aggregate(tables, aggregate, || tables.pool(index), share, bytes) {
         return Ok(share);
     }
     share.tally.drop(bytes);
     Err(over_rate)
 }
 
-/// Charges `bytes` to an aggregate; whether they conform.
+/// Charges `bytes` to an aggregate; whether they conform. The pool is looked up only when it is needed.
 #[inline(always)]
-pub fn charge_aggregate<T: Tables>(
+pub fn charge_aggregate<'t, T: Tables>(
     tables: &T,
     aggregate: &Aggregate,
-    pool: &Pool,
+    pool: impl FnOnce() -> Option<&'t Pool>,
     share: &AggregateShare,
     bytes: u64,
 ) -> bool {
@@ -82,7 +80,7 @@ pub fn charge_aggregate<T: Tables>(
     }
     // Credit is below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
     let credit = credit + aggregate.quantum_bytes;
-    if credit < bytes || !borrow(tables, aggregate, pool) {
+    if credit < bytes || !pool().is_some_and(|pool| borrow(tables, aggregate, pool)) {
         return false;
     }
     share.credit_bytes.set(credit - bytes);

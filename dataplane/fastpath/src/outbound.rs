@@ -4,7 +4,7 @@ use zerocopy::network_endian::{U16, U64};
 
 use crate::checksum::Change;
 use crate::classify::find_flow;
-use crate::entry::{Aggregate, Config, Flow, Inner, Port, UNADMITTED_DROP, UNADMITTED_LIMIT};
+use crate::entry::{Aggregate, Config, Flow, Inner, NextHop, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, mac_of_bits};
 use crate::frame::Frame;
 use crate::meter::{charge_carrier, charge_flow};
 use crate::tables::{Tables, count};
@@ -109,7 +109,7 @@ fn carry<F: Frame, T: Tables>(
     }
     let wire_bytes = u64::from(tagged_length);
     let share = charge_carrier(tables, carrier, wire_bytes, Reason::AggregateOverRate)?;
-    let tagged = tag_headers(flow, aggregate, port, next_hop.mac(), headers, total_length);
+    let tagged = tag_headers(flow, aggregate, port, next_hop, headers, total_length);
     if frame.grow_head(tag::HEADER_BYTES).is_err() {
         share.tally.drop(wire_bytes);
         return Err(Reason::Internal);
@@ -129,18 +129,22 @@ fn tag_headers(
     flow: &Flow,
     aggregate: &Aggregate,
     port: &Port,
-    next_hop: [u8; 6],
+    next_hop: NextHop,
     headers: &Headers,
     total_length: u16,
 ) -> TaggedHeaders {
     let old = headers.ipv4;
     let tos = aggregate.tos | (old.tos & ipv4::ECN_MASK);
-    let payload_bytes = total_length.saturating_sub(IP_UDP_LENGTH);
+    let payload_bytes = total_length.wrapping_sub(IP_UDP_LENGTH);
     let ip_change = Change::folded(flow.ip_change).minus([old.version_ihl, old.tos]).plus([old.version_ihl, tos]);
     let udp_change = Change::folded(flow.udp_change).plus(payload_bytes.to_be_bytes());
     TaggedHeaders {
         headers: Headers {
-            ethernet: ethernet::Header { destination: next_hop, source: port.mac, ether_type: ethernet::IPV4 },
+            ethernet: ethernet::Header {
+                destination: next_hop.mac(),
+                source: mac_of_bits(port.mac_bits),
+                ether_type: ethernet::IPV4,
+            },
             ipv4: ipv4::Header {
                 tos,
                 total_length: U16::new(total_length.wrapping_add(tag::HEADER_LENGTH)),

@@ -92,7 +92,7 @@ impl Shared {
     fn charge(&self, cpu: usize, now_ns: u64, bytes: u64) -> bool {
         let tables = self.world.tables();
         tables.exact_ns.set(now_ns);
-        charge_aggregate(&tables, &self.aggregate, &self.pool, &self.shares[cpu], bytes)
+        charge_aggregate(&tables, &self.aggregate, || Some(&self.pool), &self.shares[cpu], bytes)
     }
 }
 

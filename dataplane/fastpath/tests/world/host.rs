@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use turnpike_fastpath::entry::{
     Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
-    ReasonShare, UNADMITTED_LIMIT, changes_in, changes_out,
+    ReasonShare, UNADMITTED_LIMIT, changes_in, changes_out, mac_bits,
 };
 use turnpike_fastpath::memory::MemoryTables;
 use turnpike_fastpath::meter::{flow_rate, pool_rate};
@@ -71,7 +71,7 @@ impl World {
             depth_ns: rate.depth_ns,
             ..Aggregate::default()
         };
-        let port = |last| Port { mac: [2, 0, 0, 0, 1, last], reserved: 0, mtu_bytes: u32::from(MTU), ifindex: 1 };
+        let port = |last| Port { mac_bits: mac_bits([2, 0, 0, 0, 1, last]), mtu_bytes: u32::from(MTU), ifindex: 1 };
         let mut world = Self {
             config,
             buckets: many(BUCKETS as usize),
