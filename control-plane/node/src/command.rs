@@ -9,6 +9,7 @@ use turnpike_broker::name::{AggregateName, NodeName, SessionId};
 
 use crate::client::{Client, Failure};
 use crate::config::{Config, LogFormat};
+use crate::doctor::{Diagnosis, Doctor};
 use crate::flow_spec;
 use crate::quantity;
 use crate::show;
@@ -16,7 +17,7 @@ use crate::show;
 const EXIT_CODES: &str = "\
 Rates and sizes are whole numbers, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind them.
 
-Exit codes: 0 done; 1 refused or failed; 2 wrong command line or configuration; 3 cannot reach the API.";
+Exit codes: 0 done; 1 refused or failed, or `doctor` found a problem; 2 wrong command line or configuration; 3 cannot reach the API.";
 
 /// Admits, enforces, carries and accounts for real-time media.
 #[derive(Debug, Parser)]
@@ -53,6 +54,8 @@ enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at this host, change nothing, and say what is wrong and which command puts it right; exit code 1 if anything is.
+    Doctor(Doctor),
     /// Take the data plane out of force: reservations end, and packets pass as if Turnpike were not there.
     Detach(ConfigFile),
 }
@@ -151,6 +154,8 @@ pub(crate) enum Task {
     Serve(Box<Config>, LogFormat),
     /// Print this.
     Print(String),
+    /// Print this, and say by the exit code whether all is well.
+    Diagnose(Diagnosis),
 }
 
 impl CommandLine {
@@ -180,6 +185,7 @@ impl CommandLine {
                 self.print(&records, |records| show::usage(records))?
             }
             Command::Config(ConfigCommand::Check(ConfigFile { config })) => check(config)?,
+            Command::Doctor(doctor) => return doctor.run(self.json).map(Task::Diagnose),
             Command::Detach(ConfigFile { config }) => crate::detach::detach(&load(config)?)?,
         };
         Ok(Task::Print(text))
@@ -302,6 +308,9 @@ mod tests {
             "turnpike session create --file -".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
+            "turnpike doctor".to_owned(),
+            "turnpike doctor --config node.toml --json".to_owned(),
+            "turnpike doctor --lan eth0 --wan eth1".to_owned(),
         ];
         for line in good {
             parse(&line).unwrap();
@@ -311,6 +320,8 @@ mod tests {
             "turnpike aggregate create ab --peer b --rate 1.5M --burst 64k --dscp 46".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 64".to_owned(),
             "turnpike aggregate show a/b".to_owned(),
+            "turnpike doctor --lan eth0".to_owned(),
+            "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),
             "turnpike session create".to_owned(),
             "turnpike session create s1".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),

@@ -20,34 +20,38 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) fn new(config: &Config) -> Self {
-        let data_plane = &config.data_plane;
-        let engine = EngineConfig {
-            pin_dir: config.pin_dir.clone(),
-            lan: data_plane.lan.clone(),
-            wan: data_plane.wan.clone(),
-            xdp_mode: match data_plane.xdp_mode {
-                XdpMode::Auto => turnpike_engine::XdpMode::Auto,
-                XdpMode::Native => turnpike_engine::XdpMode::Native,
-                XdpMode::Generic => turnpike_engine::XdpMode::Generic,
-            },
-            tag_address: data_plane.tag_address,
-            tag_port: data_plane.tag_port,
-            peers: config.peers.iter().map(|peer| peer.tag_address).collect(),
-            unadmitted: match data_plane.unadmitted {
-                Unadmitted::Pass => turnpike_engine::Unadmitted::Pass,
-                Unadmitted::Limit => turnpike_engine::Unadmitted::Limit,
-                Unadmitted::Drop => turnpike_engine::Unadmitted::Drop,
-            },
-            flows_max: config.limits.flows_max,
-            aggregates_max: config.limits.aggregates_max,
-            lapse_after: Duration::from_secs(data_plane.lapse_after_s),
-        };
         let peers = config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address)).collect();
-        Self { config: engine, peers }
+        Self { config: engine_config(config), peers }
     }
 
     pub(crate) fn start(self) -> Result<EngineDataPlane, EngineError> {
         Ok(EngineDataPlane { engine: Engine::start(&self.config)?, peers: self.peers })
+    }
+}
+
+/// What the engine wants to know of a configuration.
+pub(crate) fn engine_config(config: &Config) -> EngineConfig {
+    let data_plane = &config.data_plane;
+    EngineConfig {
+        pin_dir: config.pin_dir.clone(),
+        lan: data_plane.lan.clone(),
+        wan: data_plane.wan.clone(),
+        xdp_mode: match data_plane.xdp_mode {
+            XdpMode::Auto => turnpike_engine::XdpMode::Auto,
+            XdpMode::Native => turnpike_engine::XdpMode::Native,
+            XdpMode::Generic => turnpike_engine::XdpMode::Generic,
+        },
+        tag_address: data_plane.tag_address,
+        tag_port: data_plane.tag_port,
+        peers: config.peers.iter().map(|peer| peer.tag_address).collect(),
+        unadmitted: match data_plane.unadmitted {
+            Unadmitted::Pass => turnpike_engine::Unadmitted::Pass,
+            Unadmitted::Limit => turnpike_engine::Unadmitted::Limit,
+            Unadmitted::Drop => turnpike_engine::Unadmitted::Drop,
+        },
+        flows_max: config.limits.flows_max,
+        aggregates_max: config.limits.aggregates_max,
+        lapse_after: Duration::from_secs(data_plane.lapse_after_s),
     }
 }
 

@@ -17,6 +17,7 @@ mod body;
 mod client;
 mod core;
 mod decision;
+mod doctor;
 #[cfg(feature = "engine")]
 mod engine;
 #[cfg(test)]

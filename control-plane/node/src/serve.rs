@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::client::Failure;
 use crate::command::{CommandLine, Task};
 use crate::config::{Config, LogFormat};
+use crate::doctor::Diagnosis;
 use crate::node::NodeError;
 use crate::show;
 
@@ -24,12 +25,17 @@ pub fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match command_line.run().await? {
-            Task::Serve(config, log_format) => serve(&config, log_format).await,
-            Task::Print(text) => print(&text),
+            Task::Serve(config, log_format) => serve(&config, log_format).await?,
+            Task::Print(text) => print(&text)?,
+            Task::Diagnose(Diagnosis { text, ok }) => {
+                print(&text)?;
+                return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
         }
+        Ok(ExitCode::SUCCESS)
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => fail(&failure, command_line.json()),
     }
 }

@@ -152,3 +152,16 @@ fn a_running_node_is_not_detached_wherever_its_api_is() {
     assert!(output.err.contains("stop it before its data plane is taken away"), "{}", output.err);
     assert!(pins.join("maps/one").exists());
 }
+
+#[cfg(feature = "engine")]
+#[test]
+fn the_doctor_exits_by_what_it_finds() {
+    let doctor = |line: &str| turnpike("http://127.0.0.1:1", line);
+    let absent = doctor("doctor --lan tpk-none-0 --wan tpk-none-1 --json");
+    assert_eq!((absent.code, absent.err.as_str()), (1, ""), "{}", absent.out);
+    let report: Value = serde_json::from_str(&absent.out).unwrap();
+    let missing = report["findings"].as_array().unwrap().iter().filter(|finding| finding["check"] == "interface");
+    assert_eq!((missing.count(), &report["ok"]), (2, &Value::Bool(false)));
+    assert_eq!(doctor("doctor --lan same --wan same").code, 2);
+    assert_eq!(doctor("doctor --config /nowhere/node.toml").code, 2);
+}

@@ -8,6 +8,7 @@ mod adopt;
 mod best_effort;
 mod clock;
 mod config;
+pub mod doctor;
 mod engine;
 mod error;
 mod flow;

@@ -3,15 +3,23 @@
 //! `/sys/class/net` is no substitute: it shows the namespace in which it was mounted, not the caller's.
 #![allow(clippy::wildcard_enum_match_arm, reason = "the library's enums name every attribute that the kernel has")]
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
+};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -29,19 +37,46 @@ pub(crate) struct Interface {
     pub(crate) xdp: Option<&'static str>,
 }
 
+/// An interface in detail: what only somebody who looks for faults wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) interface: Interface,
+    pub(crate) name: String,
+    /// Whether something answers at the other end of the cable.
+    pub(crate) carrier: bool,
+    pub(crate) mtu_max: Option<u32>,
+    /// Of a virtual interface: `veth`, `bridge` and so on.
+    pub(crate) kind: Option<String>,
+    /// Bus and name of the device below.
+    pub(crate) parent: Option<(String, String)>,
+    /// A veth's far end: its index, and the number of its namespace if that is another.
+    pub(crate) peer: Option<(u32, Option<i32>)>,
+    /// Programs with their modes.
+    pub(crate) programs: Vec<(&'static str, u32)>,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) interface: u32,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) prefix_length: u8,
+}
+
 /// A connection to the kernel, in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub(crate) struct Netlink {
+pub(crate) struct Connection {
     socket: Socket,
     sequence: u32,
 }
 
+/// Route netlink.
+#[derive(Debug)]
+pub(crate) struct Netlink(Connection);
+
 impl Netlink {
     pub(crate) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self(Connection::open(NETLINK_ROUTE)?))
     }
 
     /// The interface of this name.
@@ -58,18 +93,67 @@ impl Netlink {
         }))
     }
 
+    /// The interface of this name, in detail.
+    pub(crate) fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.detailed(message)
+    }
+
+    /// The interface of this index, in this namespace or in the one of that number.
+    pub(crate) fn link_at(&mut self, index: u32, namespace: Option<i32>) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.extend(namespace.map(LinkAttribute::IfNetnsId));
+        self.detailed(message)
+    }
+
+    fn detailed(&mut self, message: LinkMessage) -> io::Result<Option<Link>> {
+        let answers = match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(detail(link)),
+            _ => None,
+        }))
+    }
+
+    /// The number by which this namespace knows the one of an open file; none if it has not met it.
+    pub(crate) fn namespace(&mut self, file: &File) -> io::Result<Option<i32>> {
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(file.as_raw_fd().unsigned_abs()));
+        let answers = self.ask(RouteNetlinkMessage::GetNsId(message), 0)?;
+        let numbers = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewNsId(message) => Some(&message.attributes),
+            _ => None,
+        });
+        Ok(numbers.flatten().find_map(|attribute| match attribute {
+            NsidAttribute::Id(number) if *number >= 0 => Some(*number),
+            _ => None,
+        }))
+    }
+
     /// The IPv4 addresses of an interface.
     pub(crate) fn addresses(&mut self, interface: u32) -> io::Result<Vec<Ipv4Addr>> {
+        let all = self.all_addresses()?;
+        Ok(all.into_iter().filter(|found| found.interface == interface).map(|found| found.address).collect())
+    }
+
+    /// The IPv4 addresses of all interfaces.
+    pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<Address>> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
         let answers = self.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
         let mut addresses = Vec::new();
         for answer in answers {
-            if let RouteNetlinkMessage::NewAddress(message) = answer
-                && message.header.index == interface
-            {
+            if let RouteNetlinkMessage::NewAddress(message) = answer {
                 addresses.extend(message.attributes.iter().find_map(|attribute| match attribute {
-                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                    AddressAttribute::Local(IpAddr::V4(address)) => Some(Address {
+                        interface: message.header.index,
+                        address: *address,
+                        prefix_length: message.header.prefix_len,
+                    }),
                     _ => None,
                 }));
             }
@@ -150,8 +234,24 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).map(drop)
     }
 
-    /// Sends one request and collects the answers up to the acknowledgement.
     fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.0.ask(request, flags)
+    }
+}
+
+impl Connection {
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Sends one request and collects the answers up to the acknowledgement.
+    pub(crate) fn ask<M>(&mut self, request: M, flags: u16) -> io::Result<Vec<M>>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<M>>,
+    {
         let mut message = NetlinkMessage::from(request);
         message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
         self.sequence = self.sequence.wrapping_add(1);
@@ -165,7 +265,7 @@ impl Netlink {
             let (bytes, _) = self.socket.recv_from_full()?;
             let mut rest = bytes.as_slice();
             while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
                 let length = (message.header.length as usize).next_multiple_of(4).max(4);
                 rest = rest.get(length..).unwrap_or_default();
                 if message.header.sequence_number != self.sequence {
@@ -209,4 +309,45 @@ fn describe(link: &LinkMessage) -> Interface {
         }
     }
     interface
+}
+
+fn detail(link: &LinkMessage) -> Link {
+    let mut found = Link {
+        interface: describe(link),
+        name: String::new(),
+        carrier: link.header.flags.contains(LinkFlags::LowerUp),
+        mtu_max: None,
+        kind: None,
+        parent: None,
+        peer: None,
+        programs: Vec::new(),
+    };
+    let (mut bus, mut device, mut peer, mut peer_namespace) = (None, None, None, None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => found.name.clone_from(name),
+            LinkAttribute::MaxMtu(mtu) => found.mtu_max = Some(*mtu).filter(|mtu| *mtu != 0),
+            LinkAttribute::LinkInfo(facts) => {
+                found.kind = facts.iter().find_map(|fact| match fact {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            LinkAttribute::ParentDevBusName(name) => bus = Some(name.clone()),
+            LinkAttribute::ParentDevName(name) => device = Some(name.clone()),
+            LinkAttribute::Link(index) => peer = Some(*index),
+            LinkAttribute::LinkNetNsId(number) => peer_namespace = Some(*number),
+            LinkAttribute::Xdp(facts) => {
+                found.programs.extend(facts.iter().filter_map(|fact| match fact {
+                    LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => Some(("native", *id)),
+                    LinkXdp::SkbProgId(id) => Some(("generic", *id)),
+                    _ => None,
+                }));
+            }
+            _ => {}
+        }
+    }
+    found.parent = bus.zip(device);
+    found.peer = peer.map(|peer| (peer, peer_namespace));
+    found
 }

@@ -22,13 +22,13 @@ use crate::table::{Size, Tables, sizes};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
 
-const KERNEL_NEEDED: &str = "5.15";
+pub(crate) const KERNEL_NEEDED: &str = "5.15";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-const BPF_FS: &str = "/sys/fs/bpf";
+pub(crate) const BPF_FS: &str = "/sys/fs/bpf";
 const MAPPED: u32 = 1 << 10;
 
 /// Where a map of this name is pinned.
-fn map_path(pin_dir: &Path, name: &str) -> PathBuf {
+pub(crate) fn map_path(pin_dir: &Path, name: &str) -> PathBuf {
     pin_dir.join("maps").join(name)
 }
 
@@ -48,11 +48,25 @@ pub(crate) fn prepare(config: &EngineConfig, cpus: u32) -> Result<bool, EngineEr
 
 /// Loads the object with the tables that are pinned, or pins new ones.
 pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<Ebpf, EngineError> {
+    load_with(config, cpus, Some(&config.pin_dir))
+}
+
+/// Loads the object with tables that nobody else sees, and that end with it.
+pub(crate) fn load_unpinned(config: &EngineConfig, cpus: u32) -> Result<Ebpf, EngineError> {
+    load_with(config, cpus, None)
+}
+
+fn load_with(config: &EngineConfig, cpus: u32, pin_dir: Option<&Path>) -> Result<Ebpf, EngineError> {
     let mut loader = EbpfLoader::new();
-    for (name, entries, _) in sizes(config, cpus) {
-        loader.map_max_entries(name, entries).map_pin_path(name, map_path(&config.pin_dir, name));
+    let sizes = sizes(config, cpus);
+    for (name, entries, _) in sizes {
+        loader.map_max_entries(name, entries);
     }
-    loader.map_pin_path(table::DEVICES, map_path(&config.pin_dir, table::DEVICES));
+    if let Some(pin_dir) = pin_dir {
+        for name in sizes.map(|size| size.0).into_iter().chain([table::DEVICES]) {
+            loader.map_pin_path(name, map_path(pin_dir, name));
+        }
+    }
     let aggregates = config.aggregate_entries();
     loader.override_global("FLOWS_MAX", &config.flows_max, true).override_global("AGGREGATES_MAX", &aggregates, true);
     let mut object = loader.load(OBJECT).map_err(load_error)?;
@@ -70,7 +84,7 @@ pub(crate) fn xdp<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp, E
         .ok_or_else(|| EngineError::Load { detail: format!("the object has no program {name}") })
 }
 
-fn check_kernel(found: KernelVersion, release: &str) -> Result<(), EngineError> {
+pub(crate) fn check_kernel(found: KernelVersion, release: &str) -> Result<(), EngineError> {
     // Compare-and-swap came with 5.12; what is older than the long-term kernel after it is not tried.
     if found < KernelVersion::new(5, 15, 0) {
         return Err(EngineError::KernelTooOld { found: release.to_owned(), needed: KERNEL_NEEDED });
@@ -114,12 +128,12 @@ fn prepare_pin_dir(pin_dir: &Path) -> Result<(), EngineError> {
 }
 
 #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a magic number, 32 bits of any sign")]
-fn is_bpf_fs(path: &Path) -> bool {
+pub(crate) fn is_bpf_fs(path: &Path) -> bool {
     statfs(path).is_ok_and(|facts| facts.f_type as u32 as u64 == BPF_FS_MAGIC)
 }
 
 /// Compares what is pinned with what this program would make, attribute by attribute.
-fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineError> {
+pub(crate) fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineError> {
     let mut expected: Vec<_> =
         sizes.iter().map(|(name, entries, bytes)| (*name, MapType::Array, *entries, *bytes, MAPPED)).collect();
     expected.push((table::DEVICES, MapType::DevMap, PORTS_MAX, 8, 0));
@@ -150,7 +164,11 @@ fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineError> {
 
 /// Whether the tables that were taken over mean what this program means.
 pub(crate) fn check_version(pin_dir: &Path, tables: &Tables) -> Result<(), EngineError> {
-    match tables.config().version {
+    check_contract(pin_dir, tables.config().version)
+}
+
+pub(crate) fn check_contract(pin_dir: &Path, version: u64) -> Result<(), EngineError> {
+    match version {
         VERSION => Ok(()),
         // Pinned, but never set up: the process ended in between.
         0 => Ok(()),

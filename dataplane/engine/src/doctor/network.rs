@@ -1,0 +1,231 @@
+//! What is checked of addresses, routes and the kernel's forwarding.
+
+use std::net::Ipv4Addr;
+
+use turnpike_fastpath::entry::LOCAL_MAX;
+
+use super::Finding;
+use super::facts::{Network, Peer, Route, Seen};
+use crate::config::{EngineConfig, Unadmitted};
+use crate::netlink::Address;
+
+pub(super) fn findings(network: &Network, config: &EngineConfig) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if config.unadmitted != Unadmitted::Drop {
+        findings.extend(forwarding(&network.forwarding));
+    }
+    findings.extend(network.tag_address.map(|address| tag_address(address, &network.addresses, &config.wan)));
+    findings.extend(too_many_addresses(network));
+    // Without the interface there is no right way.
+    let peers = if network.wan.is_some() { network.peers.as_slice() } else { &[] };
+    for peer in peers {
+        findings.push(route(peer, network, &config.wan));
+        findings.extend(neighbour(peer));
+    }
+    findings.extend(rp_filter(network, &config.wan));
+    findings
+}
+
+fn forwarding(interfaces: &[(String, Seen<bool>)]) -> Option<Finding> {
+    const CHECK: &str = "forwarding";
+    let off = |(name, on): &(String, Seen<bool>)| (*on == Ok(false)).then(|| name.clone());
+    let names: Vec<_> = interfaces.iter().filter_map(off).collect();
+    if !names.is_empty() {
+        let finding = Finding::problem(
+            CHECK,
+            format!("IPv4 forwarding is off on {}", names.join(" and ")),
+            "packets of no admitted flow, which unadmitted lets pass, end in this host",
+        );
+        return Some(finding.fix("sysctl -w net.ipv4.ip_forward=1".to_owned()));
+    }
+    let unseen = interfaces.iter().find_map(|(name, on)| on.as_ref().err().map(|reason| (name, reason)));
+    if let Some((name, reason)) = unseen {
+        return Some(Finding::unseen(CHECK, &format!("forwarding on {name}"), reason));
+    }
+    (!interfaces.is_empty()).then(|| Finding::ok(CHECK, "IPv4 forwarding is on".to_owned()))
+}
+
+fn tag_address(tag_address: Ipv4Addr, addresses: &Seen<Vec<Address>>, wan: &str) -> Finding {
+    const CHECK: &str = "tag_address";
+    let addresses = match addresses {
+        Ok(addresses) => addresses,
+        Err(reason) => return Finding::unseen(CHECK, "this host's addresses", reason),
+    };
+    if addresses.iter().any(|found| found.address == tag_address) {
+        return Finding::ok(CHECK, format!("{tag_address} is an address of this host"));
+    }
+    Finding::problem(
+        CHECK,
+        format!("{tag_address} is no address of this host"),
+        "peers send tagged packets there, and nobody answers ARP for it; correct tag_address or add the address",
+    )
+    .fix(format!("ip address add {tag_address}/32 dev {wan}"))
+}
+
+fn too_many_addresses(network: &Network) -> Option<Finding> {
+    let addresses = network.addresses.as_ref().ok()?;
+    let count = addresses.iter().filter(|found| network.ports.contains(&found.interface)).count();
+    (count > LOCAL_MAX).then(|| {
+        Finding::warning(
+            "addresses",
+            format!("lan and wan have {count} addresses together, and {LOCAL_MAX} are kept"),
+            "packets to the others count as unadmitted traffic, though they are for this host",
+        )
+    })
+}
+
+fn route(peer: &Peer, network: &Network, wan: &str) -> Finding {
+    const CHECK: &str = "peer_route";
+    let address = peer.address;
+    let wrong = |found: String| {
+        Finding::problem(CHECK, found, "aggregates to this peer cannot be installed; tagged packets leave by the wan")
+            .fix(route_command(address, network, wan))
+    };
+    match &peer.route {
+        Err(reason) => Finding::unseen(CHECK, &format!("the route to peer {address}"), reason),
+        Ok(None) => wrong(format!("there is no route to peer {address}")),
+        Ok(Some(Route { interface, via, .. })) if Some(*interface) == network.wan => {
+            Finding::ok(CHECK, format!("peer {address} is reached by {wan} via {via}"))
+        }
+        Ok(Some(Route { interface_name, .. })) => {
+            wrong(format!("the route to peer {address} leaves by {interface_name}, not by {wan}"))
+        }
+    }
+}
+
+/// Through the gateway only where the peer is not on the wan's own network.
+fn route_command(peer: Ipv4Addr, network: &Network, wan: &str) -> String {
+    let near = network.addresses.iter().flatten().any(|found| {
+        let mask = u32::MAX.checked_shl(32 - u32::from(found.prefix_length.min(32))).unwrap_or(0);
+        Some(found.interface) == network.wan && (found.address.to_bits() ^ peer.to_bits()) & mask == 0
+    });
+    if near {
+        return format!("ip route replace {peer}/32 dev {wan}");
+    }
+    format!("ip route replace {peer}/32 via <gateway> dev {wan}")
+}
+
+fn neighbour(peer: &Peer) -> Option<Finding> {
+    const CHECK: &str = "peer_neighbour";
+    let Ok(Some(Route { interface_name, via, .. })) = &peer.route else { return None };
+    let address = peer.address;
+    Some(match &peer.neighbour_known {
+        Ok(true) => Finding::ok(CHECK, format!("{via}, next hop to peer {address}, has a known MAC address")),
+        Ok(false) => Finding::warning(
+            CHECK,
+            format!("{via}, next hop to peer {address}, has no known MAC address"),
+            "the first installation asks for it, and fails where nobody answers",
+        )
+        .fix(format!("ping -c 1 -I {interface_name} {via}")),
+        Err(reason) => Finding::unseen(CHECK, &format!("the next hop to peer {address}"), reason),
+    })
+}
+
+/// Strict filtering hurts only where the way back is another.
+fn rp_filter(network: &Network, wan: &str) -> Option<Finding> {
+    const STRICT: u64 = 1;
+    if network.rp_filter_wan != Ok(STRICT) {
+        return None;
+    }
+    let elsewhere = |peer: &&Peer| {
+        let route = peer.route.as_ref().ok().and_then(Option::as_ref);
+        route.is_some_and(|route| Some(route.interface) != network.wan)
+    };
+    let peer = network.peers.iter().find(elsewhere).filter(|_| network.wan.is_some())?;
+    let finding = Finding::warning(
+        "rp_filter",
+        format!("{wan} drops what comes from peer {}, because the route back leaves elsewhere", peer.address),
+        "strict reverse path filtering; the peers' control connections do not get through",
+    );
+    // The larger of `all` and the interface's own is in force, and 2 is loose. `sysctl` takes a dot in a name as a slash.
+    Some(finding.fix(format!("sysctl -w net.ipv4.conf.{}.rp_filter=2", wan.replace('.', "/"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{self, bad, fixed, good};
+    use super::super::{Level, sample::PEER};
+    use super::*;
+
+    const WAN: &str = "wan0";
+
+    fn at(interface: u32, interface_name: &str) -> Peer {
+        let route = Route { interface, interface_name: interface_name.to_owned(), via: PEER };
+        Peer { address: PEER, route: Ok(Some(route)), neighbour_known: Ok(true) }
+    }
+
+    #[test]
+    fn a_good_network_has_nothing_but_good_findings() {
+        let findings = findings(&sample::network(), &sample::config());
+        assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
+        assert_eq!(findings.len(), 4);
+        let without = super::findings(&Network { wan: None, ..sample::network() }, &sample::config());
+        assert!(without.iter().all(|finding| finding.check != "peer_route"), "{without:#?}");
+    }
+
+    #[test]
+    fn forwarding_matters_where_unadmitted_traffic_may_pass() {
+        let both = |lan, wan| [("lan0".to_owned(), lan), (WAN.to_owned(), wan)];
+        good(&forwarding(&both(Ok(true), Ok(true))).unwrap());
+        let off = forwarding(&both(Ok(false), Ok(true))).unwrap();
+        bad(&off, Level::Problem, "off on lan0");
+        fixed(&off, Level::Problem, "sysctl -w net.ipv4.ip_forward=1");
+        bad(&forwarding(&both(Ok(true), Err("hidden".to_owned()))).unwrap(), Level::Warning, "hidden");
+        assert_eq!(forwarding(&[]), None);
+        let network = Network { forwarding: both(Ok(false), Ok(false)).into(), ..sample::network() };
+        let config = EngineConfig { unadmitted: Unadmitted::Drop, ..sample::config() };
+        assert!(findings(&network, &config).iter().all(|finding| finding.check != "forwarding"));
+    }
+
+    #[test]
+    fn the_tag_address_is_this_hosts() {
+        let tag = sample::config().tag_address;
+        good(&tag_address(tag, &sample::network().addresses, WAN));
+        let missing = tag_address(tag, &Ok(Vec::new()), WAN);
+        fixed(&missing, Level::Problem, &format!("ip address add {tag}/32 dev wan0"));
+        bad(&tag_address(tag, &Err("hidden".to_owned()), WAN), Level::Warning, "hidden");
+    }
+
+    #[test]
+    fn addresses_beyond_those_kept() {
+        let address = sample::network().addresses.unwrap()[0];
+        let with = |count| Network { addresses: Ok(vec![address; count]), ..sample::network() };
+        assert_eq!(too_many_addresses(&with(LOCAL_MAX)), None);
+        bad(&too_many_addresses(&with(LOCAL_MAX + 1)).unwrap(), Level::Warning, "9 addresses");
+    }
+
+    #[test]
+    fn the_way_to_a_peer() {
+        let seen = |peer: &Peer| route(peer, &sample::network(), WAN);
+        good(&seen(&at(2, WAN)));
+        let none = Peer { route: Ok(None), ..at(2, WAN) };
+        bad(&seen(&none), Level::Problem, "no route to peer");
+        fixed(&seen(&none), Level::Problem, &format!("ip route replace {PEER}/32 dev wan0"));
+        bad(&seen(&at(7, "eth7")), Level::Problem, "leaves by eth7");
+        let far = Peer { address: Ipv4Addr::new(192, 0, 2, 1), ..none };
+        fixed(&seen(&far), Level::Problem, "ip route replace 192.0.2.1/32 via <gateway> dev wan0");
+        bad(&seen(&Peer { route: Err("hidden".to_owned()), ..at(2, WAN) }), Level::Warning, "hidden");
+    }
+
+    #[test]
+    fn the_next_hop_to_a_peer() {
+        good(&neighbour(&at(2, WAN)).unwrap());
+        let unknown = Peer { neighbour_known: Ok(false), ..at(2, WAN) };
+        fixed(&neighbour(&unknown).unwrap(), Level::Warning, &format!("ping -c 1 -I wan0 {PEER}"));
+        assert_eq!(neighbour(&Peer { route: Ok(None), ..unknown.clone() }), None);
+        let hidden = Peer { neighbour_known: Err("hidden".to_owned()), ..unknown };
+        bad(&neighbour(&hidden).unwrap(), Level::Warning, "hidden");
+    }
+
+    #[test]
+    fn strict_filtering_is_told_only_where_it_hurts() {
+        let seen = |rp_filter_wan, peer| {
+            rp_filter(&Network { rp_filter_wan, peers: vec![peer], ..sample::network() }, "wan.5")
+        };
+        assert_eq!(seen(Ok(1), at(2, WAN)), None);
+        assert_eq!(seen(Ok(2), at(7, "eth7")), None);
+        assert_eq!(seen(Err("hidden".to_owned()), at(7, "eth7")), None);
+        let command = "sysctl -w net.ipv4.conf.wan/5.rp_filter=2";
+        fixed(&seen(Ok(1), at(7, "eth7")).unwrap(), Level::Warning, command);
+    }
+}
