@@ -16,7 +16,9 @@ use turnpike_broker::policy::{Counters, InstallError, Policy};
 pub(crate) const JOBS_MAX: usize = 256;
 /// Readings asked for at once.
 const READINGS_MAX: usize = 256;
-/// How often next hops are looked up anew.
+/// How soon a change of the network is seen.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
+/// How often next hops that nobody told of are looked up anew.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What carries packets: the engine, or a stand-in for it in tests.
@@ -34,7 +36,9 @@ pub trait DataPlane {
     fn counters(&self, policy: PolicyId) -> Option<Counters>;
     /// Lets reservations live for another `lapse_after`.
     fn renew(&mut self);
-    /// Looks up anew where packets go.
+    /// Looks up anew where packets go if something has changed.
+    fn follow_network(&mut self) -> Result<(), InstallError>;
+    /// Looks up anew where packets go, and has who is not known asked for.
     fn refresh_next_hops(&mut self) -> Result<(), InstallError>;
     /// Limits packets of no admitted flow.
     fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError>;
@@ -190,7 +194,7 @@ pub(crate) enum StartError<E> {
 fn run(mut data_plane: impl DataPlane, receiver: &Receiver<Message>, lapse_after: Duration, report: impl Fn(Report)) {
     let renew_interval = lapse_after / 4;
     let now = Instant::now();
-    let (mut renew_at, mut refresh_at) = (now, now);
+    let (mut renew_at, mut refresh_at, mut follow_at) = (now, now, now);
     loop {
         let now = Instant::now();
         if now >= renew_at {
@@ -203,7 +207,15 @@ fn run(mut data_plane: impl DataPlane, receiver: &Receiver<Message>, lapse_after
             }
             refresh_at = now + REFRESH_INTERVAL;
         }
-        let first = match receiver.recv_timeout(renew_at.min(refresh_at).saturating_duration_since(now)) {
+        if now >= follow_at {
+            if let Err(error) = data_plane.follow_network() {
+                warn!(%error, "changes of the network cannot be followed; the last next hops stay in use");
+            }
+            // A network that never rests gets a tenth of this thread's time.
+            follow_at = Instant::now() + FOLLOW_INTERVAL.max(10 * now.elapsed());
+        }
+        let wake_at = renew_at.min(refresh_at).min(follow_at);
+        let first = match receiver.recv_timeout(wake_at.saturating_duration_since(Instant::now())) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return,

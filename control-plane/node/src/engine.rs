@@ -125,6 +125,10 @@ impl DataPlane for EngineDataPlane {
         self.engine.renew();
     }
 
+    fn follow_network(&mut self) -> Result<(), InstallError> {
+        self.engine.follow_network().map_err(|error| install_error(&error))
+    }
+
     fn refresh_next_hops(&mut self) -> Result<(), InstallError> {
         self.engine.refresh_next_hops().map_err(|error| install_error(&error))
     }

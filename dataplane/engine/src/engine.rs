@@ -6,13 +6,14 @@ use std::net::Ipv4Addr;
 use aya::Ebpf;
 use aya::programs::links::PinnedLink;
 use turnpike_fastpath::contract::table;
-use turnpike_fastpath::entry::{Aggregate, Inner, Pool};
+use turnpike_fastpath::entry::{Aggregate, Inner, Pool, Port, mac_bits};
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, pool_rate};
 
 use crate::clock::CoarseClock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::flow_table;
+use crate::monitor::Monitor;
 use crate::netlink::Netlink;
 use crate::next_hop::{NO_NEXT_HOP, NextHops, Ports};
 use crate::policy::{Counters, Policy, PolicyId};
@@ -22,6 +23,11 @@ use crate::table::{Note, Noted, Tables, read_back};
 
 /// What the path may clump together, as time: an incoming policy takes so much more at once than its sender may send.
 pub(crate) const PATH_JITTER_NS: u64 = 100_000_000;
+
+/// Index of the port towards the site.
+pub(crate) const LAN: u16 = 0;
+/// Index of the port towards the peers.
+pub(crate) const WAN: u16 = 1;
 
 /// Flag in the note of an aggregate that is out of force. Flows are so when packets do not find them.
 pub(crate) const ENDED: u64 = 1 << 32;
@@ -96,6 +102,7 @@ pub struct Engine {
     pub(crate) labels_full: u64,
     pub(crate) packet_bytes_max: u32,
     pub(crate) netlink: Netlink,
+    pub(crate) monitor: Monitor,
     pub(crate) ports: Ports,
     pub(crate) clock: CoarseClock,
     pub(crate) adopted: Vec<PolicyId>,
@@ -358,12 +365,39 @@ impl Engine {
         }
     }
 
-    /// Brings next hops and ports up to date with the kernel's.
+    /// Brings ports and next hops up to date with the kernel's, and has it ask for neighbours that it does not know.
     ///
     /// # Errors
     /// The kernel does not answer; what was known stays.
     pub fn refresh_next_hops(&mut self) -> Result<(), EngineError> {
-        self.next_hops.refresh(&self.tables, &mut self.netlink, &self.ports)
+        self.refresh(true)
+    }
+
+    /// Does the same if the kernel has told of a change meanwhile, but asks for nobody. Costs one system call if not.
+    ///
+    /// # Errors
+    /// The kernel does not answer; what was known stays.
+    pub fn follow_network(&mut self) -> Result<(), EngineError> {
+        if self.monitor.changed().map_err(EngineError::kernel("listening for changes of the network"))? {
+            self.refresh(false)?;
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self, probe: bool) -> Result<(), EngineError> {
+        for (index, port) in self.ports.clone() {
+            let name = if port == LAN { &self.config.lan } else { &self.config.wan };
+            let found = self.netlink.interface(name).map_err(EngineError::kernel("looking up an interface"))?;
+            // An interface that was made anew has another index, and needs its program first.
+            if let Some(found) = found.filter(|found| found.index == index) {
+                let entry = Port { mac_bits: mac_bits(found.mac), mtu_bytes: found.mtu, ifindex: index };
+                if self.tables.port(u32::from(port)) != entry {
+                    tracing::info!(interface = name, mtu = found.mtu, "port changed");
+                    self.tables.set_port(u32::from(port), entry);
+                }
+            }
+        }
+        self.next_hops.refresh(&self.tables, &mut self.netlink, &self.ports, probe)
     }
 }
 

@@ -15,6 +15,7 @@ mod flow;
 mod flow_table;
 #[allow(unsafe_code, reason = "maps kernel memory")]
 mod map;
+mod monitor;
 mod netlink;
 mod next_hop;
 mod observe;

@@ -136,26 +136,32 @@ impl NextHops {
         }
     }
 
-    /// Looks everything up again. What cannot be resolved keeps the last answer.
-    pub(crate) fn refresh(&self, tables: &Tables, netlink: &mut Netlink, ports: &Ports) -> Result<(), EngineError> {
+    /// Looks everything up again. What cannot be resolved keeps the last answer; `probe` has the kernel ask for it.
+    pub(crate) fn refresh(
+        &self,
+        tables: &Tables,
+        netlink: &mut Netlink,
+        ports: &Ports,
+        probe: bool,
+    ) -> Result<(), EngineError> {
         let known = netlink.neighbours().map_err(EngineError::kernel("listing neighbours"))?;
+        let known: BTreeMap<_, _> =
+            known.into_iter().map(|(interface, address, mac)| ((interface, address), mac)).collect();
         for (address, used) in &self.by_address {
             let route = netlink.route(*address).map_err(EngineError::kernel("looking up a route"))?;
             let Some((interface, neighbour)) = route else {
-                tracing::warn!(%address, "no route any more; packets go on to the last next hop");
+                tracing::debug!(%address, "no route any more; packets go on to the last next hop");
                 continue;
             };
             let Some(port) = ports.get(&interface) else { continue };
-            let found = known.iter().find(|(index, address, _)| *index == interface && *address == neighbour);
-            match found {
-                Some((_, _, mac)) => {
-                    let next_hop = NextHop::new(*port, *mac);
-                    if tables.next_hop(u32::from(used.index)) != next_hop {
-                        tracing::info!(%address, %neighbour, "next hop changed");
-                        tables.set_next_hop(u32::from(used.index), next_hop);
-                    }
+            if let Some(mac) = known.get(&(interface, neighbour)) {
+                let next_hop = NextHop::new(*port, *mac);
+                if tables.next_hop(u32::from(used.index)) != next_hop {
+                    tracing::info!(%address, %neighbour, "next hop changed");
+                    tables.set_next_hop(u32::from(used.index), next_hop);
                 }
-                None => netlink.probe(interface, neighbour).map_err(EngineError::kernel("probing a neighbour"))?,
+            } else if probe {
+                netlink.probe(interface, neighbour).map_err(EngineError::kernel("probing a neighbour"))?;
             }
         }
         Ok(())

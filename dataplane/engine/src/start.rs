@@ -10,8 +10,9 @@ use turnpike_fastpath::entry::{
 };
 
 use crate::config::{EngineConfig, Unadmitted};
-use crate::engine::{Engine, Free};
+use crate::engine::{Engine, Free, LAN, WAN};
 use crate::error::EngineError;
+use crate::monitor::Monitor;
 use crate::netlink::{Interface, Netlink};
 use crate::next_hop::{NextHops, Ports};
 use crate::policy::PolicyId;
@@ -19,9 +20,6 @@ use crate::program::{self as programs, Attachment};
 use crate::status::InterfaceStatus;
 use crate::table::{Tables, next_hops_max};
 use crate::{adopt, clock};
-
-const LAN: u16 = 0;
-const WAN: u16 = 1;
 
 impl Engine {
     /// Loads the programs and attaches them. If an earlier process left its pins, its policies and counters are taken over and the
@@ -54,6 +52,8 @@ impl Engine {
         adopting: bool,
     ) -> Result<Self, EngineError> {
         let [lan, wan] = interfaces;
+        // Before anything is looked up, so that no change is missed.
+        let monitor = Monitor::open().map_err(EngineError::kernel("listening for changes of the network"))?;
         let mut object = programs::load(config, cpus)?;
         let tables = Tables::map(&object, config, cpus)?;
         programs::check_version(&config.pin_dir, &tables)?;
@@ -92,6 +92,7 @@ impl Engine {
             labels_full: 0,
             packet_bytes_max: lan.mtu.max(wan.mtu),
             netlink,
+            monitor,
             ports,
             clock,
             adopted: Vec::new(),

@@ -219,6 +219,33 @@ fn an_interface_made_anew_gets_its_program_again() {
 }
 
 #[test]
+fn next_hops_and_ports_follow_the_network() {
+    in_own_namespace(|config| {
+        let mut engine = start(config);
+        let destination = |engine: &mut Engine| {
+            let trial = engine.trial(Direction::Out, &sent()).unwrap();
+            assert_eq!(trial.action, 4);
+            trial.frame[..6].to_vec()
+        };
+        assert_eq!(destination(&mut engine), [2, 0, 0, 0, 2, 1]);
+        ip("neigh replace 198.18.0.2 lladdr 02:00:00:00:09:09 dev wan nud permanent");
+        engine.follow_network().unwrap();
+        assert_eq!(destination(&mut engine), [2, 0, 0, 0, 9, 9], "the peer's MAC address changed");
+        ip("route replace 198.18.0.2/32 via 198.18.0.3 dev wan");
+        engine.follow_network().unwrap();
+        assert_eq!(destination(&mut engine), [2, 0, 0, 0, 2, 3], "the route to the peer changed");
+        ip("neigh del 198.18.0.3 dev wan");
+        engine.follow_network().unwrap();
+        assert_eq!(destination(&mut engine), [2, 0, 0, 0, 2, 3], "what is not known any more stays in use");
+        ip("link set wan mtu 1000");
+        engine.follow_network().unwrap();
+        let large = udp_frame(&out_ends(FREE), &vec![0; 1_000 - 28 - 7], 0, 64);
+        assert!(!redirected(&mut engine, Direction::Out, &large));
+        assert_eq!(engine.verdict(Direction::Out, Reason::TooBig).0, 1, "the port's MTU changed");
+    });
+}
+
+#[test]
 fn the_mode_asked_for_is_the_mode_reported() {
     in_own_namespace(|config| {
         let generic = EngineConfig { xdp_mode: XdpMode::Generic, ..config.clone() };

@@ -117,6 +117,10 @@ impl DataPlane for FakeDataPlane {
 
     fn renew(&mut self) {}
 
+    fn follow_network(&mut self) -> Result<(), InstallError> {
+        Ok(())
+    }
+
     fn refresh_next_hops(&mut self) -> Result<(), InstallError> {
         Ok(())
     }
