@@ -139,6 +139,20 @@ fn opposite(direction: Direction) -> Direction {
     }
 }
 
+/// What the fuzzers kept, but for frames that a test run does not take.
+fn corpus() -> Vec<(Direction, Vec<u8>)> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fastpath/fuzz/corpus/any_frame");
+    let inputs = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    let frames = inputs.filter_map(|input| {
+        let (direction, frame) = input.split_first()?;
+        let direction = if direction & 1 == 0 { Direction::Out } else { Direction::In };
+        (14..=3_000).contains(&frame.len()).then(|| (direction, frame.to_vec()))
+    });
+    let frames: Vec<_> = frames.collect();
+    assert!(frames.len() > 20, "the fuzzers' corpus is not there");
+    frames
+}
+
 #[test]
 fn named_frames_end_in_the_kernel_as_they_are_said_to() {
     in_own_namespace(|config| {
@@ -170,7 +184,8 @@ fn the_kernel_and_the_host_agree_on_bytes_verdicts_and_counters() {
         let host = engine.snapshot(0);
         let tables = host.tables();
         let cases = cases();
-        let named: Vec<_> = cases.iter().map(|case| (case.direction, case.frame.clone())).collect();
+        let mut named: Vec<_> = cases.iter().map(|case| (case.direction, case.frame.clone())).collect();
+        named.extend(corpus());
         for number in 0..RANDOM_FRAMES + named.len() {
             let (direction, frame) = named.get(number).cloned().unwrap_or_else(|| random.frame(&cases));
             let trial = engine.trial(direction, &frame).unwrap();

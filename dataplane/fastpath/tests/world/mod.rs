@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
+pub mod harness;
 pub mod host;
 
 use turnpike_fastpath::entry::{Inner, Outer};
