@@ -4,16 +4,18 @@ use anyhow::Context as _;
 
 use crate::contract::PLAIN_LENGTH;
 use crate::host::monotonic_ns;
-use crate::rounds::{Case, Ends, Team};
+use crate::rounds::{Case, Ends, First, Team};
 use crate::scene::Scene;
 
 const NS_PER_S: f64 = 1e9;
-/// About a millisecond of packets.
-const REPEAT: u32 = 20_000;
+/// Packets of a call: a millisecond's where they have to saturate the rate, and else fewer, so that the moments of change are known better.
+const REPEAT_FAST: u32 = 20_000;
+const REPEAT_SLOW: u32 = 4_000;
+const FAST_BPS: u64 = 1_000_000_000;
 /// Preemption must not lose tokens, so the burst is at least so much time at the rate.
-const BURST_MS: u64 = 50;
-/// Until the burst is spent.
-const WARM_UP_NS: u64 = 400_000_000;
+const BURST_MS: u64 = 200;
+/// A meter that has not refused anything by then is not held by its rate.
+const SPENT_NS_MAX: u64 = 5_000_000_000;
 
 /// A program whose only work is one meter.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +65,7 @@ pub(crate) struct Accuracy {
     pub(crate) per_cent: f64,
     /// Most that was admitted at any time, of rate × time + burst.
     pub(crate) ceiling_per_cent: f64,
-    /// What one packet more or less is.
+    /// What one packet, or one quantum, more and one call later is.
     pub(crate) resolution_per_cent: f64,
     /// Of the configured rate.
     pub(crate) offered_per_cent: f64,
@@ -76,7 +78,7 @@ struct Reading {
     bytes: u64,
 }
 
-/// Measures all meters.
+/// Measures all meters, but where the offer would be too small.
 pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, quick: bool) -> anyhow::Result<Vec<Accuracy>> {
     let mut found = Vec::new();
     for meter in METERS {
@@ -92,15 +94,17 @@ pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, quick: bool) -> anyhow
                     _ if quick => 1,
                     0..1_000_000 => 8,
                     1_000_000..100_000_000 => 3,
-                    _ => 2,
+                    100_000_000..1_000_000_000 => 6,
+                    _ => 4,
                 };
-                found.push(measure_one(team, scene, *meter, *rate_bps, cpus, seconds)?);
+                found.extend(measure_one(team, scene, *meter, *rate_bps, cpus, seconds)?);
             }
         }
     }
     Ok(found)
 }
 
+/// None if the CPUs cannot offer as much as the rate.
 fn measure_one(
     team: &Team<'_>,
     scene: &mut Scene,
@@ -108,10 +112,10 @@ fn measure_one(
     rate_bps: u64,
     cpus: usize,
     seconds: u64,
-) -> anyhow::Result<Accuracy> {
-    let burst_bytes = scene.set_rate(meter.kind == Kind::Flow, rate_bps, BURST_MS)?;
-    scene.plan(1, false)?;
-    let case = Case { program: meter.program, tagged: false, ends: Ends::Passed, action: 1 };
+) -> anyhow::Result<Option<Accuracy>> {
+    let installed = scene.set_rate(meter.kind == Kind::Flow, rate_bps, BURST_MS)?;
+    scene.plan(1, 0)?;
+    let case = Case { program: meter.program, first: First::Plain(64), ends: Ends::Passed, action: 1 };
     let counted = |scene: &Scene| -> anyhow::Result<(u64, u64)> {
         let mut sum = (0, 0);
         for cpu in 0..scene.cpus {
@@ -121,44 +125,52 @@ fn measure_one(
         Ok(sum)
     };
     let packet_bytes = u64::from(PLAIN_LENGTH);
+    let repeat = if rate_bps < FAST_BPS { REPEAT_SLOW } else { REPEAT_FAST };
+    #[allow(clippy::cast_precision_loss, reason = "a few times 10^10 at most")]
+    let (rate, burst) = (rate_bps as f64 / 8.0 / NS_PER_S, installed.burst_bytes as f64);
     let (offered_before, passed_before) = counted(scene)?;
     let start_ns = monotonic_ns()?;
-    let mut readings = Vec::new();
+    let mut before = (offered_before, passed_before);
+    let (mut readings, mut calls) = (Vec::<Reading>::new(), 0);
     let mut ceiling = 0.0_f64;
-    #[allow(clippy::cast_precision_loss, reason = "a few times 10^10 at most")]
-    let (rate, burst) = (rate_bps as f64 / 8.0 / NS_PER_S, burst_bytes as f64);
-    let offered = loop {
-        team.call(&case, REPEAT, cpus)?;
-        let (offered, passed) = counted(scene)?;
-        let reading = Reading { ns: monotonic_ns()? - start_ns, bytes: (passed - passed_before) * packet_bytes };
+    let end_ns = loop {
+        team.call(&case, repeat, cpus)?;
+        calls += 1;
+        let now = counted(scene)?;
+        let reading = Reading { ns: monotonic_ns()? - start_ns, bytes: (now.1 - passed_before) * packet_bytes };
         #[allow(clippy::cast_precision_loss, reason = "a few times 10^10 at most")]
         let (ns, bytes) = (reading.ns as f64, reading.bytes as f64);
         ceiling = ceiling.max(bytes / (rate * ns + burst));
-        if reading.ns >= WARM_UP_NS {
+        // Where nothing was refused there are tokens left, and what was admitted does not tell the rate.
+        if now.0 - before.0 > now.1 - before.1 {
             readings.push(reading);
         }
-        if reading.ns >= WARM_UP_NS + seconds * 1_000_000_000 {
-            break offered - offered_before;
+        before = now;
+        match readings.first() {
+            Some(first) if reading.ns >= first.ns + seconds * 1_000_000_000 => break reading.ns,
+            None if reading.ns > SPENT_NS_MAX => return Ok(None),
+            Some(_) | None => {}
         }
     };
     let (first, last) = changes(&readings).context("too little was admitted to tell")?;
     #[allow(clippy::cast_precision_loss, reason = "a few times 10^10 at most")]
-    let (ns, bytes, packet, end_ns, offered) = (
+    let (ns, bytes, piece, call_ns, end_ns, offered) = (
         (last.ns - first.ns) as f64,
         (last.bytes - first.bytes) as f64,
-        packet_bytes as f64,
-        readings.last().map_or(0, |reading| reading.ns) as f64,
-        (offered * packet_bytes) as f64,
+        if meter.kind == Kind::Aggregate { installed.quantum_bytes } else { packet_bytes } as f64,
+        (end_ns / calls) as f64,
+        end_ns as f64,
+        ((before.0 - offered_before) * packet_bytes) as f64,
     );
-    Ok(Accuracy {
+    Ok(Some(Accuracy {
         meter,
         rate_bps,
         cpus,
         per_cent: 100.0 * bytes / ns / rate,
         ceiling_per_cent: 100.0 * ceiling,
-        resolution_per_cent: 100.0 * packet / ns / rate,
+        resolution_per_cent: 100.0 * (piece / rate + call_ns) / ns,
         offered_per_cent: 100.0 * offered / end_ns / rate,
-    })
+    }))
 }
 
 /// The first and the last reading at which something more had been admitted. What a slow meter admits comes in pieces, and between two

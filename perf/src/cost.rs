@@ -2,16 +2,42 @@
 
 use std::collections::BTreeMap;
 
-use crate::contract::KEYS_MAX;
-use crate::rounds::{Case, Ends, Team};
+use crate::rounds::{Case, Ends, First, Team};
 use crate::scene::Scene;
 use crate::stats::Quantiles;
 
 const XDP_DROP: u32 = 1;
 const XDP_REDIRECT: u32 = 4;
 
+const PLAIN: First = First::Plain(64);
+
+/// So many keys stay in the first caches, whatever other rows do.
+const KEYS_CACHED: u32 = 1_024;
+
 /// Packets of one call: some milliseconds.
 const REPEAT: u32 = 100_000;
+
+/// Which flows each of two CPUs has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    /// All.
+    None,
+    /// Every other one: as receive-side scaling has it, neighbours in a table belong to different CPUs.
+    Neighbours,
+    /// Every other pair: the same, but neighbouring cache lines belong to one CPU.
+    Pairs,
+}
+
+impl Own {
+    /// The bit of a flow's index.
+    const fn bit(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Neighbours => 1,
+            Self::Pairs => 2,
+        }
+    }
+}
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -22,14 +48,13 @@ pub(crate) struct Row {
     pub(crate) title: &'static str,
     /// The row that it stands on.
     pub(crate) floor: Option<&'static str>,
-    /// Whether each CPU has flows of its own, as receive-side scaling sees to.
-    own_flows: bool,
+    own_flows: Own,
     case: Case,
 }
 
 const fn piece(name: &'static str, title: &'static str, program: &'static str) -> Row {
-    let case = Case { program, tagged: false, ends: Ends::Passed, action: XDP_DROP };
-    Row { name, title, floor: Some("rotate"), own_flows: true, case }
+    let case = Case { program, first: PLAIN, ends: Ends::Passed, action: XDP_DROP };
+    Row { name, title, floor: Some("rotate"), own_flows: Own::Neighbours, case }
 }
 
 const fn floor(name: &'static str, title: &'static str, program: &'static str) -> Row {
@@ -37,52 +62,66 @@ const fn floor(name: &'static str, title: &'static str, program: &'static str) -
 }
 
 const fn out(name: &'static str, title: &'static str, program: &'static str, action: u32) -> Row {
-    let case = Case { program, tagged: false, ends: Ends::Passed, action };
-    Row { name, title, floor: Some("floor_out"), own_flows: true, case }
+    let case = Case { program, first: PLAIN, ends: Ends::Passed, action };
+    Row { name, title, floor: Some("floor_out"), own_flows: Own::Neighbours, case }
 }
 
 const fn inbound(name: &'static str, title: &'static str, program: &'static str, action: u32) -> Row {
-    let case = Case { program, tagged: true, ends: Ends::Passed, action };
-    Row { name, title, floor: Some("floor_in"), own_flows: true, case }
+    let case = Case { program, first: First::Tagged, ends: Ends::Passed, action };
+    Row { name, title, floor: Some("floor_in"), own_flows: Own::Neighbours, case }
 }
 
 const fn refused(row: Row) -> Row {
-    Row { floor: Some("rotate"), case: Case { ends: Ends::Refused, ..row.case }, ..row }
+    Row { floor: Some("floor_refused"), case: Case { ends: Ends::Refused, ..row.case }, ..row }
 }
 
-const fn contended(row: Row, own_flows: bool) -> Row {
-    Row { own_flows, case: Case { ends: Ends::Contended, ..row.case }, ..row }
+/// All CPUs have all keys.
+const fn shared(row: Row) -> Row {
+    Row { own_flows: Own::None, ..row }
+}
+
+/// The same with the CPUs' flows apart.
+const fn apart(name: &'static str, title: &'static str, row: Row) -> Row {
+    Row { name, title, own_flows: Own::Pairs, ..row }
+}
+
+const fn contended(row: Row) -> Row {
+    shared(Row { case: Case { ends: Ends::Contended, ..row.case }, ..row })
 }
 
 /// All that is measured with full meters.
 pub(crate) const ROWS: &[Row] = &[
     Row {
-        case: Case { program: "tb_drop", tagged: false, ends: Ends::Uncounted, action: XDP_DROP },
+        case: Case { program: "tb_drop", first: PLAIN, ends: Ends::Uncounted, action: XDP_DROP },
         ..floor("drop", "floor: return XDP_DROP", "tb_drop")
     },
-    floor("rotate", "floor: next key, write headers, parse", "tb_rotate"),
+    floor("rotate", "floor: parse, next packet", "tb_rotate"),
     floor("rotate_pair", "floor: the same, grow 8, shrink 8", "tb_rotate_pair"),
-    floor("floor_out", "floor of out: next key, write headers, one head move", "tb_floor_out"),
+    floor("floor_out", "floor of out: one head move, next packet", "tb_floor_out"),
+    floor("floor_refused", "floor of refused: next packet", "tb_floor_refused"),
     Row {
-        case: Case { program: "tb_floor_in", tagged: true, ends: Ends::Passed, action: XDP_DROP },
+        case: Case { program: "tb_floor_in", first: First::Tagged, ends: Ends::Passed, action: XDP_DROP },
         ..floor("floor_in", "floor of in: the same with a tag", "tb_floor_in")
     },
     piece("lookup", "flow table lookup", "tb_lookup"),
     piece("flow_meter", "flow meter, coarse clock", "tb_flow_coarse"),
-    contended(piece("flow_meter_shared", "  the same flow on all CPUs", "tb_flow_coarse"), false),
+    contended(piece("flow_meter_shared", "  the same flow on all CPUs", "tb_flow_coarse")),
+    apart("flow_meter_apart", "  neighbouring lines of one CPU", piece("flow_meter", "", "tb_flow_coarse")),
     piece("flow_meter_exact", "flow meter, exact clock", "tb_flow_exact"),
-    piece("aggregate_meter", "aggregate meter", "tb_aggregate"),
+    shared(piece("aggregate_meter", "aggregate meter", "tb_aggregate")),
     piece("both_meters", "both meters", "tb_both"),
+    apart("both_meters_apart", "  neighbouring lines of one CPU", piece("both_meters", "", "tb_both")),
     piece("counters", "all counters of a packet", "tb_counters"),
     out("out_stop", "out up to the hop count: parse, lookup, count", "tb_out_stop", XDP_DROP).stopped(),
     out("out", "out, whole, no redirect call", "tb_out", XDP_DROP),
     out("out_redirect", "out, whole, as shipped", "tb_out_redirect", XDP_REDIRECT),
+    apart("out_apart", "  neighbouring lines of one CPU", out("out", "", "tb_out_redirect", XDP_REDIRECT)),
     inbound("in", "in, whole, no redirect call", "tb_in", XDP_DROP),
     inbound("in_redirect", "in, whole, as shipped", "tb_in_redirect", XDP_REDIRECT),
     piece("clock", "baseline: the exact clock alone", "tb_clock"),
-    contended(piece("baseline_cas", "baseline: clock + compare-and-swap", "tb_schedule"), true),
-    piece("baseline_lock", "baseline: clock + spin lock", "tb_locked"),
-    piece("baseline_window", "baseline: clock + 5 ms window, unlocked", "tb_window"),
+    contended(piece("baseline_cas", "baseline: clock + compare-and-swap", "tb_schedule")),
+    shared(piece("baseline_lock", "baseline: clock + spin lock", "tb_locked")),
+    shared(piece("baseline_window", "baseline: clock + 5 ms window, unlocked", "tb_window")),
     piece("baseline_hash", "baseline: kernel hash lookup", "tb_hash"),
 ];
 
@@ -99,9 +138,10 @@ impl Row {
         self.case.program
     }
 
-    /// Refused on purpose, before anything moved.
+    /// Refused on its last hop.
     const fn stopped(self) -> Self {
-        refused(self)
+        let row = refused(self);
+        Self { case: Case { first: First::Plain(1), ..row.case }, ..row }
     }
 }
 
@@ -154,19 +194,17 @@ pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, keys: &[u32], rounds: 
     for keys in keys {
         measure_rows(team, scene, ROWS, *keys, rounds, &mut costs)?;
     }
-    let rotate = ROWS.iter().find(|row| row.name == "rotate");
-    let control = |row: Row| rotate.copied().into_iter().chain([row]).collect::<Vec<_>>();
+    let floor = ROWS.iter().find(|row| row.name == "floor_refused");
+    let control = |row: Row| floor.copied().into_iter().chain([row]).collect::<Vec<_>>();
     for keys in keys.iter().filter(|keys| **keys <= 1_024) {
-        scene.empty_pools(0..*keys)?;
+        // With one key, each of two CPUs has a flow.
+        let used = 0..(*keys).max(4);
+        scene.empty_pools(used.clone())?;
         measure_rows(team, scene, &control(EMPTY_POOL), *keys, rounds, &mut costs)?;
-        scene.refill(0..*keys)?;
-        for cpu in 0..2 {
-            scene.spend_flows(cpu * KEYS_MAX..cpu * KEYS_MAX + keys)?;
-        }
+        scene.refill(used.clone())?;
+        scene.spend_flows(used.clone())?;
         measure_rows(team, scene, &control(SPENT_FLOW), *keys, rounds, &mut costs)?;
-        for cpu in 0..2 {
-            scene.refill(cpu * KEYS_MAX..cpu * KEYS_MAX + keys)?;
-        }
+        scene.refill(used)?;
     }
     Ok(costs)
 }
@@ -182,10 +220,12 @@ fn measure_rows(
     // The first round warms up and sees whether verdicts are right.
     for round in 0..=rounds as usize {
         for cpus in 1..=team.size() {
-            // Another row goes first each time, so that none always runs in the caches that the same other one left.
-            for at in 0..rows.len() {
-                let row = &rows[(at + round) % rows.len()];
-                scene.plan(keys, row.own_flows)?;
+            for row in order(rows, round) {
+                scene.plan(keys, if cpus > 1 { row.own_flows.bit() } else { 0 })?;
+                if keys > KEYS_CACHED {
+                    // What other rows left in the caches is not this one's cost.
+                    team.sample(scene, &row.case, REPEAT, cpus)?;
+                }
                 let sample = team.sample(scene, &row.case, REPEAT, cpus)?;
                 if round > 0 {
                     costs.samples.entry((row.name, keys, cpus)).or_default().push(sample);
@@ -194,4 +234,38 @@ fn measure_rows(
         }
     }
     Ok(())
+}
+
+/// All rows, in another order each round, so that none always follows the same other one.
+fn order(rows: &[Row], round: usize) -> impl Iterator<Item = &Row> {
+    let steps: Vec<_> = (1..=rows.len()).filter(|step| gcd(*step, rows.len()) == 1).collect();
+    let step = steps[round % steps.len()];
+    (0..rows.len()).map(move |at| &rows[(at * step + round) % rows.len()])
+}
+
+const fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_has_every_row_once() {
+        for round in 0..100 {
+            let mut names: Vec<_> = order(ROWS, round).map(|row| row.name).collect();
+            names.sort_unstable();
+            let mut all: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+            all.sort_unstable();
+            assert_eq!(names, all);
+        }
+    }
+
+    #[test]
+    fn every_floor_is_a_row() {
+        for floor in rows().filter_map(|row| row.floor) {
+            assert!(ROWS.iter().any(|row| row.name == floor && row.floor.is_none()), "{floor}");
+        }
+    }
 }

@@ -4,11 +4,12 @@ use std::thread;
 
 use anyhow::anyhow;
 
+use crate::cost::Costs;
 use crate::record::{self, Record};
 use crate::rounds::Team;
 use crate::scene::Scene;
-use crate::stamp::Stamp;
-use crate::{Options, accuracy, cost, host, object, report};
+use crate::stamp::{Busy, Stamp};
+use crate::{Options, Part, accuracy, cost, host, object, report};
 
 const KEYS: &[u32] = &[1, 1_024, 32_768, 65_536];
 const KEYS_QUICK: &[u32] = &[1, 1_024];
@@ -22,6 +23,7 @@ pub(crate) fn run(options: &Options, commit: &str) -> anyhow::Result<()> {
     let cpus = u32::try_from(cpus)?;
     let stamp = Stamp::now("veth", "test run, attached native", commit);
     report::head(&stamp);
+    let busy = Busy::now();
     let (mut programs, maps) = object::load(cpus)?;
     let device = programs.attach()?;
     let mut scene = Scene::set_up(&programs, maps, &device, cpus)?;
@@ -29,17 +31,22 @@ pub(crate) fn run(options: &Options, commit: &str) -> anyhow::Result<()> {
     let rounds = options.rounds.unwrap_or(if options.quick { ROUNDS_QUICK } else { ROUNDS });
     let (costs, accuracies) = thread::scope(|scope| {
         let team = Team::start(scope, &programs, cpus);
-        let costs = cost::measure(&team, &mut scene, keys, rounds)?;
-        report::costs(&costs);
-        let accuracies = accuracy::measure(&team, &mut scene, options.quick)?;
-        report::accuracies(&accuracies);
+        let (mut costs, mut accuracies) = (Costs::default(), Vec::new());
+        if options.part != Some(Part::Accuracy) {
+            costs = cost::measure(&team, &mut scene, keys, rounds)?;
+            report::costs(&costs);
+        }
+        if options.part != Some(Part::Cost) {
+            accuracies = accuracy::measure(&team, &mut scene, options.quick)?;
+            report::accuracies(&accuracies);
+        }
         anyhow::Ok((costs, accuracies))
     })?;
     let mut records: Vec<Record> = report::cost_records(&costs, &stamp);
     records.extend(report::accuracy_records(&accuracies, &stamp));
     records.extend(report::size_records(&programs, &stamp)?);
     report::goals(&records);
-    report::load_warning(&stamp);
+    report::disturbance(busy);
     if let Some(path) = &options.json {
         record::write(path, &records)?;
         println!("\n{} results written to {}", records.len(), path.display());

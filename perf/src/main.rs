@@ -16,8 +16,9 @@ mod stamp;
 mod stats;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Turnpike's benchmarks.
 #[derive(Parser)]
@@ -36,6 +37,15 @@ enum Bench {
     Fastpath(Options),
 }
 
+/// Parts of `fastpath`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// What packets cost.
+    Cost,
+    /// How exactly meters police.
+    Accuracy,
+}
+
 /// How to measure.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -45,14 +55,24 @@ pub(crate) struct Options {
     /// Interleaved rounds: 31, or 9 with --quick; results worth keeping need 31.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     pub(crate) rounds: Option<u32>,
+    /// Measure only this part.
+    #[arg(long, value_enum)]
+    pub(crate) part: Option<Part>,
     /// Fewer keys, rounds and rates: about half a minute.
     #[arg(long)]
     pub(crate) quick: bool,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let Command { commit, bench } = Command::parse();
-    match bench {
+    let outcome = match bench {
         Bench::Fastpath(options) => fastpath::run(&options, &commit),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -14,8 +14,8 @@ use crate::host::make_devices;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-bench"));
 
-/// Flows and labels of all tables: each of two CPUs has its own keys.
-pub(crate) const FLOWS: u32 = 2 * KEYS_MAX;
+/// Flows and labels: the product's default.
+pub(crate) const FLOWS: u32 = KEYS_MAX;
 /// As the engine sizes it: twice as many slots as flows.
 pub(crate) const BUCKETS: u32 = 2 * FLOWS / BUCKET_SLOTS;
 

@@ -4,10 +4,11 @@ use crate::accuracy::Accuracy;
 use crate::cost::{Costs, Row, rows};
 use crate::object::Programs;
 use crate::record::Record;
-use crate::stamp::{Stamp, load};
+use crate::stamp::{Busy, Stamp, load};
 
 const BENCH: &str = "fastpath";
 const LOAD_MAX: f64 = 2.0;
+const OTHERS_MAX: f64 = 0.2;
 
 /// Most nanoseconds above the floor, on one CPU.
 const COST_GOALS: &[(&str, u32, f64)] = &[
@@ -39,14 +40,20 @@ pub(crate) fn head(stamp: &Stamp) {
     load_warning(stamp);
 }
 
-/// Says so if other work has disturbed the run.
-pub(crate) fn load_warning(stamp: &Stamp) {
-    let now = load();
-    if stamp.load > LOAD_MAX || now > LOAD_MAX + 2.0 {
+/// Says so if the host was busy when the bench came.
+fn load_warning(stamp: &Stamp) {
+    if stamp.load > LOAD_MAX {
+        println!("WARNING: load average above {LOAD_MAX}: not for publication; run again on a quiet machine");
+    }
+}
+
+/// Says how much other work there was meanwhile.
+pub(crate) fn disturbance(before: Busy) {
+    let others = before.others_since();
+    println!("\nload average {:.2} now; other work took {others:.2} CPUs meanwhile", load());
+    if others > OTHERS_MAX {
         println!(
-            "WARNING: load average was {:.2} at the start and is {now:.2}, of which this bench makes up to 2: do not publish, \
-             run again on a quiet machine",
-            stamp.load
+            "WARNING: more than {OTHERS_MAX}: wide rows and accuracies are disturbed; run again on a quiet machine"
         );
     }
 }
@@ -105,7 +112,9 @@ fn ratio(costs: &Costs, name: &str, other: &str, keys: u32, cpus: usize) -> Opti
 
 /// Prints how much the meters admitted.
 pub(crate) fn accuracies(accuracies: &[Accuracy]) {
-    println!("\nadmitted of configured, % (± one packet), most of rate × time + burst, offered");
+    println!(
+        "\nadmitted of configured, % (± one packet or quantum, and one call), most of rate × time + burst, offered"
+    );
     for found in accuracies {
         println!(
             "{:<30}{:>12} bit/s {} CPU {:>10.3} ±{:<8.3}{:>9.3} {:>12.0}",

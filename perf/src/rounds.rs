@@ -7,13 +7,12 @@ use std::thread::Scope;
 use anyhow::{Context as _, anyhow, ensure};
 use aya::TestRun as _;
 use aya::programs::{TestRunOptions, Xdp};
+use zerocopy::IntoBytes as _;
 
-use crate::contract::{PLAIN_LENGTH, TAGGED_LENGTH};
+use crate::contract::{PAYLOAD_LENGTH, plain_headers, tagged_headers};
 use crate::host::{pin, thread_cpu_ns};
 use crate::object::Programs;
 use crate::scene::Scene;
-
-const ETHERNET_BYTES: usize = 14;
 
 /// How the packets of a program have to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +27,31 @@ pub(crate) enum Ends {
     Refused,
 }
 
+/// The first packet of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// From the site, with so many hops left.
+    Plain(u8),
+    /// From the peer.
+    Tagged,
+}
+
+impl First {
+    fn frame(self) -> Vec<u8> {
+        let mut frame = match self {
+            Self::Plain(time_to_live) => plain_headers(0, time_to_live).as_bytes().to_vec(),
+            Self::Tagged => tagged_headers(0).as_bytes().to_vec(),
+        };
+        frame.resize(frame.len() + usize::from(PAYLOAD_LENGTH), 0);
+        frame
+    }
+}
+
 /// A program and how its packets have to end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) program: &'static str,
-    pub(crate) tagged: bool,
+    pub(crate) first: First,
     pub(crate) ends: Ends,
     /// The action that the program returns.
     pub(crate) action: u32,
@@ -41,7 +60,7 @@ pub(crate) struct Case {
 /// One call of a program.
 struct Job<'p> {
     program: &'p Xdp,
-    tagged: bool,
+    first: First,
     repeat: u32,
     together: Option<Arc<Barrier>>,
 }
@@ -82,7 +101,7 @@ impl<'p> Team<'p> {
         // The last CPU first: the first one is where the host's own work tends to be.
         let used = || self.workers.iter().rev().take(cpus);
         for worker in used() {
-            let job = Job { program, tagged: case.tagged, repeat, together: together.clone() };
+            let job = Job { program, first: case.first, repeat, together: together.clone() };
             worker.jobs.send(job).map_err(|_| anyhow!("a thread has ended"))?;
         }
         used().map(|worker| worker.calls.recv().context("a thread has ended")?).collect()
@@ -144,10 +163,8 @@ fn start_worker<'s, 'p>(scope: &'s Scope<'s, 'p>, cpu: usize) -> Worker<'p> {
 }
 
 fn run(job: &Job<'_>) -> anyhow::Result<Call> {
-    let plain = [0; ETHERNET_BYTES + PLAIN_LENGTH as usize];
-    let tagged = [0; ETHERNET_BYTES + TAGGED_LENGTH as usize];
-    let frame: &[u8] = if job.tagged { &tagged } else { &plain };
-    let options = TestRunOptions { data_in: Some(frame), repeat: job.repeat, ..TestRunOptions::default() };
+    let frame = job.first.frame();
+    let options = TestRunOptions { data_in: Some(&frame), repeat: job.repeat, ..TestRunOptions::default() };
     if let Some(together) = &job.together {
         together.wait();
     }

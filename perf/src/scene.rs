@@ -1,4 +1,4 @@
-//! What the tables hold: 2 × 65,536 flows each way, and 65,536 aggregates that both CPUs share.
+//! What the tables hold: 65,536 flows each way, four to an aggregate.
 
 use std::sync::atomic::AtomicU64;
 use std::thread::sleep;
@@ -18,7 +18,7 @@ use zerocopy::transmute;
 
 use crate::contract::{
     DESTINATION, DESTINATION_PORT, GENERATION, HashKey, KEYS_MAX, NODE, PEER, Plan, SOURCE, SOURCE_PORT, ScheduleMeter,
-    State, TAG_PORT, WindowMeter,
+    State, TAG_PORT, WindowMeter, carrier,
 };
 use crate::object::{BUCKETS, FLOWS, Maps, Programs, bench_map};
 
@@ -35,6 +35,14 @@ pub(crate) struct Scene {
     pub(crate) maps: Maps,
     pub(crate) cpus: u32,
     pub(crate) tick_ns: u64,
+}
+
+/// What a rate came to.
+pub(crate) struct Installed {
+    /// Most bytes at once, with what a coarse clock adds.
+    pub(crate) burst_bytes: u64,
+    /// Bytes that a CPU borrows from an aggregate at a time.
+    pub(crate) quantum_bytes: u64,
 }
 
 impl Scene {
@@ -151,12 +159,12 @@ impl Scene {
         self.set_flows(indexes.clone(), rate, 0)?;
         let pool =
             pool_rate(AMPLE_BPS, AMPLE_BURST_BYTES, self.cpus, MTU_BYTES).context("the ample rate does not fit")?;
-        self.set_aggregates(indexes.start % KEYS_MAX..indexes.start % KEYS_MAX + (indexes.end - indexes.start), pool, 0)
+        self.set_aggregates(indexes, pool, 0)
     }
 
-    /// Gives the first flow, the first aggregate and the first of each baseline this rate and full buckets. Returns the burst: `burst_ms` at
-    /// the rate, or the least that an aggregate can have, and what a coarse clock adds to it.
-    pub(crate) fn set_rate(&mut self, coarse: bool, rate_bps: u64, burst_ms: u64) -> anyhow::Result<u64> {
+    /// Gives the first flow, the first aggregate and the first of each baseline this rate and full buckets. The burst is `burst_ms` at
+    /// the rate, or the least that an aggregate can have.
+    pub(crate) fn set_rate(&mut self, coarse: bool, rate_bps: u64, burst_ms: u64) -> anyhow::Result<Installed> {
         let least = aggregate_burst_bytes_min(self.cpus, MTU_BYTES);
         let burst_bytes = u32::try_from((rate_bps / 8_000 * burst_ms).max(least))?;
         let allowance_ns = if coarse { self.tick_ns } else { 0 };
@@ -166,7 +174,10 @@ impl Scene {
         self.set_aggregates(0..1, pool, 0)?;
         self.set_baselines(rate_bps, burst_bytes)?;
         let tick_bytes = u128::from(allowance_ns) * u128::from(rate_bps) / 8_000_000_000;
-        Ok(u64::from(burst_bytes) + u64::try_from(tick_bytes)?)
+        Ok(Installed {
+            burst_bytes: u64::from(burst_bytes) + u64::try_from(tick_bytes)?,
+            quantum_bytes: pool.quantum_bytes,
+        })
     }
 
     /// Gives the first aggregate of the baselines this rate.
@@ -180,9 +191,9 @@ impl Scene {
     }
 
     /// What the next runs rotate over.
-    pub(crate) fn plan(&mut self, keys: u32, own_flows: bool) -> anyhow::Result<()> {
+    pub(crate) fn plan(&mut self, keys: u32, own_flows: u64) -> anyhow::Result<()> {
         ensure!(keys.is_power_of_two() && keys <= KEYS_MAX, "{keys} keys");
-        let plan = Plan { key_mask: u64::from(keys - 1), own_flows: u64::from(own_flows) };
+        let plan = Plan { key_mask: u64::from(keys - 1), own_flows };
         self.maps.write::<2>(bench_map::PLAN, [(0, transmute!(plan))])
     }
 
@@ -215,9 +226,8 @@ fn ends(index: u32) -> Inner {
     }
 }
 
-/// The aggregate of a flow: a CPU's flows have one each, and the other CPU's flows have the same ones.
-fn carrier(index: u32) -> u16 {
-    u16::try_from(index % KEYS_MAX).unwrap_or(0)
+fn aggregate_of(index: u32) -> u16 {
+    u16::try_from(carrier(index)).unwrap_or(0)
 }
 
 fn flow(index: u32, rate: FlowRate, due_ns: u64) -> Flow {
@@ -231,7 +241,7 @@ fn flow(index: u32, rate: FlowRate, due_ns: u64) -> Flow {
         destination: ends.destination,
         source_port: ends.source_port,
         destination_port: ends.destination_port,
-        aggregate: carrier(index),
+        aggregate: aggregate_of(index),
         flags: 0,
         ip_change,
         udp_change,
@@ -256,7 +266,7 @@ fn label(index: u32, rate: FlowRate, due_ns: u64) -> LabelEntry {
         destination: ends.destination,
         source_port: ends.source_port,
         destination_port: ends.destination_port,
-        aggregate: carrier(index),
+        aggregate: aggregate_of(index),
         flags: 0,
         ip_change,
         udp_change,

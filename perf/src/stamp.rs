@@ -1,7 +1,9 @@
 //! What a figure depends on beside the code.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// The host at the time of a run.
@@ -36,6 +38,36 @@ pub(crate) fn load() -> f64 {
     read("/proc/loadavg").split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// How busy the host's CPUs have been, to tell other work from the bench's own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Busy {
+    host_s: f64,
+    own_s: f64,
+    at: Instant,
+}
+
+impl Busy {
+    /// So far.
+    pub(crate) fn now() -> Self {
+        let own = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+        Self { host_s: busy_s(&read("/proc/stat")), own_s: own.as_secs_f64(), at: Instant::now() }
+    }
+
+    /// CPUs that other work has taken since, on average.
+    pub(crate) fn others_since(self) -> f64 {
+        let now = Self::now();
+        let (host_s, own_s) = (now.host_s - self.host_s, now.own_s - self.own_s);
+        ((host_s - own_s) / (now.at - self.at).as_secs_f64()).max(0.0)
+    }
+}
+
+/// Seconds in which CPUs were not idle: all columns of the first line but idle and waiting, in hundredths.
+fn busy_s(stat: &str) -> f64 {
+    let columns = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+    let busy = columns.enumerate().filter(|(column, _)| !matches!(column, 3 | 4));
+    busy.filter_map(|(_, ticks)| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
@@ -68,6 +100,13 @@ fn mitigations() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn idle_and_waiting_cpus_are_not_busy() {
+        let text = "cpu  100 200 300 9999 9999 50 25 25 77 77\ncpu0 1 1 1 1\n";
+        assert!((busy_s(text) - 7.0).abs() < 1e-9);
+        assert!(busy_s("").abs() < 1e-9);
+    }
 
     #[test]
     fn the_model_of_the_first_cpu_is_taken() {

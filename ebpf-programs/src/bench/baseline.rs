@@ -35,7 +35,7 @@ static TB_WINDOWS: Array<WindowMeter, 1, MAPPED> = Array::new();
 #[btf_map]
 static TB_LOCKED: Array<LockedMeter, { KEYS_MAX as usize }> = Array::new();
 #[btf_map]
-static TB_HASH: HashMap<HashKey, u64, { 2 * KEYS_MAX as usize }> = HashMap::new();
+static TB_HASH: HashMap<HashKey, u64, { KEYS_MAX as usize }> = HashMap::new();
 
 /// Clock and compare-and-swap for each packet.
 #[inline(always)]

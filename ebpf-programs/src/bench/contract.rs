@@ -2,10 +2,12 @@
 
 use core::cell::Cell;
 
+use turnpike_fastpath::wire::{Headers, TaggedHeaders, ethernet, ipv4, tag, udp};
+use zerocopy::network_endian::{U16, U64};
 #[cfg(not(target_arch = "bpf"))]
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Most keys that one CPU rotates over. Flows of the second CPU follow after so many.
+/// Most keys to rotate over: flows, labels, aggregates.
 pub(crate) const KEYS_MAX: u32 = 1 << 16;
 /// Source of the flow with index 0; the others follow.
 pub(crate) const SOURCE: u32 = 0x0a01_0000;
@@ -37,7 +39,7 @@ pub(crate) const GENERATION: u64 = 0x5a5a5;
 pub(crate) struct Plan {
     /// Keys less one; a power of two less one.
     pub(crate) key_mask: u64,
-    /// One if each CPU has flows of its own, zero if all have the same.
+    /// The bit of the flow's index that tells which of two CPUs it belongs to, 1 or 2; zero if all have all.
     pub(crate) own_flows: u64,
 }
 
@@ -107,3 +109,62 @@ impl HashKey {
 }
 
 const _: () = assert!(size_of::<State>() == 64 && size_of::<ScheduleMeter>() == 64 && size_of::<WindowMeter>() == 64);
+
+/// The aggregate of a flow: four flows have one, so that two CPUs with flows of their own share all aggregates.
+#[inline(always)]
+pub(crate) const fn carrier(flow: u32) -> u32 {
+    flow & !3
+}
+
+const MAC: ethernet::Header =
+    ethernet::Header { destination: [2, 0, 0, 0, 0, 1], source: [2, 0, 0, 0, 0, 2], ether_type: ethernet::IPV4 };
+
+/// The headers of a flow's packet from the site. Checksums are of no meaning: what they change by is.
+#[inline(always)]
+pub(crate) fn plain_headers(flow: u32, time_to_live: u8) -> Headers {
+    Headers {
+        ethernet: MAC,
+        ipv4: ip(PLAIN_LENGTH, time_to_live, (SOURCE + flow).to_be_bytes(), DESTINATION),
+        udp: udp::Header {
+            source_port: SOURCE_PORT,
+            destination_port: DESTINATION_PORT,
+            length: U16::new(PLAIN_LENGTH - ipv4::HEADER_LENGTH),
+            checksum: [0x12, 0x34],
+        },
+    }
+}
+
+/// The headers of a flow's packet from the peer.
+#[inline(always)]
+pub(crate) fn tagged_headers(label: u32) -> TaggedHeaders {
+    let template = tag::template(GENERATION << tag::INDEX_BITS) | label as u64;
+    TaggedHeaders {
+        headers: Headers {
+            ethernet: MAC,
+            ipv4: ip(TAGGED_LENGTH, 64, PEER, NODE),
+            udp: udp::Header {
+                source_port: [0xc1, 0x23],
+                destination_port: TAG_PORT,
+                length: U16::new(TAGGED_LENGTH - ipv4::HEADER_LENGTH),
+                checksum: [0x12, 0x34],
+            },
+        },
+        tag: tag::Header(U64::new(tag::with_length(template, PAYLOAD_LENGTH))),
+    }
+}
+
+#[inline(always)]
+fn ip(length: u16, time_to_live: u8, source: [u8; 4], destination: [u8; 4]) -> ipv4::Header {
+    ipv4::Header {
+        version_ihl: ipv4::VERSION_IHL,
+        tos: 0xb8,
+        total_length: U16::new(length),
+        identification: [0x56, 0x78],
+        fragment: U16::new(0x4000),
+        time_to_live,
+        protocol: ipv4::UDP,
+        checksum: [0x9a, 0xbc],
+        source,
+        destination,
+    }
+}

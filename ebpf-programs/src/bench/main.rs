@@ -1,4 +1,4 @@
-//! Programs for the benchmarks in `perf`: each makes a packet, does one thing to it and undoes what moved. They are not part of the product.
+//! Programs for the benchmarks in `perf`: each does one thing to a packet, undoes what moved, and writes the next packet. They are not part of the product.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, asm_experimental_arch)]
@@ -12,7 +12,7 @@ mod rotation;
 #[path = "../tables.rs"]
 mod tables;
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP};
+use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
@@ -25,8 +25,11 @@ use turnpike_fastpath::{
 };
 
 use frame::XdpFrame;
-use rotation::{Packet, Turn, keep, parse, write_plain, write_tagged};
+use rotation::{Packet, keep, next_plain, next_tagged, parse};
 use tables::KernelTables;
+
+/// Hops left of packets that are to go on.
+const HOPS: u8 = 64;
 
 /// One meter has one clock, so those that read the exact one are a table of their own.
 #[btf_map]
@@ -38,52 +41,48 @@ pub fn tb_drop(_: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// Next key, plain headers, parse.
+/// Parse, and the next packet.
 #[xdp]
 pub fn tb_rotate(context: XdpContext) -> u32 {
-    piece(context, |_, _, _| true)
+    piece(context, |_, _| true)
 }
 
 /// The same with both moves of the head.
 #[xdp]
 pub fn tb_rotate_pair(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
-    let Some(turn) = Turn::next() else { return XDP_ABORTED };
-    if !write_plain(&mut frame, turn.flow, 64) || !consumed(parse(&frame)) {
-        turn.refused();
-    }
-    if frame.grow_head(tag::HEADER_BYTES).is_err() || frame.shrink_head(tag::HEADER_BYTES).is_err() {
-        turn.refused();
-    }
-    XDP_DROP
+    let good = parse(&frame).is_some()
+        && frame.grow_head(tag::HEADER_BYTES).is_ok()
+        && frame.shrink_head(tag::HEADER_BYTES).is_ok();
+    next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
-/// What the wrapper of the way out does beside it: next key, plain headers, one move of the head.
+/// What the wrapper of the way out does beside it: one move of the head, and the next packet.
 #[xdp]
 pub fn tb_floor_out(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
-    let Some(turn) = Turn::next() else { return XDP_ABORTED };
-    if !write_plain(&mut frame, turn.flow, 64) || frame.shrink_head(0).is_err() {
-        turn.refused();
-    }
-    XDP_DROP
+    let good = frame.shrink_head(0).is_ok();
+    next_plain(&mut frame, good, HOPS, XDP_DROP)
+}
+
+/// What the wrapper of a packet that is refused does beside it: the next packet.
+#[xdp]
+pub fn tb_floor_refused(context: XdpContext) -> u32 {
+    next_plain(&mut XdpFrame(context), true, HOPS, XDP_DROP)
 }
 
 /// What the wrapper of the way in does beside it.
 #[xdp]
 pub fn tb_floor_in(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
-    let Some(turn) = Turn::next() else { return XDP_ABORTED };
-    if !write_tagged(&mut frame, turn.flow) || frame.grow_head(0).is_err() {
-        turn.refused();
-    }
-    XDP_DROP
+    let good = frame.grow_head(0).is_ok();
+    next_tagged(&mut frame, good, XDP_DROP)
 }
 
 /// The exact clock alone.
 #[xdp]
 pub fn tb_clock(context: XdpContext) -> u32 {
-    piece(context, |_, _, tables| {
+    piece(context, |_, tables| {
         keep(tables.exact_ns());
         true
     })
@@ -92,45 +91,43 @@ pub fn tb_clock(context: XdpContext) -> u32 {
 /// Our flow table.
 #[xdp]
 pub fn tb_lookup(context: XdpContext) -> u32 {
-    piece(context, |_, packet, tables| find(tables, packet).is_some_and(|flow| consume(u64::from(flow.aggregate))))
+    piece(context, |packet, tables| find(tables, packet).is_some_and(|flow| consume(u64::from(flow.aggregate))))
 }
 
 /// The flow's meter on the coarse clock.
 #[xdp]
 pub fn tb_flow_coarse(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| flow_meter(tables, turn, packet.bytes))
+    piece(context, |packet, tables| flow_meter(tables, packet))
 }
 
 /// The flow's meter on the exact clock.
 #[xdp]
 pub fn tb_flow_exact(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| {
-        let Some(flow) = TB_EXACT_FLOWS.get(turn.flow) else { return false };
+    piece(context, |packet, tables| {
+        let Some(flow) = TB_EXACT_FLOWS.get(packet.flow) else { return false };
         charge_flow(tables, &flow.rate, &flow.due_ns, EXACT_CLOCK, 0, packet.bytes)
     })
 }
 
-/// The aggregate's meter.
+/// The meters of as many aggregates as there are keys.
 #[xdp]
 pub fn tb_aggregate(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| aggregate_meter(tables, turn, packet.bytes))
+    piece(context, |packet, tables| aggregate_meter(tables, packet.flow, packet.bytes))
 }
 
-/// Both meters, as the common packet has them.
+/// Both meters of a packet.
 #[xdp]
 pub fn tb_both(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| {
-        flow_meter(tables, turn, packet.bytes) && aggregate_meter(tables, turn, packet.bytes)
-    })
+    piece(context, |packet, tables| flow_meter(tables, packet) && aggregate_meter(tables, packet.carrier, packet.bytes))
 }
 
 /// All counters of a packet: the flow's, the aggregate's, the reason's.
 #[xdp]
 pub fn tb_counters(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| {
+    piece(context, |packet, tables| {
         let (Some(flow), Some(carrier), Some(reason)) = (
-            tables.flow_share(turn.flow),
-            tables.aggregate_share(turn.carrier),
+            tables.flow_share(packet.flow),
+            tables.aggregate_share(packet.carrier),
             tables.reason_share(Reason::Tagged.row(Direction::Out)),
         ) else {
             return false;
@@ -148,31 +145,31 @@ pub fn tb_counters(context: XdpContext) -> u32 {
 /// Baseline: clock and compare-and-swap.
 #[xdp]
 pub fn tb_schedule(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| baseline::schedule(tables, turn.carrier, packet.bytes))
+    piece(context, |packet, tables| baseline::schedule(tables, packet.flow, packet.bytes))
 }
 
 /// Baseline: clock and spin lock.
 #[xdp]
 pub fn tb_locked(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| baseline::locked(tables, turn.carrier, packet.bytes))
+    piece(context, |packet, tables| baseline::locked(tables, packet.flow, packet.bytes))
 }
 
 /// Baseline: clock and sliding window.
 #[xdp]
 pub fn tb_window(context: XdpContext) -> u32 {
-    piece(context, |turn, packet, tables| baseline::window(tables, turn.carrier, packet.bytes))
+    piece(context, |packet, tables| baseline::window(tables, packet.flow, packet.bytes))
 }
 
 /// Baseline: the kernel's hash table.
 #[xdp]
 pub fn tb_hash(context: XdpContext) -> u32 {
-    piece(context, |_, packet, _| baseline::hash(packet).is_some_and(consume))
+    piece(context, |packet, _| baseline::hash(packet).is_some_and(consume))
 }
 
 /// The way out as it is shipped, up to its verdict.
 #[xdp]
 pub fn tb_out(context: XdpContext) -> u32 {
-    whole_out(context, 64, |port| {
+    whole_out(context, HOPS, |port| {
         keep(u64::from(port));
         XDP_DROP
     })
@@ -181,7 +178,7 @@ pub fn tb_out(context: XdpContext) -> u32 {
 /// The way out as it is shipped.
 #[xdp]
 pub fn tb_out_redirect(context: XdpContext) -> u32 {
-    whole_out(context, 64, tables::redirect)
+    whole_out(context, HOPS, tables::redirect)
 }
 
 /// The way out to where the hop count is checked: parser, flow table, the flow's and the reason's counters.
@@ -214,52 +211,36 @@ pub fn tb_clocks(_: XdpContext) -> u32 {
 
 /// Runs one piece on a parsed packet.
 #[inline(always)]
-fn piece(context: XdpContext, work: impl FnOnce(&Turn, &Packet, &KernelTables) -> bool) -> u32 {
+fn piece(context: XdpContext, work: impl FnOnce(&Packet, &KernelTables) -> bool) -> u32 {
     let mut frame = XdpFrame(context);
-    let Some(turn) = Turn::next() else { return XDP_ABORTED };
-    if !write_plain(&mut frame, turn.flow, 64) {
-        return XDP_ABORTED;
-    }
-    let Some(packet) = parse(&frame) else { return XDP_ABORTED };
-    keep_packet(&packet);
-    if !work(&turn, &packet, &KernelTables::new()) {
-        turn.refused();
-    }
-    XDP_DROP
+    let good = parse(&frame).is_some_and(|packet| work(&packet, &KernelTables::new()));
+    next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
 #[inline(always)]
 fn whole_out(context: XdpContext, time_to_live: u8, leave: impl FnOnce(u32) -> u32) -> u32 {
     let mut frame = XdpFrame(context);
-    let Some(turn) = Turn::next() else { return XDP_ABORTED };
-    if !write_plain(&mut frame, turn.flow, time_to_live) {
-        return XDP_ABORTED;
-    }
-    if let Verdict::Redirect(port) = outbound(&mut frame, &KernelTables::new()) {
-        let action = leave(port);
-        if frame.shrink_head(tag::HEADER_BYTES).is_ok() {
-            return action;
+    let (good, action) = match outbound(&mut frame, &KernelTables::new()) {
+        Verdict::Redirect(port) => {
+            let action = leave(port);
+            (frame.shrink_head(tag::HEADER_BYTES).is_ok(), action)
         }
-    }
-    turn.refused();
-    XDP_DROP
+        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+    };
+    next_plain(&mut frame, good, time_to_live, action)
 }
 
 #[inline(always)]
 fn whole_in(context: XdpContext, leave: impl FnOnce(u32) -> u32) -> u32 {
     let mut frame = XdpFrame(context);
-    let Some(turn) = Turn::next() else { return XDP_ABORTED };
-    if !write_tagged(&mut frame, turn.flow) {
-        return XDP_ABORTED;
-    }
-    if let Verdict::Redirect(port) = inbound(&mut frame, &KernelTables::new()) {
-        let action = leave(port);
-        if frame.grow_head(tag::HEADER_BYTES).is_ok() {
-            return action;
+    let (good, action) = match inbound(&mut frame, &KernelTables::new()) {
+        Verdict::Redirect(port) => {
+            let action = leave(port);
+            (frame.grow_head(tag::HEADER_BYTES).is_ok(), action)
         }
-    }
-    turn.refused();
-    XDP_DROP
+        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+    };
+    next_tagged(&mut frame, good, action)
 }
 
 /// The lookup of `fastpath`, which keeps its own to itself.
@@ -293,35 +274,19 @@ fn select(tables: &KernelTables, bucket: u32, fingerprint: u32) -> Option<u32> {
 }
 
 #[inline(always)]
-fn flow_meter(tables: &KernelTables, turn: &Turn, bytes: u64) -> bool {
-    let (Some(config), Some(flow)) = (tables.config(), tables.flow(turn.flow)) else { return false };
-    charge_flow(tables, &flow.rate, &flow.due_ns, 0, tables.ticks() * config.tick_ns, bytes)
+fn flow_meter(tables: &KernelTables, packet: &Packet) -> bool {
+    let (Some(config), Some(flow)) = (tables.config(), tables.flow(packet.flow)) else { return false };
+    charge_flow(tables, &flow.rate, &flow.due_ns, 0, tables.ticks() * config.tick_ns, packet.bytes)
 }
 
 #[inline(always)]
-fn aggregate_meter(tables: &KernelTables, turn: &Turn, bytes: u64) -> bool {
+fn aggregate_meter(tables: &KernelTables, index: u32, bytes: u64) -> bool {
     let (Some(aggregate), Some(pool), Some(share)) =
-        (tables.aggregate(turn.carrier), tables.pool(turn.carrier), tables.aggregate_share(turn.carrier))
+        (tables.aggregate(index), tables.pool(index), tables.aggregate_share(index))
     else {
         return false;
     };
     charge_aggregate(tables, aggregate, pool, share, bytes)
-}
-
-#[inline(always)]
-fn keep_packet(packet: &Packet) {
-    let ends = &packet.ends;
-    keep(u64::from(u32::from_ne_bytes(ends.source)) << 32 | u64::from(u32::from_ne_bytes(ends.destination)));
-    keep(u64::from(u16::from_ne_bytes(ends.source_port)) << 16 | u64::from(u16::from_ne_bytes(ends.destination_port)));
-    keep(packet.bytes);
-}
-
-#[inline(always)]
-fn consumed(packet: Option<Packet>) -> bool {
-    packet.is_some_and(|packet| {
-        keep_packet(&packet);
-        true
-    })
 }
 
 #[inline(always)]

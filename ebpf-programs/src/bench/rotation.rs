@@ -1,18 +1,18 @@
-//! Gives each iteration of a test run a fresh packet of the next flow: test runs do not restore the frame, and a single key would hide
-//! what tables cost.
+//! Gives each iteration of a test run the packet of another flow: test runs do not restore the frame, and a single key would hide what
+//! tables cost.
+//!
+//! A program writes the next packet when it is done with its own, so that it does not read what it has just written: a packet that comes
+//! from a device is not in the store buffer either. The first packet of a run is the caller's.
 
+use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use turnpike_fastpath::entry::Inner;
 use turnpike_fastpath::frame::Frame;
-use turnpike_fastpath::wire::{Headers, TaggedHeaders, ethernet, ipv4, tag, udp};
-use zerocopy::network_endian::{U16, U64};
+use turnpike_fastpath::wire::{Headers, TaggedHeaders, ethernet, ipv4};
 
-use crate::contract::{
-    DESTINATION, DESTINATION_PORT, GENERATION, KEYS_MAX, NODE, PAYLOAD_LENGTH, PEER, PLAIN_LENGTH, Plan, SOURCE,
-    SOURCE_PORT, State, TAG_PORT, TAGGED_LENGTH,
-};
+use crate::contract::{Plan, SOURCE, State, carrier, plain_headers, tagged_headers};
 use crate::frame::XdpFrame;
 
 const MAPPED: usize = 1 << 10;
@@ -22,117 +22,48 @@ static TB_PLAN: Array<Plan, 1, MAPPED> = Array::new();
 #[btf_map]
 static TB_STATE: Array<State, 1, MAPPED> = Array::new();
 
-/// One iteration.
-pub(crate) struct Turn {
-    /// Index of the flow and of the label.
-    pub(crate) flow: u32,
-    /// Index of the aggregate; all CPUs have the same ones.
-    pub(crate) carrier: u32,
-    state: &'static State,
+/// Counts a packet and gives the flow of the next one.
+#[inline(always)]
+fn turn(good: bool) -> Option<u32> {
+    // SAFETY: the helper has no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u64;
+    let plan = TB_PLAN.get(0)?;
+    let state = TB_STATE.get(cpu as u32)?;
+    let turns = state.turns.get() + 1;
+    state.turns.set(turns);
+    if !good {
+        state.refused.set(state.refused.get() + 1);
+    }
+    let mixed = turns.wrapping_add(cpu << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let key = (mixed >> 32) & plan.key_mask;
+    Some((key & !plan.own_flows | cpu * plan.own_flows & plan.own_flows) as u32)
 }
 
-impl Turn {
-    /// The next one of this CPU.
-    #[inline(always)]
-    pub(crate) fn next() -> Option<Self> {
-        // SAFETY: the helper has no precondition.
-        let cpu = unsafe { bpf_get_smp_processor_id() } as u64;
-        let plan = TB_PLAN.get(0)?;
-        let state = TB_STATE.get(cpu as u32)?;
-        let turns = state.turns.get() + 1;
-        state.turns.set(turns);
-        let mixed = turns.wrapping_add(cpu << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let key = ((mixed >> 32) & plan.key_mask) as u32;
-        let own = (cpu & plan.own_flows) as u32;
-        Some(Self { flow: key + own * KEYS_MAX, carrier: key, state })
-    }
+/// Counts the packet and writes the next one over it, which is as long as the first one was.
+#[inline(always)]
+pub(crate) fn next_plain(frame: &mut XdpFrame, good: bool, time_to_live: u8, action: u32) -> u32 {
+    let (Some(flow), Some(place)) = (turn(good), frame.at_mut::<Headers>(0)) else { return XDP_ABORTED };
+    *place = plain_headers(flow, time_to_live);
+    action
+}
 
-    /// Counts a packet that did not end as it should.
-    #[inline(always)]
-    pub(crate) fn refused(&self) {
-        self.state.refused.set(self.state.refused.get() + 1);
-    }
+/// The same for tagged packets.
+#[inline(always)]
+pub(crate) fn next_tagged(frame: &mut XdpFrame, good: bool, action: u32) -> u32 {
+    let (Some(label), Some(place)) = (turn(good), frame.at_mut::<TaggedHeaders>(0)) else { return XDP_ABORTED };
+    *place = tagged_headers(label);
+    action
 }
 
 /// A packet of a flow as the floor's parser sees it.
 pub(crate) struct Packet {
     pub(crate) ends: Inner,
     pub(crate) bytes: u64,
-}
-
-/// Makes the compiler believe that memory has changed. Without it the packet logic would be compiled for the very headers that were
-/// just written.
-#[inline(always)]
-fn forget_memory() {
-    // SAFETY: a register is moved onto itself.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) 0_u64 => _, options(nostack)) };
-}
-
-/// Makes the compiler believe that the value is used.
-#[inline(always)]
-pub(crate) fn keep(value: u64) {
-    // SAFETY: a register is moved onto itself.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value => _, options(nostack)) };
-}
-
-const MAC: ethernet::Header =
-    ethernet::Header { destination: [2, 0, 0, 0, 0, 1], source: [2, 0, 0, 0, 0, 2], ether_type: ethernet::IPV4 };
-
-/// Writes the headers of a plain packet; false if the frame is too short for them.
-#[inline(always)]
-pub(crate) fn write_plain(frame: &mut XdpFrame, flow: u32, time_to_live: u8) -> bool {
-    let Some(place) = frame.at_mut::<Headers>(0) else { return false };
-    *place = Headers {
-        ethernet: MAC,
-        ipv4: ip(PLAIN_LENGTH, time_to_live, (SOURCE + flow).to_be_bytes(), DESTINATION),
-        udp: udp::Header {
-            source_port: SOURCE_PORT,
-            destination_port: DESTINATION_PORT,
-            length: U16::new(PLAIN_LENGTH - ipv4::HEADER_LENGTH),
-            checksum: [0x12, 0x34],
-        },
-    };
-    forget_memory();
-    true
-}
-
-/// Writes the headers of a tagged packet; false if the frame is too short for them.
-#[inline(always)]
-pub(crate) fn write_tagged(frame: &mut XdpFrame, label: u32) -> bool {
-    let Some(place) = frame.at_mut::<TaggedHeaders>(0) else { return false };
-    let template = tag::template(GENERATION << tag::INDEX_BITS) | u64::from(label);
-    *place = TaggedHeaders {
-        headers: Headers {
-            ethernet: MAC,
-            ipv4: ip(TAGGED_LENGTH, 64, PEER, NODE),
-            udp: udp::Header {
-                source_port: [0xc1, 0x23],
-                destination_port: TAG_PORT,
-                length: U16::new(TAGGED_LENGTH - ipv4::HEADER_LENGTH),
-                checksum: [0x12, 0x34],
-            },
-        },
-        tag: tag::Header(U64::new(tag::with_length(template, PAYLOAD_LENGTH))),
-    };
-    forget_memory();
-    true
-}
-
-#[inline(always)]
-fn ip(length: u16, time_to_live: u8, source: [u8; 4], destination: [u8; 4]) -> ipv4::Header {
-    ipv4::Header {
-        version_ihl: ipv4::VERSION_IHL,
-        tos: 0xb8,
-        total_length: U16::new(length),
-        identification: [0x56, 0x78],
-        fragment: U16::new(0x4000),
-        time_to_live,
-        protocol: ipv4::UDP,
-        checksum: [0x9a, 0xbc],
-        source,
-        destination,
-    }
+    /// Index of the flow.
+    pub(crate) flow: u32,
+    /// Index of the aggregate, which it shares with three other flows.
+    pub(crate) carrier: u32,
 }
 
 /// The least that a policer has to parse.
@@ -144,7 +75,8 @@ pub(crate) fn parse(frame: &XdpFrame) -> Option<Packet> {
         && ip.version_ihl == ipv4::VERSION_IHL
         && ip.protocol == ipv4::UDP
         && ip.fragment.get() & ipv4::FRAGMENT_MASK == 0;
-    plain.then_some(Packet {
+    let flow = u32::from_be_bytes(ip.source).wrapping_sub(SOURCE);
+    let packet = Packet {
         ends: Inner {
             source: ip.source,
             destination: ip.destination,
@@ -152,5 +84,31 @@ pub(crate) fn parse(frame: &XdpFrame) -> Option<Packet> {
             destination_port: headers.udp.destination_port,
         },
         bytes: u64::from(ip.total_length.get()),
-    })
+        flow,
+        carrier: carrier(flow),
+    };
+    plain.then(|| packet.kept())
+}
+
+impl Packet {
+    /// All of it has to be read, whether the program goes on to use it or not.
+    #[inline(always)]
+    fn kept(self) -> Self {
+        let ends = &self.ends;
+        keep(u64::from(u32::from_ne_bytes(ends.source)) << 32 | u64::from(u32::from_ne_bytes(ends.destination)));
+        keep(
+            u64::from(u16::from_ne_bytes(ends.source_port)) << 16
+                | u64::from(u16::from_ne_bytes(ends.destination_port)),
+        );
+        keep(self.bytes);
+        keep(u64::from(self.flow) << 32 | u64::from(self.carrier));
+        self
+    }
+}
+
+/// Makes the compiler believe that the value is used.
+#[inline(always)]
+pub(crate) fn keep(value: u64) {
+    // SAFETY: a register is moved onto itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value => _, options(nomem, nostack)) };
 }
