@@ -14,6 +14,8 @@ const REPEAT_SLOW: u32 = 4_000;
 const FAST_BPS: u64 = 1_000_000_000;
 /// Preemption must not lose tokens, so the burst is at least so much time at the rate.
 const BURST_MS: u64 = 200;
+/// A bucket is empty when more than one in so many packets is refused.
+const EMPTY_SHARE: u64 = 50;
 /// A meter that has not refused anything by then is not held by its rate.
 const SPENT_NS_MAX: u64 = 5_000_000_000;
 
@@ -65,7 +67,7 @@ pub(crate) struct Accuracy {
     pub(crate) per_cent: f64,
     /// Most that was admitted at any time, of rate × time + burst.
     pub(crate) ceiling_per_cent: f64,
-    /// What one packet, or one quantum, more and one call later is.
+    /// What one packet more on each CPU, and one call later, is.
     pub(crate) resolution_per_cent: f64,
     /// Of the configured rate.
     pub(crate) offered_per_cent: f64,
@@ -113,7 +115,7 @@ fn measure_one(
     cpus: usize,
     seconds: u64,
 ) -> anyhow::Result<Option<Accuracy>> {
-    let installed = scene.set_rate(meter.kind == Kind::Flow, rate_bps, BURST_MS)?;
+    let burst_bytes = scene.set_rate(meter.kind == Kind::Flow, rate_bps, BURST_MS)?;
     scene.plan(1, 0)?;
     let case = Case { program: meter.program, first: First::Plain(64), ends: Ends::Passed, action: 1 };
     let counted = |scene: &Scene| -> anyhow::Result<(u64, u64)> {
@@ -127,7 +129,7 @@ fn measure_one(
     let packet_bytes = u64::from(PLAIN_LENGTH);
     let repeat = if rate_bps < FAST_BPS { REPEAT_SLOW } else { REPEAT_FAST };
     #[allow(clippy::cast_precision_loss, reason = "a few times 10^10 at most")]
-    let (rate, burst) = (rate_bps as f64 / 8.0 / NS_PER_S, installed.burst_bytes as f64);
+    let (rate, burst) = (rate_bps as f64 / 8.0 / NS_PER_S, burst_bytes as f64);
     let (offered_before, passed_before) = counted(scene)?;
     let start_ns = monotonic_ns()?;
     let mut before = (offered_before, passed_before);
@@ -141,8 +143,10 @@ fn measure_one(
         #[allow(clippy::cast_precision_loss, reason = "a few times 10^10 at most")]
         let (ns, bytes) = (reading.ns as f64, reading.bytes as f64);
         ceiling = ceiling.max(bytes / (rate * ns + burst));
-        // Where nothing was refused there are tokens left, and what was admitted does not tell the rate.
-        if now.0 - before.0 > now.1 - before.1 {
+        // Where next to nothing was refused there are tokens left, and what was admitted does not tell the rate. A few are refused for
+        // races that they lost.
+        let (offered, passed) = (now.0 - before.0, now.1 - before.1);
+        if (offered - passed) * EMPTY_SHARE > offered && reading.bytes >= burst_bytes {
             readings.push(reading);
         }
         before = now;
@@ -157,7 +161,7 @@ fn measure_one(
     let (ns, bytes, piece, call_ns, end_ns, offered) = (
         (last.ns - first.ns) as f64,
         (last.bytes - first.bytes) as f64,
-        if meter.kind == Kind::Aggregate { installed.quantum_bytes } else { packet_bytes } as f64,
+        (packet_bytes * cpus as u64) as f64,
         (end_ns / calls) as f64,
         end_ns as f64,
         ((before.0 - offered_before) * packet_bytes) as f64,

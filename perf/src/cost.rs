@@ -24,8 +24,8 @@ enum Own {
     None,
     /// Every other one: as receive-side scaling has it, neighbours in a table belong to different CPUs.
     Neighbours,
-    /// Every other pair: the same, but neighbouring cache lines belong to one CPU.
-    Pairs,
+    /// Every other 64: whole pages of a table belong to one CPU, so that what its prefetchers guess is its own.
+    Pages,
 }
 
 impl Own {
@@ -34,7 +34,7 @@ impl Own {
         match self {
             Self::None => 0,
             Self::Neighbours => 1,
-            Self::Pairs => 2,
+            Self::Pages => 64,
         }
     }
 }
@@ -82,7 +82,7 @@ const fn shared(row: Row) -> Row {
 
 /// The same with the CPUs' flows apart.
 const fn apart(name: &'static str, title: &'static str, row: Row) -> Row {
-    Row { name, title, own_flows: Own::Pairs, ..row }
+    Row { name, title, own_flows: Own::Pages, ..row }
 }
 
 const fn contended(row: Row) -> Row {
@@ -106,16 +106,16 @@ pub(crate) const ROWS: &[Row] = &[
     piece("lookup", "flow table lookup", "tb_lookup"),
     piece("flow_meter", "flow meter, coarse clock", "tb_flow_coarse"),
     contended(piece("flow_meter_shared", "  the same flow on all CPUs", "tb_flow_coarse")),
-    apart("flow_meter_apart", "  neighbouring lines of one CPU", piece("flow_meter", "", "tb_flow_coarse")),
+    apart("flow_meter_apart", "  CPUs' flows in pages apart", piece("flow_meter", "", "tb_flow_coarse")),
     piece("flow_meter_exact", "flow meter, exact clock", "tb_flow_exact"),
     shared(piece("aggregate_meter", "aggregate meter", "tb_aggregate")),
     piece("both_meters", "both meters", "tb_both"),
-    apart("both_meters_apart", "  neighbouring lines of one CPU", piece("both_meters", "", "tb_both")),
+    apart("both_meters_apart", "  CPUs' flows in pages apart", piece("both_meters", "", "tb_both")),
     piece("counters", "all counters of a packet", "tb_counters"),
     out("out_stop", "out up to the hop count: parse, lookup, count", "tb_out_stop", XDP_DROP).stopped(),
     out("out", "out, whole, no redirect call", "tb_out", XDP_DROP),
     out("out_redirect", "out, whole, as shipped", "tb_out_redirect", XDP_REDIRECT),
-    apart("out_apart", "  neighbouring lines of one CPU", out("out", "", "tb_out_redirect", XDP_REDIRECT)),
+    apart("out_apart", "  CPUs' flows in pages apart", out("out", "", "tb_out_redirect", XDP_REDIRECT)),
     inbound("in", "in, whole, no redirect call", "tb_in", XDP_DROP),
     inbound("in_redirect", "in, whole, as shipped", "tb_in_redirect", XDP_REDIRECT),
     piece("clock", "baseline: the exact clock alone", "tb_clock"),
@@ -198,7 +198,7 @@ pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, keys: &[u32], rounds: 
     let control = |row: Row| floor.copied().into_iter().chain([row]).collect::<Vec<_>>();
     for keys in keys.iter().filter(|keys| **keys <= 1_024) {
         // With one key, each of two CPUs has a flow.
-        let used = 0..(*keys).max(4);
+        let used = 0..(*keys).max(128);
         scene.empty_pools(used.clone())?;
         measure_rows(team, scene, &control(EMPTY_POOL), *keys, rounds, &mut costs)?;
         scene.refill(used.clone())?;

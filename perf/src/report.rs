@@ -113,7 +113,7 @@ fn ratio(costs: &Costs, name: &str, other: &str, keys: u32, cpus: usize) -> Opti
 /// Prints how much the meters admitted.
 pub(crate) fn accuracies(accuracies: &[Accuracy]) {
     println!(
-        "\nadmitted of configured, % (± one packet or quantum, and one call), most of rate × time + burst, offered"
+        "\nadmitted of configured, % (± one packet on each CPU and one call), most of rate × time + burst, offered"
     );
     for found in accuracies {
         println!(

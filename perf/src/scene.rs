@@ -37,14 +37,6 @@ pub(crate) struct Scene {
     pub(crate) tick_ns: u64,
 }
 
-/// What a rate came to.
-pub(crate) struct Installed {
-    /// Most bytes at once, with what a coarse clock adds.
-    pub(crate) burst_bytes: u64,
-    /// Bytes that a CPU borrows from an aggregate at a time.
-    pub(crate) quantum_bytes: u64,
-}
-
 impl Scene {
     /// Fills all tables so that nothing is refused.
     pub(crate) fn set_up(programs: &Programs, mut maps: Maps, device: &str, cpus: u32) -> anyhow::Result<Self> {
@@ -162,9 +154,9 @@ impl Scene {
         self.set_aggregates(indexes, pool, 0)
     }
 
-    /// Gives the first flow, the first aggregate and the first of each baseline this rate and full buckets. The burst is `burst_ms` at
-    /// the rate, or the least that an aggregate can have.
-    pub(crate) fn set_rate(&mut self, coarse: bool, rate_bps: u64, burst_ms: u64) -> anyhow::Result<Installed> {
+    /// Gives the first flow, the first aggregate and the first of each baseline this rate and full buckets. Returns the burst: `burst_ms` at
+    /// the rate, or the least that an aggregate can have, and what a coarse clock adds.
+    pub(crate) fn set_rate(&mut self, coarse: bool, rate_bps: u64, burst_ms: u64) -> anyhow::Result<u64> {
         let least = aggregate_burst_bytes_min(self.cpus, MTU_BYTES);
         let burst_bytes = u32::try_from((rate_bps / 8_000 * burst_ms).max(least))?;
         let allowance_ns = if coarse { self.tick_ns } else { 0 };
@@ -174,10 +166,7 @@ impl Scene {
         self.set_aggregates(0..1, pool, 0)?;
         self.set_baselines(rate_bps, burst_bytes)?;
         let tick_bytes = u128::from(allowance_ns) * u128::from(rate_bps) / 8_000_000_000;
-        Ok(Installed {
-            burst_bytes: u64::from(burst_bytes) + u64::try_from(tick_bytes)?,
-            quantum_bytes: pool.quantum_bytes,
-        })
+        Ok(u64::from(burst_bytes) + u64::try_from(tick_bytes)?)
     }
 
     /// Gives the first aggregate of the baselines this rate.

@@ -39,7 +39,7 @@ pub(crate) const GENERATION: u64 = 0x5a5a5;
 pub(crate) struct Plan {
     /// Keys less one; a power of two less one.
     pub(crate) key_mask: u64,
-    /// The bit of the flow's index that tells which of two CPUs it belongs to, 1 or 2; zero if all have all.
+    /// The bit of the flow's index that tells which of two CPUs it belongs to, 1 or 64; zero if all have all.
     pub(crate) own_flows: u64,
 }
 
@@ -113,7 +113,7 @@ const _: () = assert!(size_of::<State>() == 64 && size_of::<ScheduleMeter>() == 
 /// The aggregate of a flow: four flows have one, so that two CPUs with flows of their own share all aggregates.
 #[inline(always)]
 pub(crate) const fn carrier(flow: u32) -> u32 {
-    flow & !3
+    flow & !65
 }
 
 const MAC: ethernet::Header =
