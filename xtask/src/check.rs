@@ -12,6 +12,8 @@ use crate::{Workspace, output};
 const UNSAFE_FILES: &[&str] = &[
     "dataplane/engine/src/map.rs",
     "dataplane/engine/src/sys.rs",
+    "ebpf-programs/src/bench/baseline.rs",
+    "ebpf-programs/src/bench/rotation.rs",
     "ebpf-programs/src/frame.rs",
     "ebpf-programs/src/tables.rs",
 ];

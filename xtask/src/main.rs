@@ -1,8 +1,9 @@
-//! Set-up, tests, checks and the demo of Turnpike.
+//! Set-up, tests, checks, benchmarks and the demo of Turnpike.
 //!
 //! It imports nothing of Turnpike's, so that it builds before what it sets up is there.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod demo;
 mod setup;
@@ -15,7 +16,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Context as _;
 use clap::Parser;
 
-/// Set-up, tests, checks and the demo of Turnpike.
+/// Set-up, tests, checks, benchmarks and the demo of Turnpike.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
@@ -37,6 +38,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Set up, build and run a benchmark, such as `fastpath`; it gets all further arguments.
+    Bench {
+        /// The benchmark and its arguments, such as `--json FILE`, `--rounds N` or `--quick`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,6 +53,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(&Workspace::find()),
         Task::Ci => test::run(&Workspace::find(), false),
         Task::Demo { args } => demo::run(&Workspace::find(), &args),
+        Task::Bench { args } => bench::run(&Workspace::find(), &args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

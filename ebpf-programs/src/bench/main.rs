@@ -1,0 +1,305 @@
+//! Programs for the benchmarks in `perf`: each does one thing to a packet, undoes what moved, and writes the next packet. They are not part of the product.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics, asm_experimental_arch)]
+#![allow(internal_features, reason = "compare-and-swap has no stable form on this target")]
+
+mod baseline;
+mod contract;
+#[path = "../frame.rs"]
+mod frame;
+mod rotation;
+#[path = "../tables.rs"]
+mod tables;
+
+use aya_ebpf::bindings::xdp_action::XDP_DROP;
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use turnpike_fastpath::entry::{EXACT_CLOCK, Flow};
+use turnpike_fastpath::frame::Frame;
+use turnpike_fastpath::meter::{charge_aggregate, charge_flow};
+use turnpike_fastpath::wire::tag;
+use turnpike_fastpath::{
+    Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound, outbound,
+};
+
+use frame::XdpFrame;
+use rotation::{Packet, keep, next_plain, next_tagged, parse};
+use tables::KernelTables;
+
+/// Hops left of packets that are to go on.
+const HOPS: u8 = 64;
+
+/// One meter has one clock, so those that read the exact one are a table of their own.
+#[btf_map]
+static TB_EXACT_FLOWS: Array<Flow, 1, { 1 << 10 }> = Array::new();
+
+/// The test run's own loop.
+#[xdp]
+pub fn tb_drop(_: XdpContext) -> u32 {
+    XDP_DROP
+}
+
+/// Parse, and the next packet.
+#[xdp]
+pub fn tb_rotate(context: XdpContext) -> u32 {
+    piece(context, |_, _| true)
+}
+
+/// The same with both moves of the head.
+#[xdp]
+pub fn tb_rotate_pair(context: XdpContext) -> u32 {
+    let mut frame = XdpFrame(context);
+    let good = parse(&frame).is_some()
+        && frame.grow_head(tag::HEADER_BYTES).is_ok()
+        && frame.shrink_head(tag::HEADER_BYTES).is_ok();
+    next_plain(&mut frame, good, HOPS, XDP_DROP)
+}
+
+/// What the wrapper of the way out does beside it: one move of the head, and the next packet.
+#[xdp]
+pub fn tb_floor_out(context: XdpContext) -> u32 {
+    let mut frame = XdpFrame(context);
+    let good = frame.shrink_head(0).is_ok();
+    next_plain(&mut frame, good, HOPS, XDP_DROP)
+}
+
+/// What the wrapper of a packet that is refused does beside it: the next packet.
+#[xdp]
+pub fn tb_floor_refused(context: XdpContext) -> u32 {
+    next_plain(&mut XdpFrame(context), true, HOPS, XDP_DROP)
+}
+
+/// What the wrapper of the way in does beside it.
+#[xdp]
+pub fn tb_floor_in(context: XdpContext) -> u32 {
+    let mut frame = XdpFrame(context);
+    let good = frame.grow_head(0).is_ok();
+    next_tagged(&mut frame, good, XDP_DROP)
+}
+
+/// The exact clock alone.
+#[xdp]
+pub fn tb_clock(context: XdpContext) -> u32 {
+    piece(context, |_, tables| {
+        keep(tables.exact_ns());
+        true
+    })
+}
+
+/// Our flow table.
+#[xdp]
+pub fn tb_lookup(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| find(tables, packet).is_some_and(|flow| consume(u64::from(flow.aggregate))))
+}
+
+/// The flow's meter on the coarse clock.
+#[xdp]
+pub fn tb_flow_coarse(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| flow_meter(tables, packet))
+}
+
+/// The flow's meter on the exact clock.
+#[xdp]
+pub fn tb_flow_exact(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| {
+        let Some(flow) = TB_EXACT_FLOWS.get(packet.flow) else { return false };
+        charge_flow(tables, &flow.rate, &flow.due_ns, EXACT_CLOCK, 0, packet.bytes)
+    })
+}
+
+/// The meters of as many aggregates as there are keys.
+#[xdp]
+pub fn tb_aggregate(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| aggregate_meter(tables, packet.flow, packet.bytes))
+}
+
+/// Both meters of a packet.
+#[xdp]
+pub fn tb_both(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| flow_meter(tables, packet) && aggregate_meter(tables, packet.carrier, packet.bytes))
+}
+
+/// All counters of a packet: the flow's, the aggregate's, the reason's.
+#[xdp]
+pub fn tb_counters(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| {
+        let (Some(flow), Some(carrier), Some(reason)) = (
+            tables.flow_share(packet.flow),
+            tables.aggregate_share(packet.carrier),
+            tables.reason_share(Reason::Tagged.row(Direction::Out)),
+        ) else {
+            return false;
+        };
+        flow.tally.offer(packet.bytes);
+        carrier.tally.offer(packet.bytes);
+        carrier.tally.pass(packet.bytes);
+        flow.tally.settle(packet.bytes, true);
+        reason.packets.set(reason.packets.get() + 1);
+        reason.bytes.set(reason.bytes.get() + packet.bytes);
+        true
+    })
+}
+
+/// Baseline: clock and compare-and-swap.
+#[xdp]
+pub fn tb_schedule(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| baseline::schedule(tables, packet.flow, packet.bytes))
+}
+
+/// Baseline: clock and spin lock.
+#[xdp]
+pub fn tb_locked(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| baseline::locked(tables, packet.flow, packet.bytes))
+}
+
+/// Baseline: clock and sliding window.
+#[xdp]
+pub fn tb_window(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| baseline::window(tables, packet.flow, packet.bytes))
+}
+
+/// Baseline: the kernel's hash table.
+#[xdp]
+pub fn tb_hash(context: XdpContext) -> u32 {
+    piece(context, |packet, _| baseline::hash(packet).is_some_and(consume))
+}
+
+/// The way out as it is shipped, up to its verdict.
+#[xdp]
+pub fn tb_out(context: XdpContext) -> u32 {
+    whole_out(context, HOPS, |port| {
+        keep(u64::from(port));
+        XDP_DROP
+    })
+}
+
+/// The way out as it is shipped.
+#[xdp]
+pub fn tb_out_redirect(context: XdpContext) -> u32 {
+    whole_out(context, HOPS, tables::redirect)
+}
+
+/// The way out to where the hop count is checked: parser, flow table, the flow's and the reason's counters.
+#[xdp]
+pub fn tb_out_stop(context: XdpContext) -> u32 {
+    whole_out(context, 1, |_| XDP_DROP)
+}
+
+/// The way in as it is shipped, up to its verdict.
+#[xdp]
+pub fn tb_in(context: XdpContext) -> u32 {
+    whole_in(context, |port| {
+        keep(u64::from(port));
+        XDP_DROP
+    })
+}
+
+/// The way in as it is shipped.
+#[xdp]
+pub fn tb_in_redirect(context: XdpContext) -> u32 {
+    whole_in(context, tables::redirect)
+}
+
+/// Writes both clocks side by side.
+#[xdp]
+pub fn tb_clocks(_: XdpContext) -> u32 {
+    tables::read_clocks();
+    XDP_DROP
+}
+
+/// Runs one piece on a parsed packet.
+#[inline(always)]
+fn piece(context: XdpContext, work: impl FnOnce(&Packet, &KernelTables) -> bool) -> u32 {
+    let mut frame = XdpFrame(context);
+    let good = parse(&frame).is_some_and(|packet| work(&packet, &KernelTables::new()));
+    next_plain(&mut frame, good, HOPS, XDP_DROP)
+}
+
+#[inline(always)]
+fn whole_out(context: XdpContext, time_to_live: u8, leave: impl FnOnce(u32) -> u32) -> u32 {
+    let mut frame = XdpFrame(context);
+    let (good, action) = match outbound(&mut frame, &KernelTables::new()) {
+        Verdict::Redirect(port) => {
+            let action = leave(port);
+            (frame.shrink_head(tag::HEADER_BYTES).is_ok(), action)
+        }
+        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+    };
+    next_plain(&mut frame, good, time_to_live, action)
+}
+
+#[inline(always)]
+fn whole_in(context: XdpContext, leave: impl FnOnce(u32) -> u32) -> u32 {
+    let mut frame = XdpFrame(context);
+    let (good, action) = match inbound(&mut frame, &KernelTables::new()) {
+        Verdict::Redirect(port) => {
+            let action = leave(port);
+            (frame.grow_head(tag::HEADER_BYTES).is_ok(), action)
+        }
+        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+    };
+    next_tagged(&mut frame, good, action)
+}
+
+/// The lookup of `fastpath`, which keeps its own to itself.
+#[inline(always)]
+fn find<'t>(tables: &'t KernelTables, packet: &Packet) -> Option<&'t Flow> {
+    let config = tables.config()?;
+    let ends = &packet.ends;
+    let hash = flow_hash(config.hash_seed, &FlowKey::new(ends));
+    let fingerprint = fingerprint(hash);
+    let first = bucket_of(hash, config.bucket_mask);
+    let mut found = select(tables, first, fingerprint)?;
+    if found == 0 {
+        found = select(tables, alternative(first, fingerprint, config.bucket_mask), fingerprint)?;
+    }
+    let flow = tables.flow(found.checked_sub(1)?)?;
+    let same = flow.source == ends.source
+        && flow.destination == ends.destination
+        && flow.source_port == ends.source_port
+        && flow.destination_port == ends.destination_port;
+    same.then_some(flow)
+}
+
+#[inline(always)]
+fn select(tables: &KernelTables, bucket: u32, fingerprint: u32) -> Option<u32> {
+    let mut found = 0;
+    for slot in tables.bucket(bucket)?.slots {
+        let differs = (slot >> 32) ^ u64::from(fingerprint);
+        found |= slot & tables.opaque(differs.wrapping_sub(1) >> 32);
+    }
+    Some(found as u32)
+}
+
+#[inline(always)]
+fn flow_meter(tables: &KernelTables, packet: &Packet) -> bool {
+    let (Some(config), Some(flow)) = (tables.config(), tables.flow(packet.flow)) else { return false };
+    charge_flow(tables, &flow.rate, &flow.due_ns, 0, tables.ticks() * config.tick_ns, packet.bytes)
+}
+
+#[inline(always)]
+fn aggregate_meter(tables: &KernelTables, index: u32, bytes: u64) -> bool {
+    let (Some(aggregate), Some(pool), Some(share)) =
+        (tables.aggregate(index), tables.pool(index), tables.aggregate_share(index))
+    else {
+        return false;
+    };
+    charge_aggregate(tables, aggregate, pool, share, bytes)
+}
+
+#[inline(always)]
+fn consume(value: u64) -> bool {
+    keep(value);
+    true
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,78 @@
+//! Turnpike's benchmarks. `perf/README.md` says how they measure and what their results mean.
+#![forbid(unsafe_code)]
+
+mod accuracy;
+#[path = "../../ebpf-programs/src/bench/contract.rs"]
+mod contract;
+mod cost;
+mod fastpath;
+mod host;
+mod object;
+mod record;
+mod report;
+mod rounds;
+mod scene;
+mod stamp;
+mod stats;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turnpike's benchmarks.
+#[derive(Parser)]
+#[command(name = "turnpike-perf")]
+struct Command {
+    /// The commit that was built.
+    #[arg(long, default_value = "unknown")]
+    commit: String,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What a packet costs in the XDP programs, piece by piece and as a whole, and how exactly the meters police.
+    Fastpath(Options),
+}
+
+/// Parts of `fastpath`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// What packets cost.
+    Cost,
+    /// How exactly meters police.
+    Accuracy,
+}
+
+/// How to measure.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Write each result as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Interleaved rounds: 31, or 9 with --quick; results worth keeping need 31.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    pub(crate) rounds: Option<u32>,
+    /// Measure only this part.
+    #[arg(long, value_enum)]
+    pub(crate) part: Option<Part>,
+    /// Fewer keys, rounds and rates: about half a minute.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+fn main() -> ExitCode {
+    let Command { commit, bench } = Command::parse();
+    let outcome = match bench {
+        Bench::Fastpath(options) => fastpath::run(&options, &commit),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
