@@ -9,7 +9,7 @@ use nix::net::if_::if_nametoindex;
 use turnpike_fastpath::contract::{AGGREGATES_MAX, VERSION, table};
 use turnpike_fastpath::entry::{
     Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowRate, Inner, LABEL_VALID, LOCAL_MAX, LabelEntry,
-    NextHop, Outer, PEERS_MAX, Pool, Port, UNADMITTED_DROP, changes_in, changes_out,
+    NextHop, Outer, PEERS_MAX, Pool, Port, UNADMITTED_DROP, changes_in, changes_out, mac_bits,
 };
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, flow_rate, pool_rate};
 use turnpike_fastpath::wire::tag;
@@ -65,7 +65,7 @@ impl Scene {
         self.maps.write(table::CONFIG, [(0, words)])?;
         self.maps.write(table::NEXT_HOPS, [(0, [NextHop::new(0, [2, 0, 0, 0, 0, 9]).0])])?;
         let port: [u64; 2] =
-            transmute!(Port { mac: [2, 0, 0, 0, 0, 8], reserved: 0, mtu_bytes: MTU_BYTES, ifindex: 0 });
+            transmute!(Port { mac_bits: mac_bits([2, 0, 0, 0, 0, 8]), mtu_bytes: MTU_BYTES, ifindex: 0 });
         self.maps.write(table::PORTS, [(0, port)])?;
         let rate = flow_rate(AMPLE_BPS, AMPLE_BURST_BYTES, self.tick_ns).context("the ample rate does not fit")?;
         self.set_flows(0..FLOWS, rate, 0)?;

@@ -286,7 +286,7 @@ fn aggregate_meter(tables: &KernelTables, index: u32, bytes: u64) -> bool {
     else {
         return false;
     };
-    charge_aggregate(tables, aggregate, pool, share, bytes)
+    charge_aggregate(tables, aggregate, || Some(pool), share, bytes)
 }
 
 #[inline(always)]
