@@ -90,18 +90,12 @@ impl Scene {
         self.maps.write(bench_map::LOCKED, (0..KEYS_MAX).map(|index| (index, locked)))
     }
 
-    /// Gives flows and labels this rate and a meter that stands at `due_ns`.
-    pub(crate) fn set_flows(
-        &mut self,
-        indexes: std::ops::Range<u32>,
-        rate: FlowRate,
-        due_ns: u64,
-    ) -> anyhow::Result<()> {
-        self.maps
-            .write::<8>(table::FLOWS, indexes.clone().map(|index| (index, transmute!(flow(index, rate, due_ns)))))?;
-        let exact = indexes.clone().map(|index| (index, transmute!(flow(index, rate, due_ns))));
+    /// Gives flows and labels this rate and a meter that stands at `due`.
+    pub(crate) fn set_flows(&mut self, indexes: std::ops::Range<u32>, rate: FlowRate, due: u64) -> anyhow::Result<()> {
+        self.maps.write::<8>(table::FLOWS, indexes.clone().map(|index| (index, transmute!(flow(index, rate, due)))))?;
+        let exact = indexes.clone().map(|index| (index, transmute!(flow(index, rate, due))));
         self.maps.write::<8>(bench_map::EXACT_FLOWS, exact)?;
-        self.maps.write::<8>(table::LABELS, indexes.map(|index| (index, transmute!(label(index, rate, due_ns)))))
+        self.maps.write::<8>(table::LABELS, indexes.map(|index| (index, transmute!(label(index, rate, due)))))
     }
 
     /// Gives aggregates this rate, a pool that is spent up to `spent_ns`, and no credit.
@@ -165,7 +159,8 @@ impl Scene {
         let pool = pool_rate(rate_bps, burst_bytes, self.cpus, MTU_BYTES).context("the rate does not fit")?;
         self.set_aggregates(0..1, pool, 0)?;
         self.set_baselines(rate_bps, burst_bytes)?;
-        let tick_bytes = u128::from(allowance_ns) * u128::from(rate_bps) / 8_000_000_000;
+        // The clock may be late by one tick, and one is allowed for that (docs/life-of-a-packet.md).
+        let tick_bytes = 2 * u128::from(allowance_ns) * u128::from(rate_bps) / 8_000_000_000;
         Ok(u64::from(burst_bytes) + u64::try_from(tick_bytes)?)
     }
 
@@ -219,7 +214,7 @@ fn aggregate_of(index: u32) -> u16 {
     u16::try_from(carrier(index)).unwrap_or(0)
 }
 
-fn flow(index: u32, rate: FlowRate, due_ns: u64) -> Flow {
+fn flow(index: u32, rate: FlowRate, due: u64) -> Flow {
     let ends = ends(index);
     let template = tag::template(GENERATION << tag::INDEX_BITS | u64::from(index));
     let outer = Outer { source: NODE, destination: PEER, tag_port: TAG_PORT };
@@ -239,11 +234,11 @@ fn flow(index: u32, rate: FlowRate, due_ns: u64) -> Flow {
         tag: template,
         expires_ns: u64::MAX,
         rate,
-        due_ns: AtomicU64::new(due_ns),
+        due: AtomicU64::new(due),
     }
 }
 
-fn label(index: u32, rate: FlowRate, due_ns: u64) -> LabelEntry {
+fn label(index: u32, rate: FlowRate, due: u64) -> LabelEntry {
     let ends = ends(index);
     let template = tag::template(GENERATION << tag::INDEX_BITS | u64::from(index));
     let outer = Outer { source: PEER, destination: NODE, tag_port: TAG_PORT };
@@ -263,7 +258,7 @@ fn label(index: u32, rate: FlowRate, due_ns: u64) -> LabelEntry {
         next_hop: 0,
         expires_ns: u64::MAX,
         rate,
-        due_ns: AtomicU64::new(due_ns),
+        due: AtomicU64::new(due),
     }
 }
 

@@ -73,7 +73,7 @@ impl Engine {
             tag: template,
             expires_ns: self.expiry_ns(),
             rate,
-            due_ns: AtomicU64::new(0),
+            due: AtomicU64::new(0),
         };
         self.tables.clear_shares(Noted::Flow, index);
         let wanted: [u64; 8] = zerocopy::transmute!(flow);
@@ -136,7 +136,7 @@ impl Engine {
             next_hop,
             expires_ns: self.expiry_ns(),
             rate,
-            due_ns: AtomicU64::new(0),
+            due: AtomicU64::new(0),
         };
         self.tables.clear_shares(Noted::Label, index);
         let wanted: [u64; 8] = zerocopy::transmute!(flow);

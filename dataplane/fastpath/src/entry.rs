@@ -110,8 +110,8 @@ pub struct Flow {
     pub expires_ns: u64,
     /// What it may send.
     pub rate: FlowRate,
-    /// State of the meter: when the flow would be back at its rate.
-    pub due_ns: AtomicU64,
+    /// State of the meter: when the flow would be back at its rate, in sixteenths of a nanosecond.
+    pub due: AtomicU64,
 }
 
 /// An incoming flow. One cache line.
@@ -147,8 +147,8 @@ pub struct LabelEntry {
     pub expires_ns: u64,
     /// What it may send.
     pub rate: FlowRate,
-    /// State of the meter: when the flow would be back at its rate.
-    pub due_ns: AtomicU64,
+    /// State of the meter: when the flow would be back at its rate, in sixteenths of a nanosecond.
+    pub due: AtomicU64,
 }
 
 /// [`LabelEntry::generation`]: the flow is in force. Without it the entry remembers the generation of a flow that has ended.

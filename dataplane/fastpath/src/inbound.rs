@@ -129,7 +129,7 @@ fn deliver<F: Frame, T: Tables>(
         return Err(Reason::TooBig);
     }
     let counted = inner_length.max(label.packet_bytes_min);
-    if !charge_flow(tables, &label.rate, &label.due_ns, label.flags, coarse_ns, u64::from(counted)) {
+    if !charge_flow(tables, &label.rate, &label.due, label.flags, coarse_ns, u64::from(counted)) {
         return Err(Reason::FlowOverRate);
     }
     let wire_bytes = u64::from(total_length);

@@ -15,29 +15,39 @@ use core::sync::atomic::AtomicU64;
 /// Fraction bits of [`FlowRate::byte_cost`].
 pub const BYTE_COST_BITS: u32 = 24;
 
+/// Fraction bits of a flow's schedule: sixteenths of a nanosecond, so that rounding a packet's cost up does not slow fast flows. Leaves
+/// 36 years of uptime.
+pub const DUE_BITS: u32 = 4;
+
 /// Tries of a compare-and-swap before the packet is refused. Each failure means that another CPU's packet got through.
 const TRIES: u32 = 4;
+
+/// The same for a flow, whose packets are not to suffer from each other while they conform.
+const FLOW_TRIES: u32 = 8;
 
 /// Charges `bytes` to a flow; whether they conform.
 #[inline(always)]
 pub fn charge_flow<T: Tables>(
     tables: &T,
     rate: &FlowRate,
-    due_ns: &AtomicU64,
+    due: &AtomicU64,
     flags: u16,
     coarse_ns: u64,
     bytes: u64,
 ) -> bool {
+    const SHIFT: u32 = BYTE_COST_BITS - DUE_BITS;
     let now_ns = if flags & EXACT_CLOCK == 0 { coarse_ns } else { tables.exact_ns() };
-    let cost_ns = (bytes * rate.byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS;
-    for _ in 0..TRIES {
-        let due = tables.load(due_ns);
-        let start = if due > now_ns { due } else { now_ns };
-        let next = start + cost_ns;
-        if next > now_ns + rate.burst_ns {
+    let now = now_ns << DUE_BITS;
+    let limit = (now_ns + rate.burst_ns) << DUE_BITS;
+    let cost = (bytes * rate.byte_cost + ((1 << SHIFT) - 1)) >> SHIFT;
+    for _ in 0..FLOW_TRIES {
+        let old = tables.load(due);
+        let start = if old > now { old } else { now };
+        let next = start + cost;
+        if next > limit {
             return false;
         }
-        if tables.replace(due_ns, due, next) {
+        if tables.replace(due, old, next) {
             return true;
         }
     }

@@ -104,7 +104,7 @@ fn carry<F: Frame, T: Tables>(
         return Err(Reason::TooBig);
     }
     let counted = total_length.max(flow.packet_bytes_min);
-    if !charge_flow(tables, &flow.rate, &flow.due_ns, flow.flags, coarse_ns, u64::from(counted)) {
+    if !charge_flow(tables, &flow.rate, &flow.due, flow.flags, coarse_ns, u64::from(counted)) {
         return Err(Reason::FlowOverRate);
     }
     let wire_bytes = u64::from(tagged_length);

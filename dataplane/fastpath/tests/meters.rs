@@ -15,17 +15,19 @@ fn bytes_in(rate_bps: u64, duration_ns: u64) -> u64 {
     (u128::from(rate_bps) * u128::from(duration_ns) / 8_000_000_000) as u64
 }
 
-/// Offers packets of these sizes with these gaps to a flow; bytes that passed, and time that went by.
-fn offer_flow(rate_bps: u64, burst_bytes: u32, packets: &[(u64, u64)]) -> (u64, u64) {
+/// Offers packets of these sizes with these gaps to a flow; bytes that passed, and time that went by. With a tick, the clock is the coarse
+/// one, late by up to that much.
+fn offer_flow(rate_bps: u64, burst_bytes: u32, tick_ns: Option<u64>, packets: &[(u64, u64)]) -> (u64, u64) {
     let world = World::new();
     let tables = world.tables();
-    let rate = flow_rate(rate_bps, burst_bytes, 0).unwrap();
-    let due_ns = AtomicU64::new(0);
+    let rate = flow_rate(rate_bps, burst_bytes, tick_ns.unwrap_or(0)).unwrap();
+    let due = AtomicU64::new(0);
     let (mut now_ns, mut passed) = (START_NS, 0);
     for (gap_ns, bytes) in packets {
         now_ns += gap_ns;
         tables.exact_ns.set(now_ns);
-        if charge_flow(&tables, &rate, &due_ns, EXACT_CLOCK, 0, *bytes) {
+        let (flags, coarse_ns) = tick_ns.map_or((EXACT_CLOCK, 0), |tick_ns| (0, now_ns / tick_ns * tick_ns));
+        if charge_flow(&tables, &rate, &due, flags, coarse_ns, *bytes) {
             passed += bytes;
         }
     }
@@ -37,10 +39,10 @@ fn a_flow_at_its_rate_loses_nothing_and_one_at_ten_times_its_rate_gets_its_rate(
     for (rate_bps, bytes) in [(8_000, 60), (80_000, 200), (10_000_000, 1_400), (1_000_000_000, 1_400)] {
         let gap_ns = bytes * 8_000_000_000 / rate_bps;
         let conforming = vec![(gap_ns, bytes); 2_000];
-        let (passed, _) = offer_flow(rate_bps, 8 * bytes as u32, &conforming);
+        let (passed, _) = offer_flow(rate_bps, 8 * bytes as u32, None, &conforming);
         assert_eq!(passed, 2_000 * bytes, "{rate_bps} bit/s");
         let greedy = vec![(gap_ns / 10, bytes); 20_000];
-        let (passed, duration_ns) = offer_flow(rate_bps, 8 * bytes as u32, &greedy);
+        let (passed, duration_ns) = offer_flow(rate_bps, 8 * bytes as u32, None, &greedy);
         let allowed = bytes_in(rate_bps, duration_ns) + 8 * bytes;
         assert!(passed <= allowed, "{rate_bps} bit/s: {passed} > {allowed}");
         assert!(passed + bytes >= allowed - allowed / 1_000, "{rate_bps} bit/s: {passed} < {allowed}");
@@ -48,10 +50,23 @@ fn a_flow_at_its_rate_loses_nothing_and_one_at_ten_times_its_rate_gets_its_rate(
 }
 
 #[test]
+fn small_packets_of_a_fast_flow_get_their_rate() {
+    for (rate_bps, bytes) in [(10_000_000_000, 64), (10_000_000_000, 1_400), (1_000_000_000, 64)] {
+        let packets = vec![(5, bytes); 2_000_000];
+        let (passed, duration_ns) = offer_flow(rate_bps, 100_000, None, &packets);
+        let allowed = bytes_in(rate_bps, duration_ns) + 100_000;
+        assert!(
+            passed <= allowed && passed >= allowed - allowed / 500,
+            "{rate_bps} bit/s, {bytes} bytes: {passed} of {allowed}"
+        );
+    }
+}
+
+#[test]
 fn an_hour_of_silence_buys_one_burst_and_no_more() {
     let mut packets = vec![(3_600_000_000_000, 200)];
     packets.extend([(0, 200); 100]);
-    let (passed, _) = offer_flow(80_000, 1_600, &packets);
+    let (passed, _) = offer_flow(80_000, 1_600, None, &packets);
     assert_eq!(passed, 1_600);
 }
 
@@ -103,8 +118,40 @@ proptest! {
         rate_bps in 8_000_u64..10_000_000_000,
         packets in proptest::collection::vec((0_u64..50_000_000, 28_u64..1_500), 1..300),
     ) {
-        let (passed, duration_ns) = offer_flow(rate_bps, 3_000, &packets);
+        let (passed, duration_ns) = offer_flow(rate_bps, 3_000, None, &packets);
         prop_assert!(passed <= bytes_in(rate_bps, duration_ns) + 3_000 + 1);
+    }
+
+    /// With the coarse clock the bound is larger by two ticks: one by which the clock is late, and one that is allowed for it.
+    #[test]
+    fn a_flow_with_the_coarse_clock_exceeds_its_rate_and_burst_by_two_ticks_at_most(
+        rate_bps in 8_000_u64..10_000_000_000,
+        packets in proptest::collection::vec((0_u64..50_000_000, 28_u64..1_500), 1..300),
+    ) {
+        let tick_ns = 4_000_000;
+        let (passed, duration_ns) = offer_flow(rate_bps, 3_000, Some(tick_ns), &packets);
+        prop_assert!(passed <= bytes_in(rate_bps, duration_ns + 2 * tick_ns) + 3_000 + 2);
+    }
+
+    /// What conforms by the exact clock passes by the coarse one.
+    #[test]
+    fn a_conforming_flow_does_not_suffer_from_the_coarse_clock(
+        rate_bps in 8_000_u64..1_000_000_000,
+        packets in proptest::collection::vec((0_u64..50_000_000, 28_u64..1_500), 1..300),
+    ) {
+        let world = World::new();
+        let tables = world.tables();
+        let (exact, coarse) = (flow_rate(rate_bps, 3_000, 0).unwrap(), flow_rate(rate_bps, 3_000, 4_000_000).unwrap());
+        let (exact_due, coarse_due) = (AtomicU64::new(0), AtomicU64::new(0));
+        let mut now_ns = START_NS;
+        for (gap_ns, bytes) in packets {
+            now_ns += gap_ns;
+            tables.exact_ns.set(now_ns);
+            if charge_flow(&tables, &exact, &exact_due, EXACT_CLOCK, 0, bytes) {
+                let coarse_ns = now_ns / 4_000_000 * 4_000_000;
+                prop_assert!(charge_flow(&tables, &coarse, &coarse_due, 0, coarse_ns, bytes), "refused {bytes} at {now_ns}");
+            }
+        }
     }
 
     /// The stated bound of an aggregate on any number of CPUs: in any time, rate × time + burst, credit of all CPUs included.

@@ -105,7 +105,7 @@ pub fn tb_flow_coarse(context: XdpContext) -> u32 {
 pub fn tb_flow_exact(context: XdpContext) -> u32 {
     piece(context, |packet, tables| {
         let Some(flow) = TB_EXACT_FLOWS.get(packet.flow) else { return false };
-        charge_flow(tables, &flow.rate, &flow.due_ns, EXACT_CLOCK, 0, packet.bytes)
+        charge_flow(tables, &flow.rate, &flow.due, EXACT_CLOCK, 0, packet.bytes)
     })
 }
 
@@ -276,7 +276,7 @@ fn select(tables: &KernelTables, bucket: u32, fingerprint: u32) -> Option<u32> {
 #[inline(always)]
 fn flow_meter(tables: &KernelTables, packet: &Packet) -> bool {
     let (Some(config), Some(flow)) = (tables.config(), tables.flow(packet.flow)) else { return false };
-    charge_flow(tables, &flow.rate, &flow.due_ns, 0, tables.ticks() * config.tick_ns, packet.bytes)
+    charge_flow(tables, &flow.rate, &flow.due, 0, tables.ticks() * config.tick_ns, packet.bytes)
 }
 
 #[inline(always)]

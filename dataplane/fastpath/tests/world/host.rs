@@ -113,7 +113,7 @@ impl World {
             tag: template,
             expires_ns: u64::MAX,
             rate: flow_rate(rate_bps, burst_bytes, 0).unwrap(),
-            due_ns: AtomicU64::new(0),
+            due: AtomicU64::new(0),
         };
         let hash = flow_hash(SEED, &FlowKey::new(&ends));
         let bucket = &mut self.buckets[bucket_of(hash, BUCKETS - 1) as usize];
@@ -141,7 +141,7 @@ impl World {
             next_hop: 1,
             expires_ns: u64::MAX,
             rate: flow_rate(1_000_000_000, 1 << 20, 0).unwrap(),
-            due_ns: AtomicU64::new(0),
+            due: AtomicU64::new(0),
         };
     }
 
