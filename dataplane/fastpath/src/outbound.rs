@@ -174,6 +174,10 @@ fn unadmitted<F: Frame, T: Tables>(
     ip: Option<ipv4::Header>,
     bytes: u64,
 ) -> Reason {
+    // Groups are not routed: neighbour discovery, DHCP and routing protocols are between the site and the node.
+    if frame.at::<ethernet::Header>(0).is_some_and(|header| header.destination[0] & ethernet::GROUP != 0) {
+        return Reason::Local;
+    }
     if let Some(ip) = ip {
         for local in config.local {
             if local == ip.destination && local != [0; 4] {

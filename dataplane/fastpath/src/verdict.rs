@@ -67,7 +67,7 @@ reasons! {
     Restored, "restored", "redirect";
     /// ARP: left to the operating system.
     Arp, "arp", "pass";
-    /// Addressed to the node itself.
+    /// Addressed to the node itself, or to a group that it may be in.
     Local, "local", "pass";
     /// From the WAN, and no tagged packet.
     NotOurs, "not_ours", "pass";

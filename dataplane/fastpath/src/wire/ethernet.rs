@@ -23,6 +23,9 @@ pub const IPV4: [u8; 2] = [0x08, 0x00];
 /// EtherType of ARP.
 pub const ARP: [u8; 2] = [0x08, 0x06];
 
+/// Bit of a MAC address's first byte: multicast or broadcast.
+pub const GROUP: u8 = 1;
+
 /// The header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
 #[repr(C)]

@@ -205,6 +205,8 @@ pub fn cases() -> Vec<Case> {
         ("out: with IP options", change(plain(), 14, &[0x46]), Reason::Unadmitted),
         ("out: IPv6", change(plain(), 12, &[0x86, 0xdd]), Reason::Unadmitted),
         ("out: ARP", change(plain(), 12, &[8, 6]), Reason::Arp),
+        ("out: broadcast", change(udp_frame(&out_ends(NONE), &rtp(), 0, 64), 0, &[0xff; 6]), Reason::Local),
+        ("out: IPv6 multicast", change(change(plain(), 0, &[0x33, 0x33]), 12, &[0x86, 0xdd]), Reason::Local),
         ("out: to the node itself", udp_frame(&to_node, &rtp(), 0, 64), Reason::Local),
         ("out: Ethernet header alone", cut(plain(), 14), Reason::Truncated),
         ("out: cut in the IP header", cut(plain(), 33), Reason::Truncated),
