@@ -41,14 +41,17 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
             XdpMode::Native => turnpike_engine::XdpMode::Native,
             XdpMode::Generic => turnpike_engine::XdpMode::Generic,
         },
-        tag_address: data_plane.tag_address,
+        tag_addresses: vec![data_plane.tag_address.into()],
         tag_port: data_plane.tag_port,
-        peers: config.peers.iter().map(|peer| peer.tag_address).collect(),
+        peers: config.peers.iter().map(|peer| peer.tag_address.into()).collect(),
         unadmitted: match data_plane.unadmitted {
             Unadmitted::Pass => turnpike_engine::Unadmitted::Pass,
             Unadmitted::Limit => turnpike_engine::Unadmitted::Limit,
             Unadmitted::Drop => turnpike_engine::Unadmitted::Drop,
         },
+        fragments: turnpike_engine::Fragments::Unadmitted,
+        dscp_map_out: turnpike_engine::DSCP_UNCHANGED,
+        dscp_map_in: turnpike_engine::DSCP_UNCHANGED,
         flows_max: config.limits.flows_max,
         aggregates_max: config.limits.aggregates_max,
         lapse_after: Duration::from_secs(data_plane.lapse_after_s),
@@ -65,24 +68,36 @@ impl EngineDataPlane {
     fn policy(&self, policy: &Policy) -> Result<ours::Policy, InstallError> {
         Ok(match *policy {
             Policy::AggregateOut { ref peer, rate_bps, burst_bytes, dscp } => {
-                ours::Policy::AggregateOut { peer: self.peer(peer)?, rate_bps, burst_bytes, dscp }
+                let dscp = ours::Dscp::Set(dscp);
+                ours::Policy::AggregateOut {
+                    peer: self.peer(peer)?.into(),
+                    rate_bps,
+                    burst_bytes,
+                    dscp,
+                    excess_dscp: None,
+                }
             }
             Policy::AggregateIn { ref peer, rate_bps, burst_bytes } => {
-                ours::Policy::AggregateIn { peer: self.peer(peer)?, rate_bps, burst_bytes }
+                let dscp = ours::Dscp::Copy;
+                ours::Policy::AggregateIn { peer: self.peer(peer)?.into(), rate_bps, burst_bytes, dscp }
             }
             Policy::FlowOut { aggregate, endpoints, label, meter } => ours::Policy::FlowOut {
                 aggregate: aggregate.0,
-                source: endpoints.source,
-                destination: endpoints.destination,
+                source: endpoints.source.into(),
+                destination: endpoints.destination.into(),
                 label: label.0,
                 meter: our_meter(meter),
+                rtcp_next_port: false,
+                terminals: false,
             },
             Policy::FlowIn { aggregate, endpoints, label, meter } => ours::Policy::FlowIn {
                 aggregate: aggregate.0,
-                source: endpoints.source,
-                destination: endpoints.destination,
+                source: endpoints.source.into(),
+                destination: endpoints.destination.into(),
                 label: label.0,
                 meter: our_meter(meter),
+                rtcp_next_port: false,
+                media: ours::Media::default(),
             },
         })
     }
@@ -162,7 +177,7 @@ impl DataPlane for EngineDataPlane {
 }
 
 fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min }: Meter) -> ours::Meter {
-    ours::Meter { rate_bps, burst_bytes, packet_bytes_min }
+    ours::Meter { rate_bps, burst_bytes, packet_bytes_min, excess: None }
 }
 
 fn broker_counters(counters: ours::Counters) -> Counters {
