@@ -4,7 +4,7 @@
 //! cache lines, and user space reads and writes them without a system call. Shares are indexed by CPU × table size + index.
 //! Sizes stand at one here and are set when the object is loaded.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::ptr::read_volatile;
 use core::sync::atomic::AtomicU64;
 
@@ -147,6 +147,11 @@ impl Tables for KernelTables {
             atomic_cxchg::<u64, { AtomicOrdering::AcqRel }, { AtomicOrdering::Acquire }>(word.as_ptr(), old, new)
         };
         found == old
+    }
+    #[inline(always)]
+    fn add(&self, word: &AtomicU64, value: u64) {
+        // SAFETY: the pointer comes from a reference. The value before is not looked at: it would be wrong with this ordering.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word.as_ptr(), value) };
     }
     #[inline(always)]
     fn opaque(&self, mut value: u64) -> u64 {

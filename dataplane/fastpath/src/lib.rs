@@ -15,6 +15,7 @@ pub mod frame;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
 pub mod meter;
+pub mod reception;
 pub mod verdict;
 pub mod wire;
 

@@ -94,6 +94,9 @@ impl Tables for MemoryTables<'_> {
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool {
         word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
+    fn add(&self, word: &AtomicU64, value: u64) {
+        word.fetch_add(value, Ordering::Relaxed);
+    }
     fn opaque(&self, value: u64) -> u64 {
         value
     }

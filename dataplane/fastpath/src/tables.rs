@@ -45,6 +45,8 @@ pub trait Tables {
     fn load(&self, word: &AtomicU64) -> u64;
     /// Puts `new` into a shared word if it still holds `old`; whether it did.
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
+    /// Adds to a shared word, as one step.
+    fn add(&self, word: &AtomicU64, value: u64);
     /// Gives the value back, in a way the compiler cannot see through: keeps it from turning arithmetic into branches.
     fn opaque(&self, value: u64) -> u64;
 }

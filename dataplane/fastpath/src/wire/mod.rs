@@ -3,6 +3,7 @@
 
 pub mod ethernet;
 pub mod ipv4;
+pub mod rtp;
 pub mod tag;
 pub mod udp;
 
