@@ -51,6 +51,8 @@ pub const SAMPLING: u16 = 16;
 
 /// Tries of a compare-and-swap. Each failure means that another CPU's packet of the same flow got through.
 const TRIES: u32 = 8;
+/// The same for a sample of the jitter, of which one more or less does not matter.
+const SAMPLE_TRIES: u32 = 2;
 /// Bits of `window` below the history.
 const HISTORY_SHIFT: u32 = 31;
 /// Hash and highest sequence number.
@@ -218,13 +220,13 @@ fn forget_transit<T: Tables>(tables: &T, reception: &Reception) {
     tables.replace(&reception.jitter, old, old & !TIMED);
 }
 
-/// RFC 3550 A.8. A sample whose compare-and-swap fails [`TRIES`] times is left out.
+/// RFC 3550 A.8. A sample whose compare-and-swap fails [`SAMPLE_TRIES`] times is left out.
 #[inline(never)]
 fn measure<T: Tables>(tables: &T, reception: &Reception, timestamp: u32, clock_factor: u32) {
     #[allow(clippy::cast_possible_truncation, reason = "media clocks wrap at 32 bits")]
     let arrival = (tables.exact_ns().wrapping_mul(u64::from(clock_factor)) >> 32) as u32;
     let transit = arrival.wrapping_sub(timestamp);
-    for _ in 0..TRIES {
+    for _ in 0..SAMPLE_TRIES {
         let old = tables.load(&reception.jitter);
         let (last, mut estimate) = jitter_parts(old);
         let change = transit.wrapping_sub(last).cast_signed().unsigned_abs();
