@@ -143,7 +143,7 @@ impl Engine {
             Policy::FlowOut { aggregate, source, destination, label, meter } => {
                 self.install_flow_out(id, *aggregate, *source, *destination, *label, meter)?
             }
-            Policy::FlowIn { aggregate, source, destination, label, meter } => {
+            Policy::FlowIn { aggregate, source, destination, label, meter, media: _ } => {
                 self.install_flow_in(id, *aggregate, *source, *destination, *label, meter)?
             }
         };

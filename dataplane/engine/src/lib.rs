@@ -21,6 +21,7 @@ mod next_hop;
 mod observe;
 pub mod policy;
 mod program;
+pub mod reception;
 mod snapshot;
 mod start;
 mod status;

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use crate::reception::Reception;
+
 /// Names one installed policy; chosen by the caller, never twice.
 pub type PolicyId = u64;
 
@@ -14,6 +16,15 @@ pub struct Meter {
     pub burst_bytes: u32,
     /// A smaller packet is counted as this many bytes.
     pub packet_bytes_min: u16,
+}
+
+/// What the data plane wants to know of an incoming flow's media to measure how it arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Media {
+    /// Ticks of the RTP timestamp in a second; 0 if it is not known, and then there is no jitter.
+    pub clock_rate_hz: u32,
+    /// Jitter is measured at every packet, not at one in 16: a clock reading for each.
+    pub every_packet: bool,
 }
 
 /// One thing for the data plane to do.
@@ -64,6 +75,8 @@ pub enum Policy {
         label: u64,
         /// What it may send.
         meter: Meter,
+        /// What its packets carry.
+        media: Media,
     },
 }
 
@@ -82,4 +95,6 @@ pub struct Counters {
     pub dropped_packets: u64,
     /// IP bytes refused.
     pub dropped_bytes: u64,
+    /// What arrived, by the RTP headers of what was sent on; an incoming flow's only.
+    pub reception: Option<Reception>,
 }

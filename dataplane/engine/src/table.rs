@@ -267,7 +267,15 @@ impl Tables {
             }
         }
         let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes] = sum;
-        Counters { offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes }
+        Counters {
+            offered_packets,
+            offered_bytes,
+            passed_packets,
+            passed_bytes,
+            dropped_packets,
+            dropped_bytes,
+            reception: None,
+        }
     }
 
     fn shares(&self, table: Noted, index: u32) -> impl Iterator<Item = (&Mapped, u32)> {

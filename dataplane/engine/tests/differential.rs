@@ -9,7 +9,7 @@ mod world;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use host::in_own_namespace;
-use turnpike_engine::policy::{Meter, Policy};
+use turnpike_engine::policy::{Media, Meter, Policy};
 use turnpike_engine::{Engine, EngineConfig};
 use turnpike_fastpath::buffer::Buffer;
 use turnpike_fastpath::entry::Inner;
@@ -41,7 +41,7 @@ fn start(config: &EngineConfig) -> Engine {
     };
     let flow_in = |aggregate, port, label| {
         let (source, destination) = ends(&in_ends(port));
-        Policy::FlowIn { aggregate, source, destination, label, meter: wide }
+        Policy::FlowIn { aggregate, source, destination, label, meter: wide, media: Media::default() }
     };
     let peer = Ipv4Addr::from(PEER);
     let other = Ipv4Addr::from(OTHER_PEER);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
 use host::{in_own_namespace, ip};
-use turnpike_engine::policy::{Counters, Meter, Policy, PolicyId};
+use turnpike_engine::policy::{Counters, Media, Meter, Policy, PolicyId};
 use turnpike_engine::{Engine, EngineConfig, EngineError, XdpMode};
 use turnpike_fastpath::entry::{Config, Inner};
 use turnpike_fastpath::{Direction, Reason};
@@ -36,7 +36,7 @@ fn flow_out(ends: &Inner) -> Policy {
 fn flow_in(ends: &Inner, label: u64) -> Policy {
     let (source, destination) =
         (address(ends.source, ends.source_port), address(ends.destination, ends.destination_port));
-    Policy::FlowIn { aggregate: IN, source, destination, label, meter: METER }
+    Policy::FlowIn { aggregate: IN, source, destination, label, meter: METER, media: Media::default() }
 }
 
 fn aggregates() -> [(PolicyId, Policy); 2] {
@@ -78,6 +78,7 @@ fn packets(count: u64, dropped: u64) -> Counters {
         passed_bytes: 200 * (count - dropped),
         dropped_packets: dropped,
         dropped_bytes: 200 * dropped,
+        reception: None,
     }
 }
 

@@ -264,6 +264,13 @@ pub const fn clock_factor(clock_rate_hz: u32) -> u32 {
     ((((clock_rate_hz as u64) << 32) + 500_000_000) / 1_000_000_000) as u32
 }
 
+/// The rate of a factor, exactly: factors of neighbouring rates are four apart.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "below 10^9")]
+pub const fn clock_rate_hz(clock_factor: u32) -> u32 {
+    ((clock_factor as u64 * 1_000_000_000 + (1 << 31)) >> 32) as u32
+}
+
 /// What was counted.
 #[cfg(not(target_arch = "bpf"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

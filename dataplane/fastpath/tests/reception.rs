@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
-use turnpike_fastpath::reception::{Reception, ReceptionCounters, clock_factor, observe};
+use turnpike_fastpath::reception::{Reception, ReceptionCounters, clock_factor, clock_rate_hz, observe};
 use turnpike_fastpath::wire::rtp::Header;
 use world::host::World;
 use zerocopy::network_endian::{U16, U32};
@@ -431,6 +431,11 @@ fn a_new_source_or_another_media_clock_is_no_jitter() {
 }
 
 proptest! {
+    #[test]
+    fn a_factor_knows_its_rate(rate in 0..=turnpike_fastpath::reception::CLOCK_RATE_HZ_MAX) {
+        prop_assert_eq!(clock_rate_hz(clock_factor(rate)), rate);
+    }
+
     /// With sampling off, RFC 3550's own arithmetic, at any uptime and across the wrap of either clock.
     #[test]
     fn jitter_is_that_of_the_rfc(
