@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use turnpike_api::{InterfaceView, TableView, VerdictView};
+use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
-use turnpike_broker::policy::{Counters, InstallError, Meter, Policy};
+use turnpike_broker::policy::{Counters, InstallError, Meter, Policy, Reception};
 use turnpike_engine::{Engine, EngineConfig, EngineError, policy as ours};
 
 use crate::config::{Config, Unadmitted, XdpMode};
@@ -77,12 +78,13 @@ impl EngineDataPlane {
                 label: label.0,
                 meter: our_meter(meter),
             },
-            Policy::FlowIn { aggregate, endpoints, label, meter } => ours::Policy::FlowIn {
+            Policy::FlowIn { aggregate, endpoints, label, meter, ref media } => ours::Policy::FlowIn {
                 aggregate: aggregate.0,
                 source: endpoints.source,
                 destination: endpoints.destination,
                 label: label.0,
                 meter: our_meter(meter),
+                media: our_media(media),
             },
         })
     }
@@ -165,6 +167,23 @@ fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min }: Meter) -> ours::
     ours::Meter { rate_bps, burst_bytes, packet_bytes_min }
 }
 
+fn our_media(media: &Media) -> ours::Media {
+    ours::Media { clock_rate_hz: media.clock_rate_hz().unwrap_or_default(), every_packet: media.jitter_every_packet }
+}
+
+fn broker_reception(found: turnpike_engine::reception::Reception) -> Reception {
+    Reception {
+        lost_packets: found.lost_packets,
+        duplicated_packets: found.duplicated_packets,
+        reordered_packets: found.reordered_packets,
+        unplaced_packets: found.unplaced_packets,
+        not_rtp_packets: found.not_rtp_packets,
+        gaps: found.gaps,
+        restarts: found.restarts,
+        jitter_ns: found.jitter_ns,
+    }
+}
+
 fn broker_counters(counters: ours::Counters) -> Counters {
     Counters {
         offered_packets: counters.offered_packets,
@@ -173,6 +192,7 @@ fn broker_counters(counters: ours::Counters) -> Counters {
         passed_bytes: counters.passed_bytes,
         dropped_packets: counters.dropped_packets,
         dropped_bytes: counters.dropped_bytes,
+        reception: counters.reception.map(broker_reception),
     }
 }
 
