@@ -199,3 +199,38 @@ fn broker_counters(counters: ours::Counters) -> Counters {
 fn install_error(error: &EngineError) -> InstallError {
     InstallError { code: error.code().to_owned(), detail: error.to_string(), of_request: error.is_of_request() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_and_what_arrived_cross_over_whole() {
+        let media = Media { codec: Some("opus".parse().unwrap()), jitter_every_packet: true, ..Media::default() };
+        assert_eq!(our_media(&media), ours::Media { clock_rate_hz: 48_000, every_packet: true });
+        assert_eq!(our_media(&Media::default()), ours::Media::default());
+        let found = turnpike_engine::reception::Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        let counters = broker_counters(ours::Counters { reception: Some(found), ..ours::Counters::default() });
+        let expected = Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        assert_eq!(counters, Counters { reception: Some(expected), ..Counters::default() });
+        assert_eq!(broker_counters(ours::Counters::default()), Counters::default());
+    }
+}
