@@ -159,6 +159,9 @@ mod tests {
         // Loss that is spread more evenly than by chance is not better than by chance.
         assert_eq!(loss(&counted(500, 500, 500)), Some((50.0, 1.0)));
         assert_eq!(loss(&counted(10, 990, 1)), Some((99.0, 8.0)));
+        // Half of all lost by chance is lost in runs of two; runs of four are twice as long.
+        assert_eq!(loss(&counted(500, 500, 250)), Some((50.0, 1.0)));
+        assert_eq!(loss(&counted(500, 500, 125)), Some((50.0, 2.0)));
     }
 
     #[test]
