@@ -3,7 +3,9 @@
 use core::mem::zeroed;
 
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_md};
+use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
+use aya_ebpf::macros::btf_map;
 use turnpike_fastpath::Route;
 use turnpike_fastpath::contract::PORTS_MAX;
 use turnpike_fastpath::entry::NextHop;
@@ -13,16 +15,19 @@ use crate::tables::port_entry;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// The question, where the verifier takes whole words of it.
-#[repr(C, align(8))]
-struct Aligned(FibLookup);
+/// Each CPU's question: it would take an eighth of the stack.
+#[btf_map]
+static TP_QUESTION: PerCpuArray<FibLookup, 1> = PerCpuArray::new();
 
-/// Port and neighbour of a packet that came in with `context`. A function of its own, since few packets need its stack.
+/// Port and neighbour of a packet that came in with `context`. A function of its own, since few packets need it.
 #[inline(never)]
 pub(crate) fn look_up(context: *mut xdp_md, route: &Route) -> u64 {
-    // SAFETY: all of it are numbers.
-    let mut aligned: Aligned = unsafe { zeroed() };
-    let question = &mut aligned.0;
+    let Some(entry) = TP_QUESTION.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the entry is this CPU's own, and nothing else runs on it meanwhile; all of it are numbers.
+    let question = unsafe {
+        *entry = zeroed();
+        &mut *entry
+    };
     // SAFETY: the context is the one that the kernel gave us.
     question.ifindex = unsafe { (*context).ingress_ifindex };
     if route.v6 {

@@ -4,7 +4,7 @@
 //! cache lines, and user space reads and writes them without a system call. Shares are indexed by CPU × table size + index.
 //! Sizes stand at one here and are set when the object is loaded.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::ptr::read_volatile;
 use core::sync::atomic::AtomicU64;
 
@@ -20,6 +20,7 @@ use turnpike_fastpath::entry::{
     Aggregate, AggregateShare, Bucket, ClockReading, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
     ReasonShare,
 };
+use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::verdict::REASONS_MAX;
 use turnpike_fastpath::{Route, Tables};
 
@@ -43,6 +44,8 @@ static TP_LBL_SHARES: Array<FlowShare, 1, MAPPED> = Array::new();
 static TP_FLOW_DETAILS: Array<Detail, 1, MAPPED> = Array::new();
 #[btf_map]
 static TP_LBL_DETAILS: Array<Detail, 1, MAPPED> = Array::new();
+#[btf_map]
+static TP_RECEPTIONS: Array<Reception, 1, MAPPED> = Array::new();
 #[btf_map]
 static TP_AGGREGATES: Array<Aggregate, 1, MAPPED> = Array::new();
 #[btf_map]
@@ -117,6 +120,10 @@ impl Tables for KernelTables {
         TP_LBL_SHARES.get(self.cpu.wrapping_mul(FLOWS_MAX.load()).wrapping_add(index))
     }
     #[inline(always)]
+    fn reception(&self, index: u32) -> Option<&Reception> {
+        TP_RECEPTIONS.get(index)
+    }
+    #[inline(always)]
     fn aggregate(&self, index: u32) -> Option<&Aggregate> {
         TP_AGGREGATES.get(index)
     }
@@ -168,6 +175,21 @@ impl Tables for KernelTables {
             atomic_cxchg::<u64, { AtomicOrdering::AcqRel }, { AtomicOrdering::Acquire }>(word.as_ptr(), old, new)
         };
         found == old
+    }
+    #[inline(always)]
+    fn add(&self, word: &AtomicU64, value: u64) {
+        // SAFETY: the pointer comes from a reference. The value before is not looked at: it would be wrong with this ordering.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word.as_ptr(), value) };
+    }
+    #[inline(always)]
+    fn unknown(&self, mut value: u64) -> u64 {
+        // SAFETY: the entry is always there, and is zero, which the verifier does not know.
+        let zero = TP_CONFIG.get_ptr(0).map_or(0, |config| unsafe { read_volatile(&raw const (*config).zero) });
+        // SAFETY: an addition.
+        unsafe {
+            core::arch::asm!("{0} += {1}", inout(reg) value, in(reg) u64::from(zero), options(pure, nomem, nostack))
+        };
+        value
     }
     #[inline(always)]
     fn opaque(&self, mut value: u64) -> u64 {

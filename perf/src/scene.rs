@@ -61,7 +61,7 @@ impl Scene {
             tag_address_v6: [0; 16],
             tag_port: TAG_PORT,
             peers_count: 1,
-            reserved: 0,
+            zero: 0,
             local: [[0; 16]; LOCAL_MAX],
             peers: [mapped(PEER); PEERS_MAX],
             dscp_out: [0; 64],

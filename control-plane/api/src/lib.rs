@@ -17,8 +17,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use turnpike_broker::name::{AggregateName, FlowId, LinkName, NodeName, SessionId};
+use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName, SessionId};
 use turnpike_broker::policy::Counters;
+use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 use turnpike_broker::refusal::PoolState;
 
@@ -66,6 +67,31 @@ pub struct FlowRequest {
     /// The smallest rate that would do; `rate_bps` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_bps_min: Option<u64>,
+    /// What it carries, so that its jitter and its sound can be judged. Loss is counted without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+}
+
+/// A flow's media.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Media {
+    /// The encoding name of SDP's `rtpmap` (RFC 8866), such as `PCMU` or `opus`, in any case of letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<CodecName>,
+    /// Ticks of the RTP timestamp in a second, 1,000 to 10,000,000; the codec's own if absent, and needed where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_rate_hz: Option<u32>,
+    /// Measure jitter at every packet, not at one in 16. It costs a clock reading for each.
+    #[serde(default)]
+    pub jitter_every_packet: bool,
+    /// Whether the listener's terminal conceals lost packets, which G.711 leaves to it; true if absent.
+    #[serde(default = "concealed")]
+    pub packet_loss_concealment: bool,
+}
+
+const fn concealed() -> bool {
+    true
 }
 
 /// A session as the node has it.
@@ -108,8 +134,14 @@ pub struct FlowView {
     pub burst_bytes: u32,
     /// A smaller packet is counted as this many bytes.
     pub packet_bytes_min: u16,
-    /// What this node counted so far.
+    /// What this node counted so far; `reception` only of flows that it receives.
     pub counters: Counters,
+    /// What it carries, with the clock rate in use; absent if nothing was said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+    /// How it may have sounded so far, 1 to 4.5: G.107 without delay, for codecs with figures in G.113, and only at the node that receives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mos_estimated: Option<Mos>,
 }
 
 /// An aggregate as the node has it.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, InstallError, Meter, Policy};
@@ -37,6 +38,8 @@ pub struct FlowRequest {
     pub meter: Meter,
     /// The smallest rate that would do.
     pub rate_bps_min: u64,
+    /// What it carries.
+    pub media: Media,
 }
 
 /// A client's wish for a session.

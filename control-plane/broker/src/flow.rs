@@ -26,6 +26,7 @@ impl FlowRequest {
             meter: self.meter,
             rate_bps_min: self.rate_bps_min,
             label: None,
+            media: self.media.clone(),
         }
     }
 }
@@ -50,6 +51,7 @@ impl FlowRecord {
             && meter == asked.meter
             && self.rate_bps_min == asked.rate_bps_min
             && label == asked.label
+            && self.media == asked.media
     }
 }
 
@@ -194,6 +196,7 @@ impl Broker {
             let direction = aggregate.record.direction;
             check_endpoints(&field, &flow.endpoints)?;
             check_meter(&field, flow, aggregate.record.rate_bps)?;
+            flow.media.check(&field)?;
             check_label(&field, flow.label, asker.is_some() && direction == Direction::Out)?;
             let key = (direction, flow.endpoints);
             if self.carried.has(direction, &flow.endpoints) || !endpoints.insert(key) {
@@ -280,6 +283,7 @@ impl Broker {
             meter,
             label: asked.label,
             policy,
+            media: asked.media.clone(),
         };
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
@@ -339,7 +343,7 @@ impl Broker {
         let (endpoints, label, meter) = (flow.endpoints, flow.label?, flow.meter);
         Some(match flow.direction {
             Direction::Out => Policy::FlowOut { aggregate, endpoints, label, meter },
-            Direction::In => Policy::FlowIn { aggregate, endpoints, label, meter },
+            Direction::In => Policy::FlowIn { aggregate, endpoints, label, meter, media: flow.media.clone() },
         })
     }
 }

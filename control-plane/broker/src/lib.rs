@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::result_large_err, reason = "a refusal is moved a few times for each request, never for each packet")]
 
+pub mod media;
 pub mod message;
 pub mod name;
 pub mod policy;
+pub mod quality;
 pub mod record;
 pub mod refusal;
 

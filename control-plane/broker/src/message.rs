@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::media::Media;
 use crate::name::{AggregateName, FlowId, Label, SessionId};
 use crate::policy::{Endpoints, Meter};
 use crate::record::{FlowUsage, Side};
@@ -22,6 +23,9 @@ pub struct HoldFlow {
     pub rate_bps_min: u64,
     /// Set when the asking node receives this flow.
     pub label: Option<Label>,
+    /// What it carries.
+    #[serde(default)]
+    pub media: Media,
 }
 
 /// One flow as the second side will have it: these values count (R-001-1).

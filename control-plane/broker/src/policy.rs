@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
+use crate::media::Media;
 use crate::name::{Label, NodeName, PolicyId};
 use crate::refusal::Reason;
 
@@ -72,6 +73,8 @@ pub enum Policy {
         label: Label,
         /// What it may send.
         meter: Meter,
+        /// What its packets carry.
+        media: Media,
     },
 }
 
@@ -90,6 +93,31 @@ pub struct Counters {
     pub dropped_packets: u64,
     /// IP bytes refused.
     pub dropped_bytes: u64,
+    /// What arrived, by the RTP headers of what was sent on; an incoming flow's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reception: Option<Reception>,
+}
+
+/// What arrived of an incoming flow, by its RTP headers (RFC 3550). `docs/life-of-a-packet.md` says what each figure means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reception {
+    /// Packets that never came, or more than 32 behind a later one.
+    pub lost_packets: u64,
+    /// Packets that came again.
+    pub duplicated_packets: u64,
+    /// Packets that came behind a later one, and in time.
+    pub reordered_packets: u64,
+    /// Packets that came, and could not be placed; each may be one of `lost_packets`.
+    pub unplaced_packets: u64,
+    /// Packets that are no RTP, such as RTCP on the same port.
+    pub not_rtp_packets: u64,
+    /// Runs of loss.
+    pub gaps: u64,
+    /// New streams in place of one before.
+    pub restarts: u64,
+    /// Interarrival jitter; absent where the clock rate is not known or nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_ns: Option<u64>,
 }
 
 /// Why the data plane did not take a policy.

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Meter};
+use crate::quality::Mos;
 
 /// Which way, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -97,6 +99,9 @@ pub struct FlowRecord {
     pub label: Option<Label>,
     /// Its policy in the data plane.
     pub policy: PolicyId,
+    /// What it carries.
+    #[serde(default)]
+    pub media: Media,
 }
 
 /// A session on this node.
@@ -134,6 +139,9 @@ pub struct FlowUsage {
     pub reserved_rate_bps: u64,
     /// Absolute readings since installation.
     pub counters: Counters,
+    /// How it may have sounded ([`crate::quality`]); of an incoming flow with a codec that has published figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mos_estimated: Option<Mos>,
 }
 
 /// Start or end of a session's use.

@@ -30,6 +30,7 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
         meter: flow.meter,
         rate_bps_min: flow.rate_bps_min,
         label: None,
+        media: flow.media,
     };
     change(&mut flow);
     PeerRequest::HoldSession { session: name(session), attempt, flows: vec![flow] }
@@ -69,6 +70,8 @@ fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
         (one(|f| f.endpoints.destination.set_ip([224, 0, 0, 1].into())), "flows[0].destination", "unicast"),
         (one(|f| f.endpoints.destination.set_ip([255; 4].into())), "flows[0].destination", "unicast"),
         (one(|f| f.endpoints.destination = f.endpoints.source), "flows[0].destination", "another than the source"),
+        (one(|f| f.media.clock_rate_hz = Some(999)), "flows[0].media.clock_rate_hz", "999; allowed: 1000 to 10000000"),
+        (one(|f| f.media.codec = Some(name("x"))), "flows[0].media.clock_rate_hz", "codec x has no rate known here"),
     ];
     let mut world = World::connected();
     let count = cases.len() as u64;

@@ -121,6 +121,7 @@ fn fill_at_second_side(world: &mut World, rate_bps: u64) {
             meter: flow.meter,
             rate_bps_min: rate_bps,
             label: None,
+            media: flow.media,
         }],
     };
     assert!(matches!(world.peer_request(B, 1, hold), PeerAnswer::Held { .. }));

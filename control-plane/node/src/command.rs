@@ -140,7 +140,8 @@ struct CreateSession {
     #[arg(required_unless_present = "file", requires = "flow")]
     id: Option<SessionId>,
     /// id=a,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate=80k,burst=1600,packet=200[,rate-min=40k];
-    /// once for each flow.
+    /// once for each flow. What it carries, so that jitter and sound can be judged: codec=PCMU[,clock-rate=8000]
+    /// [,jitter=every-packet][,concealment=no].
     #[arg(long, value_parser = flow_spec::parse)]
     flow: Vec<FlowRequest>,
     /// The request as JSON, instead; - is standard input.

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use turnpike_api::{InterfaceView, TableView, VerdictView};
+use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
-use turnpike_broker::policy::{Counters, InstallError, Meter, Policy};
+use turnpike_broker::policy::{Counters, InstallError, Meter, Policy, Reception};
 use turnpike_engine::{Engine, EngineConfig, EngineError, policy as ours};
 
 use crate::config::{Config, Unadmitted, XdpMode};
@@ -90,14 +91,14 @@ impl EngineDataPlane {
                 rtcp_next_port: false,
                 terminals: false,
             },
-            Policy::FlowIn { aggregate, endpoints, label, meter } => ours::Policy::FlowIn {
+            Policy::FlowIn { aggregate, endpoints, label, meter, ref media } => ours::Policy::FlowIn {
                 aggregate: aggregate.0,
                 source: endpoints.source.into(),
                 destination: endpoints.destination.into(),
                 label: label.0,
                 meter: our_meter(meter),
                 rtcp_next_port: false,
-                media: ours::Media::default(),
+                media: our_media(media),
             },
         })
     }
@@ -180,6 +181,23 @@ fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min }: Meter) -> ours::
     ours::Meter { rate_bps, burst_bytes, packet_bytes_min, excess: None }
 }
 
+fn our_media(media: &Media) -> ours::Media {
+    ours::Media { clock_rate_hz: media.clock_rate_hz().unwrap_or_default(), every_packet: media.jitter_every_packet }
+}
+
+fn broker_reception(found: turnpike_engine::reception::Reception) -> Reception {
+    Reception {
+        lost_packets: found.lost_packets,
+        duplicated_packets: found.duplicated_packets,
+        reordered_packets: found.reordered_packets,
+        unplaced_packets: found.unplaced_packets,
+        not_rtp_packets: found.not_rtp_packets,
+        gaps: found.gaps,
+        restarts: found.restarts,
+        jitter_ns: found.jitter_ns,
+    }
+}
+
 fn broker_counters(counters: ours::Counters) -> Counters {
     Counters {
         offered_packets: counters.offered_packets,
@@ -188,9 +206,45 @@ fn broker_counters(counters: ours::Counters) -> Counters {
         passed_bytes: counters.passed_bytes,
         dropped_packets: counters.dropped_packets,
         dropped_bytes: counters.dropped_bytes,
+        reception: counters.reception.map(broker_reception),
     }
 }
 
 fn install_error(error: &EngineError) -> InstallError {
     InstallError { code: error.code().to_owned(), detail: error.to_string(), of_request: error.is_of_request() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_and_what_arrived_cross_over_whole() {
+        let media = Media { codec: Some("opus".parse().unwrap()), jitter_every_packet: true, ..Media::default() };
+        assert_eq!(our_media(&media), ours::Media { clock_rate_hz: 48_000, every_packet: true });
+        assert_eq!(our_media(&Media::default()), ours::Media::default());
+        let found = turnpike_engine::reception::Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        let counters = broker_counters(ours::Counters { reception: Some(found), ..ours::Counters::default() });
+        let expected = Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        assert_eq!(counters, Counters { reception: Some(expected), ..Counters::default() });
+        assert_eq!(broker_counters(ours::Counters::default()), Counters::default());
+    }
 }

@@ -4,11 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use turnpike_api::FlowRequest;
+use turnpike_api::{FlowRequest, Media};
 
 use crate::quantity;
 
-const KEYS: [&str; 8] = ["id", "aggregate", "source", "destination", "rate", "burst", "packet", "rate-min"];
+const KEYS: [&str; 12] = [
+    "id",
+    "aggregate",
+    "source",
+    "destination",
+    "rate",
+    "burst",
+    "packet",
+    "rate-min",
+    "codec",
+    "clock-rate",
+    "jitter",
+    "concealment",
+];
 
 /// Reads one flow; an error names the key, the value and what is allowed.
 pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
@@ -37,7 +50,32 @@ pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
             Some(value) => Some(quantity::parse(value).map_err(|error| format!("rate-min: {error}"))?),
             None => None,
         },
+        media: media(|key| values.get(key).copied())?,
     })
+}
+
+/// What the flow carries, if any of its keys is given.
+fn media<'v>(value: impl Fn(&str) -> Option<&'v str>) -> Result<Option<Media>, String> {
+    let keys = ["codec", "clock-rate", "jitter", "concealment"];
+    if keys.iter().all(|key| value(key).is_none()) {
+        return Ok(None);
+    }
+    let clock_rate_hz = value("clock-rate").map(quantity::parse_u32).transpose();
+    Ok(Some(Media {
+        codec: value("codec").map(|name| read("codec", name)).transpose()?,
+        clock_rate_hz: clock_rate_hz.map_err(|error| format!("clock-rate: {error}"))?,
+        jitter_every_packet: one_of("jitter", value("jitter"), ["sampled", "every-packet"])?,
+        packet_loss_concealment: !one_of("concealment", value("concealment"), ["yes", "no"])?,
+    }))
+}
+
+/// Whether it is the second of two words; the first one if absent.
+fn one_of(key: &str, value: Option<&str>, words: [&str; 2]) -> Result<bool, String> {
+    match value {
+        Some(value) if value == words[1] => Ok(true),
+        Some(value) if value != words[0] => Err(format!("{key}={value}: must be {} or {}", words[0], words[1])),
+        Some(_) | None => Ok(false),
+    }
 }
 
 fn read<T: FromStr<Err: Display>>(key: &str, value: &str) -> Result<T, String> {
@@ -60,6 +98,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_flow_carries_is_read_if_it_is_said() {
+        let media = |more: &str| parse(&format!("{GOOD}{more}")).unwrap().media;
+        assert_eq!(media(""), None);
+        let plain = Media {
+            codec: Some("PCMU".parse().unwrap()),
+            clock_rate_hz: None,
+            jitter_every_packet: false,
+            packet_loss_concealment: true,
+        };
+        assert_eq!(media(",codec=PCMU"), Some(plain.clone()));
+        assert_eq!(media(",codec=PCMU,jitter=sampled,concealment=yes"), Some(plain.clone()));
+        let all =
+            Media { clock_rate_hz: Some(16_000), jitter_every_packet: true, packet_loss_concealment: false, ..plain };
+        assert_eq!(media(",codec=PCMU,clock-rate=16k,jitter=every-packet,concealment=no"), Some(all));
+    }
+
+    #[test]
     fn errors_name_the_key() {
         let cases = [
             (format!("{GOOD},rate=1"), "rate is given twice"),
@@ -69,6 +124,10 @@ mod tests {
             (GOOD.replace("80k", "80 k"), "rate: "),
             (GOOD.replace("packet=200", "packet=70000"), "packet: 70000 must be at most 65535"),
             (GOOD.replace("10.1.0.2:4000", "10.1.0.2"), "source=10.1.0.2: "),
+            (format!("{GOOD},codec=a b"), "codec=a b: "),
+            (format!("{GOOD},clock-rate=fast"), "clock-rate: "),
+            (format!("{GOOD},jitter=all"), "jitter=all: must be sampled or every-packet"),
+            (format!("{GOOD},concealment=1"), "concealment=1: must be yes or no"),
         ];
         for (text, expected) in cases {
             let error = parse(&text).unwrap_err();

@@ -2,8 +2,9 @@
 
 use std::fmt::{Display, Write as _};
 
-use turnpike_api::{AggregateView, NodeView, Problem, SessionView, UsageRecord};
-use turnpike_broker::policy::Counters;
+use turnpike_api::{AggregateView, FlowView, NodeView, Problem, SessionView, UsageRecord};
+use turnpike_broker::policy::{Counters, Reception};
+use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
 use turnpike_broker::refusal::PoolState;
 
@@ -125,20 +126,82 @@ pub(crate) fn session(view: &SessionView) -> String {
     });
     let head = ["FLOW", "AGGREGATE", "DIRECTION", "SOURCE", "DESTINATION", "RATE", "PASSED", "DROPPED"];
     let _ = write!(out, "\n{}", table(head, rows));
+    let arrived = view.flows.iter().filter_map(|flow| flow.counters.reception.map(|reception| (flow, reception)));
+    let rows: Vec<_> = arrived.map(|(flow, reception)| arrival_row(flow, &reception)).collect();
+    if !rows.is_empty() && view.usage.is_empty() {
+        let head = [
+            "FLOW",
+            "CODEC",
+            "LOST",
+            "DUPLICATED",
+            "REORDERED",
+            "UNPLACED",
+            "NOT RTP",
+            "GAPS",
+            "RESTARTS",
+            "JITTER",
+            "MOS",
+        ];
+        let _ = write!(out, "\narrived\n{}", table(head, rows));
+    }
     if !view.usage.is_empty() {
         let rows = view.usage.iter().map(|usage| usage_row("", "", "", usage));
-        let rows = rows.map(|[_, _, _, rest @ ..]| rest);
-        let _ = write!(
-            out,
-            "\nfinal usage\n{}",
-            table(["NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"], rows)
-        );
+        let rows = rows.map(|[_, _, _, rest @ ..]: [String; 3 + USAGE_HEAD.len()]| rest);
+        let _ = write!(out, "\nfinal usage\n{}", table(USAGE_HEAD, rows));
     }
     out
 }
 
-fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 10] {
+fn arrival_row(flow: &FlowView, reception: &Reception) -> [String; 11] {
+    let Reception { unplaced_packets, not_rtp_packets, restarts, .. } = reception;
+    let [lost, duplicated, reordered, gaps, jitter, mos] = arrival(Some(reception), flow.mos_estimated);
+    let codec = flow.media.as_ref().and_then(|media| media.codec.as_ref());
+    let rare = [unplaced_packets, not_rtp_packets].map(u64::to_string);
+    let [unplaced, not_rtp] = rare;
+    let codec = codec.map_or_else(|| "-".to_owned(), ToString::to_string);
+    let id = flow.id.to_string();
+    [id, codec, lost, duplicated, reordered, unplaced, not_rtp, gaps, restarts.to_string(), jitter, mos]
+}
+
+/// Lost, duplicated, reordered, gaps, jitter and MOS; `-` for what was not counted or cannot be told.
+fn arrival(reception: Option<&Reception>, mos: Option<Mos>) -> [String; 6] {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let count = |of: fn(&Reception) -> u64| or_none(reception.map(|reception| of(reception).to_string()));
+    [
+        count(|reception| reception.lost_packets),
+        count(|reception| reception.duplicated_packets),
+        count(|reception| reception.reordered_packets),
+        count(|reception| reception.gaps),
+        or_none(reception.and_then(|reception| reception.jitter_ns).map(milliseconds)),
+        or_none(mos.map(|mos| mos.to_string())),
+    ]
+}
+
+fn milliseconds(ns: u64) -> String {
+    format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000)
+}
+
+/// Columns of a flow's usage, behind time, session and kind.
+const USAGE_HEAD: [&str; 13] = [
+    "NODE",
+    "FLOW",
+    "DIRECTION",
+    "RATE",
+    "OFFERED",
+    "PASSED",
+    "DROPPED",
+    "LOST",
+    "DUPLICATED",
+    "REORDERED",
+    "GAPS",
+    "JITTER",
+    "MOS",
+];
+
+fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 3 + USAGE_HEAD.len()] {
     let Counters { offered_packets, passed_packets, dropped_packets, .. } = usage.counters;
+    let [lost, duplicated, reordered, gaps, jitter, mos] =
+        arrival(usage.counters.reception.as_ref(), usage.mos_estimated);
     [
         at.to_owned(),
         session.to_owned(),
@@ -150,6 +213,12 @@ fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String;
         offered_packets.to_string(),
         passed_packets.to_string(),
         dropped_packets.to_string(),
+        lost,
+        duplicated,
+        reordered,
+        gaps,
+        jitter,
+        mos,
     ]
 }
 
@@ -159,7 +228,9 @@ pub(crate) fn usage(records: &[UsageRecord]) -> String {
         let (at, session, kind) = (rfc3339(record.at), record.session.to_string(), word(&record.kind));
         record.flows.iter().map(move |flow| usage_row(&at, &session, &kind, flow))
     });
-    let head = ["AT", "SESSION", "KIND", "NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"];
+    let mut head = [""; 3 + USAGE_HEAD.len()];
+    head[..3].copy_from_slice(&["AT", "SESSION", "KIND"]);
+    head[3..].copy_from_slice(&USAGE_HEAD);
     table(head, rows)
 }
 
@@ -261,6 +332,17 @@ mod tests {
     fn columns_line_up() {
         let out = table(["A", "LONG"], [["wide".to_owned(), "1".to_owned()]]);
         assert_eq!(out, "A     LONG\nwide  1\n");
+    }
+
+    #[test]
+    fn what_arrived_is_shown_or_said_not_to_be_known() {
+        let reception = Reception { lost_packets: 3, gaps: 2, jitter_ns: Some(1_238_000), ..Reception::default() };
+        let mos = serde_json::from_str("4.33").ok();
+        assert_eq!(arrival(Some(&reception), mos), ["3", "0", "0", "2", "1.23 ms", "4.33"]);
+        let unknown = Reception { jitter_ns: None, ..reception };
+        assert_eq!(arrival(Some(&unknown), None), ["3", "0", "0", "2", "-", "-"]);
+        assert_eq!(arrival(None, None), ["-"; 6]);
+        assert_eq!(milliseconds(20_000_000), "20.00 ms");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 
-use turnpike_api::{AggregateView, FlowView, SessionRequest, SessionView};
+use turnpike_api::{AggregateView, FlowView, Media as MediaView, SessionRequest, SessionView};
+use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
 use turnpike_broker::policy::{Counters, Endpoints, Meter};
-use turnpike_broker::record::{AggregateRecord, FlowRecord, SessionRecord, SessionState};
+use turnpike_broker::quality;
+use turnpike_broker::record::{AggregateRecord, Direction, FlowRecord, SessionRecord, SessionState};
 use turnpike_broker::refusal::PoolState;
 use turnpike_broker::{FlowRequest, SessionRequest as Wish};
 
@@ -25,6 +27,7 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<Wish, ProblemReply
             rate_bps_min: flow.rate_bps_min.unwrap_or(flow.rate_bps),
             id: flow.id,
             aggregate: flow.aggregate,
+            media: flow.media.map(media).unwrap_or_default(),
         })
     });
     Ok(Wish { id: request.id, flows: flows.collect::<Result<_, _>>()? })
@@ -44,6 +47,20 @@ fn endpoints(index: usize, source: SocketAddr, destination: SocketAddr) -> Resul
         (SocketAddr::V6(_), SocketAddr::V4(_)) => refuse("source", source, MIXED),
         (SocketAddr::V4(_), SocketAddr::V6(_)) => refuse("destination", destination, MIXED),
     }
+}
+
+fn media(asked: MediaView) -> Media {
+    let MediaView { codec, clock_rate_hz, jitter_every_packet, packet_loss_concealment } = asked;
+    Media { codec, clock_rate_hz, jitter_every_packet, unconcealed: !packet_loss_concealment }
+}
+
+fn media_view(media: &Media) -> Option<MediaView> {
+    (*media != Media::default()).then(|| MediaView {
+        codec: media.codec.clone(),
+        clock_rate_hz: media.clock_rate_hz(),
+        jitter_every_packet: media.jitter_every_packet,
+        packet_loss_concealment: !media.unconcealed,
+    })
 }
 
 /// An aggregate for people and orchestrators.
@@ -115,5 +132,7 @@ fn flow_view(flow: &FlowRecord, counters: Counters) -> FlowView {
         burst_bytes: flow.meter.burst_bytes,
         packet_bytes_min: flow.meter.packet_bytes_min,
         counters,
+        media: media_view(&flow.media),
+        mos_estimated: quality::estimate(&flow.media, &counters).filter(|_| flow.direction == Direction::In),
     }
 }

@@ -39,8 +39,8 @@ fn flow(rate: &str) -> String {
 #[test]
 fn a_call_by_command_line() {
     let pair = Pair::new();
-    let (a, _b) = pair.start();
-    let api = api(&a);
+    let (a, b) = pair.start();
+    let (api, api_b) = (api(&a), api(&b));
     let run = |line: &str| turnpike(&api, line);
     let good = |line: &str, parts: &[&str]| {
         let output = run(line);
@@ -54,9 +54,13 @@ fn a_call_by_command_line() {
     good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["1M bit/s on the wire", "active"]);
     good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["it was there already"]);
     good("aggregate list", &["ab    b     out        active  1M"]);
-    good(&format!("session create call-1 {}", flow("80k")), &["active", "10.1.0.2:4000", "80k"]);
+    good(&format!("session create call-1 {},codec=PCMU", flow("80k")), &["active", "10.1.0.2:4000", "80k"]);
     good("session show call-1", &["first", "there"]);
     good("session list", &["call-1"]);
+    let there = turnpike(&api_b, "session show call-1").out;
+    for part in ["arrived", "CODEC", "PCMU", "1.50 ms", "4.33"] {
+        assert!(there.contains(part), "{part:?} is not in\n{there}");
+    }
     good("status", &["node", "wan   out", "b     192.0.2.2    yes", "sessions"]);
     let json: Value = serde_json::from_str(&good("session list --json", &[])).unwrap();
     assert_eq!(json[0]["flows"][0]["rate_bps"], 80_000);
@@ -70,8 +74,8 @@ fn a_call_by_command_line() {
     let problem: Value = serde_json::from_str(&refused.err).unwrap();
     assert_eq!((refused.code, problem["code"].as_str()), (1, Some("unknown_session")));
 
-    good("session delete call-1", &["ended", "final usage"]);
-    good("usage --session call-1", &["start", "final", "call-1"]);
+    good("session delete call-1", &["ended", "final usage", "LOST", "1.50 ms  4.33"]);
+    good("usage --session call-1", &["start", "final", "call-1", "JITTER", "1.50 ms  4.33"]);
     good("aggregate delete ab", &["gone at both ends"]);
 
     let file = pair.site.path("session.json");

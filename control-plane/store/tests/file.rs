@@ -71,6 +71,7 @@ fn usage(epoch: u32, sequence: u64, session: &str) -> UsageRecord {
         direction: Direction::Out,
         reserved_rate_bps: 80_000,
         counters,
+        mos_estimated: None,
     };
     UsageRecord {
         node: node(),

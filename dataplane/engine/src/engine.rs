@@ -304,7 +304,7 @@ impl Engine {
         if changed {
             grace_period();
         }
-        let reading = |id| self.ended.get(id).map(|placed| self.tables.counters(placed.kind.table(), placed.index));
+        let reading = |id| self.ended.get(id).map(|placed| self.reading(*placed, true));
         policies.iter().map(|id| reading(id).unwrap_or_default()).collect()
     }
 

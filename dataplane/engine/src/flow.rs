@@ -6,6 +6,7 @@ use turnpike_fastpath::contract::table;
 use turnpike_fastpath::entry::{Aggregate, EVERY_PACKET, EXACT_CLOCK, FlowRate, OUTER_V6, RTCP_NEXT_PORT, TERMINALS};
 use turnpike_fastpath::meter::flow_rate;
 use turnpike_fastpath::plan::{Ends, Outer, Plan};
+use turnpike_fastpath::reception::clock_factor;
 use turnpike_fastpath::wire::tag;
 use turnpike_fastpath::{FlowKey, flow_hash};
 
@@ -180,7 +181,7 @@ impl Engine {
             packet_bytes_min: meter.packet_bytes_min,
             expires_ns: self.expiry_ns(),
         };
-        let (flow, detail) = plan.label(next_hop, 0);
+        let (flow, detail) = plan.label(next_hop, clock_factor(media.clock_rate_hz));
         self.tables.clear_shares(Noted::Label, index);
         self.tables.set_detail(Noted::Label, index, detail);
         let wanted: [u64; 8] = zerocopy::transmute!(flow);

@@ -22,6 +22,7 @@ mod observe;
 pub mod policy;
 mod ports;
 mod program;
+pub mod reception;
 mod snapshot;
 mod start;
 mod status;

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::reception::Reception;
+
 /// Names one installed policy; chosen by the caller, never twice.
 pub type PolicyId = u64;
 
@@ -38,12 +40,12 @@ pub enum Dscp {
     Map,
 }
 
-/// How a flow's media are to be watched.
+/// What the data plane wants to know of an incoming flow's media to measure how it arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Media {
-    /// Of the RTP timestamp; 0 if it is not known, and then there is no jitter.
+    /// Ticks of the RTP timestamp in a second; 0 if it is not known, and then there is no jitter.
     pub clock_rate_hz: u32,
-    /// Every packet takes part in the jitter, not one in sixteen.
+    /// Jitter is measured at every packet, not at one in 16: a clock reading for each.
     pub every_packet: bool,
 }
 
@@ -138,4 +140,6 @@ pub struct Counters {
     pub excess_packets: u64,
     /// Their IP bytes.
     pub excess_bytes: u64,
+    /// What arrived, by the RTP headers of what was sent on; an incoming flow's only.
+    pub reception: Option<Reception>,
 }

@@ -4,6 +4,7 @@ use turnpike_fastpath::entry::{
     Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
 use turnpike_fastpath::memory::MemoryTables;
+use turnpike_fastpath::reception::{Reception, ReceptionCounters};
 
 /// The tables at one moment, with the shares of one CPU.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct Snapshot {
     pub(crate) labels: Vec<LabelEntry>,
     pub(crate) label_details: Vec<Detail>,
     pub(crate) label_shares: Vec<FlowShare>,
+    pub(crate) receptions: Vec<Reception>,
     pub(crate) aggregates: Vec<Aggregate>,
     pub(crate) pools: Vec<Pool>,
     pub(crate) aggregate_shares: Vec<AggregateShare>,
@@ -41,6 +43,7 @@ impl Snapshot {
             labels: &self.labels,
             label_details: &self.label_details,
             label_shares: &self.label_shares,
+            receptions: &self.receptions,
             aggregates: &self.aggregates,
             pools: &self.pools,
             aggregate_shares: &self.aggregate_shares,
@@ -53,6 +56,11 @@ impl Snapshot {
         }
     }
 
+    fn arrivals(&self) -> Vec<(u64, ReceptionCounters)> {
+        let window = |reception: &Reception| reception.window.load(std::sync::atomic::Ordering::Relaxed);
+        self.receptions.iter().map(|reception| (window(reception), reception.counters(0))).collect()
+    }
+
     /// Whether every counter and all unspent credit are the same in both.
     #[must_use]
     pub fn counts_like(&self, other: &Self) -> bool {
@@ -60,5 +68,6 @@ impl Snapshot {
             && self.label_shares == other.label_shares
             && self.aggregate_shares == other.aggregate_shares
             && self.reasons == other.reasons
+            && self.arrivals() == other.arrivals()
     }
 }

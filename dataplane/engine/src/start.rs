@@ -201,7 +201,7 @@ fn table_config(
         },
         tag_port: config.tag_port.to_be_bytes(),
         peers_count: u16::try_from(config.peers.len()).unwrap_or(0),
-        reserved: 0,
+        zero: 0,
         local,
         peers,
         dscp_out: config.dscp_map_out.map(|dscp| dscp & 63),

@@ -7,6 +7,7 @@ use turnpike_fastpath::entry::{
     Aggregate, Bucket, ClockReading, Config, Detail, Flow, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
 };
 use turnpike_fastpath::plan::Ends;
+use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::verdict::REASONS_MAX;
 use zerocopy::{FromBytes, IntoBytes, transmute};
 
@@ -47,7 +48,7 @@ const fn buckets(flows_max: u32) -> u32 {
 }
 
 /// The sizes of all tables.
-pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 16] {
+pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 17] {
     let flows = config.flows_max;
     let aggregates = config.aggregate_entries();
     let hops = next_hops_max(config);
@@ -58,6 +59,7 @@ pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 16] {
         (table::LABELS, flows, 64),
         (table::FLOW_DETAILS, flows, 64),
         (table::LABEL_DETAILS, flows, 64),
+        (table::RECEPTIONS, flows, 64),
         (table::AGGREGATES, aggregates, 64),
         (table::POOLS, aggregates, 64),
         (table::AGG_SHARES, aggregates * cpus, 64),
@@ -89,6 +91,7 @@ pub(crate) struct Tables {
     labels: Mapped,
     flow_details: Mapped,
     label_details: Mapped,
+    receptions: Mapped,
     carriers: Mapped,
     pools: Mapped,
     aggregate_shares: Mapped,
@@ -119,6 +122,7 @@ impl Tables {
             labels: mapped(table::LABELS)?,
             flow_details: mapped(table::FLOW_DETAILS)?,
             label_details: mapped(table::LABEL_DETAILS)?,
+            receptions: mapped(table::RECEPTIONS)?,
             carriers: mapped(table::AGGREGATES)?,
             pools: mapped(table::POOLS)?,
             aggregate_shares: mapped(table::AGG_SHARES)?,
@@ -176,6 +180,10 @@ impl Tables {
 
     const fn details(&self, table: Noted) -> &Mapped {
         if matches!(table, Noted::Label) { &self.label_details } else { &self.flow_details }
+    }
+
+    pub(crate) fn reception(&self, index: u32) -> Reception {
+        transmute!(self.receptions.read::<8>(index))
     }
 
     /// The ends of an outgoing flow, and its flags.
@@ -281,6 +289,9 @@ impl Tables {
         for (mapped, entry) in self.shares(table, index) {
             mapped.write(entry, [0; 8]);
         }
+        if table == Noted::Label {
+            self.receptions.write(index, [0; 8]);
+        }
     }
 
     /// What all CPUs counted.
@@ -305,6 +316,7 @@ impl Tables {
             dropped_bytes,
             excess_packets,
             excess_bytes,
+            reception: None,
         }
     }
 
@@ -335,6 +347,7 @@ impl Tables {
             flow_details: flows.clone().map(|index| self.detail(Noted::Flow, index)).collect(),
             labels: flows.clone().map(|index| self.label(index)).collect(),
             label_details: flows.clone().map(|index| self.detail(Noted::Label, index)).collect(),
+            receptions: flows.clone().map(|index| self.reception(index)).collect(),
             label_shares: flows.map(|index| transmute!(self.label_shares.read::<8>(flow_share + index))).collect(),
             aggregates: carriers.clone().map(|index| self.aggregate(index)).collect(),
             pools: carriers.clone().map(|index| self.pool(index)).collect(),
@@ -407,6 +420,6 @@ mod tests {
             lapse_after: std::time::Duration::from_secs(300),
         };
         let bytes = memory_bytes(&sizes(&config, 2));
-        assert_eq!(bytes >> 20, 37, "{bytes} bytes");
+        assert_eq!(bytes >> 20, 41, "{bytes} bytes");
     }
 }

@@ -4,6 +4,7 @@ use crate::entry::{
     Aggregate, AggregateShare, Bucket, ClockReading, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
     ReasonShare,
 };
+use crate::reception::Reception;
 
 /// To be raised whenever the meaning or the layout of any table changes.
 pub const VERSION: u64 = 2;
@@ -37,6 +38,8 @@ pub mod table {
     pub const FLOW_DETAILS: &str = "TP_FLOW_DETAILS";
     /// [`super::Detail`] of incoming flows
     pub const LABEL_DETAILS: &str = "TP_LBL_DETAILS";
+    /// [`super::Reception`] of incoming flows
+    pub const RECEPTIONS: &str = "TP_RECEPTIONS";
     /// [`super::Aggregate`]
     pub const AGGREGATES: &str = "TP_AGGREGATES";
     /// [`super::Pool`]
@@ -86,6 +89,7 @@ const _: () = {
     assert!(size_of::<Flow>() == 64);
     assert!(size_of::<LabelEntry>() == 64);
     assert!(size_of::<Detail>() == 64);
+    assert!(size_of::<Reception>() == 64);
     assert!(size_of::<Aggregate>() == 64);
     assert!(size_of::<Pool>() == 64);
     assert!(size_of::<AggregateShare>() == 64);

@@ -52,8 +52,8 @@ pub struct Config {
     pub tag_port: [u8; 2],
     /// Used entries of `peers`.
     pub peers_count: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// Zero; see [`crate::Tables::unknown`].
+    pub zero: u32,
     /// Addresses whose packets from the site are for the node itself; zero is none.
     pub local: [[u8; 16]; LOCAL_MAX],
     /// Tag addresses of the peers.

@@ -4,16 +4,18 @@ use zerocopy::network_endian::U16;
 
 use crate::checksum::Change;
 use crate::entry::{
-    Aggregate, Colour, Config, Detail, INNER_V6, LABEL_VALID, LabelEntry, PEERS_MAX, RTCP_NEXT_PORT, TERMINALS, mapped,
+    Aggregate, Colour, Config, Detail, EVERY_PACKET, INNER_V6, LABEL_VALID, LabelEntry, PEERS_MAX, RTCP_NEXT_PORT,
+    TERMINALS, mapped,
 };
 use crate::frame::{Frame, Wire};
 use crate::meter::{FlowMeter, charge_carrier, colour, plain_colour};
 use crate::outbound::{Sent, network_bytes, outbound, settle, whole_extra_bytes};
 use crate::parse::{Copied, Network, Packet, Parse, Parsed, link};
+use crate::reception::observe;
 use crate::tables::{Route, Tables, count};
 use crate::verdict::{Detour, Direction, Reason, Stop, Verdict};
 use crate::way::{Way, class, plain_way, way};
-use crate::wire::{ethernet, ipv4, ipv6, tag, udp, vlan};
+use crate::wire::{ethernet, ipv4, ipv6, rtp, tag, udp, vlan};
 use crate::write::{Headers, Rewrite, Step, ipv4_from, ipv6_from, link_bytes, make_room, put, write_link};
 
 /// Handles one frame that came from the WAN. Counts it once, under the reason for its verdict.
@@ -63,7 +65,7 @@ pub fn both<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
 /// Whether [`inbound`] has something to do with a frame.
 #[inline(always)]
 pub fn is_tagged<F: Frame, T: Tables>(frame: &F, tables: &T) -> bool {
-    let Some((config, link)) = tables.config().zip(link(frame)) else { return false };
+    let Some((config, link)) = tables.config().zip(link(frame, tables)) else { return false };
     match link.ether_type {
         ethernet::IPV4 => is_to_tag_port::<F, ipv4::Header>(frame, config, link.bytes),
         ethernet::IPV6 => is_to_tag_port::<F, ipv6::Header>(frame, config, link.bytes),
@@ -108,7 +110,7 @@ fn decide_plain<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, 
 #[inline(always)]
 fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
-    let link = link(frame).ok_or(Reason::NotOurs)?;
+    let link = link(frame, tables).ok_or(Reason::NotOurs)?;
     match link.ether_type {
         ethernet::IPV4 => receive::<F, T, ipv4::Header, false>(frame, tables, config, link.bytes),
         ethernet::IPV6 => Err(Stop::Detour(Detour::InV6)),
@@ -119,7 +121,7 @@ fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, Sto
 #[inline(always)]
 fn decide_v6<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
-    let link = link(frame).ok_or(Reason::NotOurs)?;
+    let link = link(frame, tables).ok_or(Reason::NotOurs)?;
     receive::<F, T, ipv6::Header, false>(frame, tables, config, link.bytes)
 }
 
@@ -218,7 +220,10 @@ fn receive<F: Frame, T: Tables, O: Outer, const PLAIN: bool>(
         }
         tag::HEADER_LENGTH
     } else {
-        tag::bytes_of(tag::kind(tag)).ok_or(Reason::UnknownKind)?
+        let bytes = tag::bytes_of(tag::kind(tag)).ok_or(Reason::UnknownKind)?;
+        #[allow(clippy::cast_possible_truncation, reason = "it was one")]
+        let bytes = tables.unknown(u64::from(bytes)) as u16;
+        bytes
     };
     let udp_length = udp.length.get();
     if udp_length.checked_sub(tag_bytes + udp::HEADER_LENGTH) != Some(tag::length(tag))
@@ -489,6 +494,13 @@ impl<O: Outer> Tagged<'_, O> {
         let wire_bytes = u64::from(self.total_length);
         let carrier = u32::from(label.aggregate);
         let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
+        if label.flags & TERMINALS == 0 && !tag::next_port(self.tag) {
+            let payload_at = match &chunk {
+                Chunk::Payload { .. } => self.tag_at + usize::from(self.tag_bytes),
+                Chunk::Packet(packet) => packet.udp_at + udp::HEADER_BYTES,
+            };
+            self.observe(frame, tables, payload_at);
+        }
         let class = class(aggregate, &config.dscp_in, old_class, colour);
         let hops = old_hops.wrapping_sub(1);
         let written = match chunk {
@@ -513,6 +525,16 @@ impl<O: Outer> Tagged<'_, O> {
         Ok((Sent { port: way.port_index, by_route: way.by_route && label.flags & TERMINALS == 0 }, colour))
     }
 
+    /// Takes note of a packet that is delivered. What follows the packet in its frame is not its payload.
+    #[inline(always)]
+    fn observe<F: Frame, T: Tables>(&self, frame: &F, tables: &T, payload_at: usize) {
+        let Some(reception) = tables.reception(self.index) else { return };
+        let end = self.tag_at + usize::from(self.tag_bytes) + usize::from(tag::length(self.tag));
+        let rtp = if payload_at + rtp::HEADER_BYTES <= end { frame.at::<rtp::Header>(payload_at) } else { None };
+        let LabelEntry { clock_factor, flags, .. } = *self.label;
+        observe(tables, reception, rtp, clock_factor, flags & EVERY_PACKET != 0);
+    }
+
     /// What stands behind the tag, if the label's flow may have it there.
     #[inline(always)]
     fn chunk<F: Frame, T: Tables, H: Inner>(
@@ -525,7 +547,7 @@ impl<O: Outer> Tagged<'_, O> {
         let (kind, behind) = (tag::kind(tag), tag_at + tag::HEADER_BYTES);
         let terminals = label.flags & TERMINALS != 0;
         if kind == tag::KIND_PACKET {
-            let Ok(Parsed::Udp(packet)) = H::parse::<F, false>(frame, behind) else {
+            let Ok(Parsed::Udp(packet)) = H::parse::<F, T, false>(frame, tables, behind) else {
                 return Err(Reason::WrongPacket);
             };
             let same = terminals || self.ends::<T, H>(tables)? == H::own(&packet);

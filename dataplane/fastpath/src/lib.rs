@@ -18,6 +18,7 @@ pub mod meter;
 // User space's part.
 #[cfg(not(target_arch = "bpf"))]
 pub mod plan;
+pub mod reception;
 pub mod verdict;
 pub mod wire;
 

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::entry::{
     Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
+use crate::reception::Reception;
 use crate::tables::{Route, Tables};
 
 /// Borrowed tables, the shares of one CPU, and clocks that stand where they are put.
@@ -27,6 +28,8 @@ pub struct MemoryTables<'m> {
     pub label_details: &'m [Detail],
     /// See [`Tables::label_share`].
     pub label_shares: &'m [FlowShare],
+    /// See [`Tables::reception`].
+    pub receptions: &'m [Reception],
     /// See [`Tables::aggregate`].
     pub aggregates: &'m [Aggregate],
     /// See [`Tables::pool`].
@@ -76,6 +79,9 @@ impl Tables for MemoryTables<'_> {
     fn label_share(&self, index: u32) -> Option<&FlowShare> {
         entry(self.label_shares, index)
     }
+    fn reception(&self, index: u32) -> Option<&Reception> {
+        entry(self.receptions, index)
+    }
     fn aggregate(&self, index: u32) -> Option<&Aggregate> {
         entry(self.aggregates, index)
     }
@@ -109,7 +115,13 @@ impl Tables for MemoryTables<'_> {
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool {
         word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
+    fn add(&self, word: &AtomicU64, value: u64) {
+        word.fetch_add(value, Ordering::Relaxed);
+    }
     fn opaque(&self, value: u64) -> u64 {
+        value
+    }
+    fn unknown(&self, value: u64) -> u64 {
         value
     }
 }

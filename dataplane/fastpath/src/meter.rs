@@ -68,14 +68,18 @@ pub(crate) fn colour<'t, T: Tables>(
     bytes: u64,
 ) -> Option<Colour> {
     let FlowMeter { rate, due, flags } = meter;
-    if charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
-        return Some(Colour::Green);
+    let mut yellow = 0;
+    if !charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
+        if flags & EXCESS == 0 {
+            return None;
+        }
+        let Detail { excess, excess_due, .. } = detail()?;
+        if !charge_flow(tables, excess, excess_due, flags, coarse_ns, bytes) {
+            return None;
+        }
+        yellow = 1;
     }
-    if flags & EXCESS == 0 {
-        return None;
-    }
-    let Detail { excess, excess_due, .. } = detail()?;
-    charge_flow(tables, excess, excess_due, flags, coarse_ns, bytes).then_some(Colour::Yellow)
+    Some(if tables.unknown(yellow) == 0 { Colour::Green } else { Colour::Yellow })
 }
 
 /// The same for a packet that goes on to where it can be yellow if it is not green.

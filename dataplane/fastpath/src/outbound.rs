@@ -94,7 +94,7 @@ fn decide_plain<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> R
 #[inline(always)]
 fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
-    let link = link(frame).ok_or(Reason::Truncated)?;
+    let link = link(frame, tables).ok_or(Reason::Truncated)?;
     match link.ether_type {
         ethernet::IPV4 => forward::<F, T, ipv4::Header, false>(frame, tables, config, link.bytes, bytes),
         ethernet::ARP => Err(Reason::Arp.into()),
@@ -106,7 +106,7 @@ fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Resu
 #[inline(always)]
 fn decide_v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
-    let link = link(frame).ok_or(Reason::Truncated)?;
+    let link = link(frame, tables).ok_or(Reason::Truncated)?;
     forward::<F, T, ipv6::Header, false>(frame, tables, config, link.bytes, bytes)
 }
 
@@ -121,7 +121,7 @@ fn forward<F: Frame, T: Tables, H: Parse + Rewrite, const PLAIN: bool>(
     bytes: u64,
 ) -> Result<Sent, Stop> {
     let stray = 'stray: {
-        let packet = match H::parse::<F, PLAIN>(frame, at)? {
+        let packet = match H::parse::<F, T, PLAIN>(frame, tables, at)? {
             Parsed::Udp(packet) => packet,
             Parsed::Fragment(header) => break 'stray Stray { header, at, fragment: true },
             Parsed::Other(header) => break 'stray Stray { header, at, fragment: false },
@@ -169,7 +169,7 @@ fn carry<F: Frame, T: Tables, H: Rewrite, const PLAIN: bool>(
     if PLAIN && outer_v6 {
         return Err(Stop::Detour(Detour::OutV4));
     }
-    let form = if PLAIN { Form::PLAIN } else { Form::of(packet, flow.tag) };
+    let form = if PLAIN { Form::PLAIN } else { Form::of(tables, packet, flow.tag) };
     let wire_length = form.wire_length(packet, outer_v6).ok_or(Reason::TooBig)?;
     // What is rebuilt at the other end must be right here.
     if outer_v6 && !form.whole && !packet.header.is_intact() {
@@ -226,10 +226,13 @@ impl Form {
     const PLAIN: Self = Self { whole: false, tag_bytes: tag::HEADER_LENGTH };
 
     #[inline(always)]
-    fn of<H: Rewrite>(packet: &Packet<H>, tag: u64) -> Self {
+    fn of<T: Tables, H: Rewrite>(tables: &T, packet: &Packet<H>, tag: u64) -> Self {
         let whole = !packet.is_plain();
         let kind = if whole { tag::KIND_PACKET } else { tag::kind(tag) };
-        Self { whole, tag_bytes: tag::bytes_of(kind).unwrap_or(tag::HEADER_LENGTH) }
+        let bytes = tag::bytes_of(kind).unwrap_or(tag::HEADER_LENGTH);
+        #[allow(clippy::cast_possible_truncation, reason = "it was one")]
+        let tag_bytes = tables.unknown(u64::from(bytes)) as u16;
+        Self { whole, tag_bytes }
     }
 
     /// Bytes of the tagged IP packet; none if they are too many for its length field.

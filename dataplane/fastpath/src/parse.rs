@@ -5,6 +5,7 @@ use core::ops::Deref;
 use crate::classify::Addressed;
 use crate::entry::mapped;
 use crate::frame::Frame;
+use crate::tables::Tables;
 use crate::verdict::{Detour, Reason, Stop};
 use crate::wire::{ethernet, ipv4, ipv6, udp, vlan};
 
@@ -18,7 +19,7 @@ pub(crate) struct Link {
 
 /// The link header of a frame; none if it ends before that.
 #[inline(always)]
-pub(crate) fn link<F: Frame>(frame: &F) -> Option<Link> {
+pub(crate) fn link<F: Frame, T: Tables>(frame: &F, tables: &T) -> Option<Link> {
     let mut ether_type = frame.at::<ethernet::Header>(0)?.ether_type;
     let mut bytes = ethernet::HEADER_BYTES;
     for _ in 0..vlan::TAGS_MAX {
@@ -28,6 +29,9 @@ pub(crate) fn link<F: Frame>(frame: &F) -> Option<Link> {
         ether_type = frame.at::<vlan::Header>(bytes)?.ether_type;
         bytes += vlan::HEADER_BYTES;
     }
+    // The ways without and with tags become one.
+    #[allow(clippy::cast_possible_truncation, reason = "it was one")]
+    let bytes = tables.unknown(bytes as u64) as usize;
     Some(Link { bytes, ether_type })
 }
 
@@ -181,12 +185,12 @@ pub(crate) enum Parsed<H> {
 /// A network header that knows how to go on to the UDP header.
 pub(crate) trait Parse: Network {
     /// What stands at `at`. With `PLAIN`, a packet with options or extension headers has to go on.
-    fn parse<F: Frame, const PLAIN: bool>(frame: &F, at: usize) -> Result<Parsed<Self>, Stop>;
+    fn parse<F: Frame, T: Tables, const PLAIN: bool>(frame: &F, tables: &T, at: usize) -> Result<Parsed<Self>, Stop>;
 }
 
 impl Parse for ipv4::Header {
     #[inline(always)]
-    fn parse<F: Frame, const PLAIN: bool>(frame: &F, at: usize) -> Result<Parsed<Self>, Stop> {
+    fn parse<F: Frame, T: Tables, const PLAIN: bool>(frame: &F, _: &T, at: usize) -> Result<Parsed<Self>, Stop> {
         let ip = Copied(*frame.at::<Self>(at).ok_or(Reason::Truncated)?);
         let total_length = ip.total_length.get();
         let header_bytes = u16::from(ip.version_ihl & 0xf) * 4;
@@ -216,7 +220,7 @@ impl Parse for ipv4::Header {
 
 impl Parse for ipv6::Header {
     #[inline(always)]
-    fn parse<F: Frame, const PLAIN: bool>(frame: &F, at: usize) -> Result<Parsed<Self>, Stop> {
+    fn parse<F: Frame, T: Tables, const PLAIN: bool>(frame: &F, tables: &T, at: usize) -> Result<Parsed<Self>, Stop> {
         let ip = Copied(*frame.at::<Self>(at).ok_or(Reason::Truncated)?);
         if ip.first.get() >> 28 != 6 {
             return Err(Reason::BadLength.into());
@@ -245,6 +249,9 @@ impl Parse for ipv6::Header {
         if next_header != ipv4::UDP {
             return Ok(Parsed::Other(ip));
         }
+        // Each number of headers came by a way of its own.
+        #[allow(clippy::cast_possible_truncation, reason = "it was one")]
+        let extension_bytes = tables.unknown(u64::from(extension_bytes)) as u16;
         let udp_length = payload_length.checked_sub(extension_bytes).ok_or(Reason::BadLength)?;
         datagram(frame, ip, at, at + ipv6::HEADER_BYTES + usize::from(extension_bytes), total_length, udp_length)
     }

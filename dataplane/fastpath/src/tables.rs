@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU64;
 use crate::entry::{
     Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
+use crate::reception::Reception;
 use crate::verdict::{Direction, Reason};
 
 /// A packet that asks its way. Addresses have sixteen bytes, IPv4 ones as [`crate::entry::mapped`] writes them.
@@ -41,6 +42,8 @@ pub trait Tables {
     fn label_detail(&self, index: u32) -> Option<&Detail>;
     /// What this CPU counted of it.
     fn label_share(&self, index: u32) -> Option<&FlowShare>;
+    /// What arrived of it.
+    fn reception(&self, index: u32) -> Option<&Reception>;
     /// An aggregate.
     fn aggregate(&self, index: u32) -> Option<&Aggregate>;
     /// The shared part of its meter.
@@ -67,8 +70,13 @@ pub trait Tables {
     fn load(&self, word: &AtomicU64) -> u64;
     /// Puts `new` into a shared word if it still holds `old`; whether it did.
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
+    /// Adds to a shared word, as one step.
+    fn add(&self, word: &AtomicU64, value: u64);
     /// Gives the value back, in a way the compiler cannot see through: keeps it from turning arithmetic into branches.
     fn opaque(&self, value: u64) -> u64;
+    /// Gives the value back in a way that the eBPF verifier cannot see through either. It follows every value that a branch left behind on its
+    /// own; where it has forgotten what it was, the ways behind the branch are one.
+    fn unknown(&self, value: u64) -> u64;
 }
 
 /// Counts the end of a packet's way; false if the table has no such row.

@@ -29,7 +29,7 @@ pub(crate) fn way<'t, T: Tables>(
     let next_hop = tables.route(&route()).ok_or(Reason::NextHopUnresolved)?;
     let port_index = next_hop.port().ok_or(Reason::NextHopUnresolved)?;
     let port = tables.port(port_index).ok_or(Reason::Internal)?;
-    Ok(Way { port_index, port, next_hop, by_route: true })
+    Ok(Way { port_index, port, next_hop, by_route: tables.unknown(1) != 0 })
 }
 
 /// By the cached next hop, if it is resolved and in no VLAN.

@@ -14,14 +14,15 @@ mod route;
 #[path = "../tables.rs"]
 mod tables;
 
-use aya_ebpf::bindings::xdp_action::XDP_DROP;
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use turnpike_fastpath::entry::{EXACT_CLOCK, Flow};
 use turnpike_fastpath::frame::Frame;
 use turnpike_fastpath::meter::{charge_aggregate, charge_flow};
-use turnpike_fastpath::wire::tag;
+use turnpike_fastpath::reception::{Reception, clock_factor, observe};
+use turnpike_fastpath::wire::{rtp, tag};
 use turnpike_fastpath::{
     Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound_plain,
     outbound_plain,
@@ -40,6 +41,10 @@ const HOPS: u8 = 64;
 /// One meter has one clock, so those that read the exact one are a table of their own.
 #[btf_map]
 static TB_EXACT_FLOWS: Array<Flow, 1, { 1 << 10 }> = Array::new();
+
+/// What arrived, flow by flow.
+#[btf_map]
+static TB_RECEPTIONS: Array<Reception, 1, { 1 << 10 }> = Array::new();
 
 /// The test run's own loop.
 #[xdp]
@@ -144,6 +149,32 @@ pub fn tb_counters(context: XdpContext) -> u32 {
         reason.bytes.set(reason.bytes.get() + packet.bytes);
         true
     })
+}
+
+/// What arrived: the next packet in order, without jitter.
+#[xdp]
+pub fn tb_reception(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| receive(tables, packet, 0))
+}
+
+/// The same with the jitter of one packet in 16.
+#[xdp]
+pub fn tb_reception_jitter(context: XdpContext) -> u32 {
+    const FACTOR: u32 = clock_factor(8_000);
+    piece(context, |packet, tables| receive(tables, packet, FACTOR))
+}
+
+/// What arrived, of the frame's own RTP header and in entry 0; with jitter of all packets in entry 1. For a test.
+#[xdp]
+pub fn tb_observe(context: XdpContext) -> u32 {
+    const FACTOR: u32 = clock_factor(8_000);
+    let frame = XdpFrame(context);
+    let tables = KernelTables::new(&frame.0);
+    let (Some(plain), Some(timed)) = (TB_RECEPTIONS.get(0), TB_RECEPTIONS.get(1)) else { return XDP_ABORTED };
+    let rtp = frame.at::<rtp::Header>(size_of::<contract::Headers>());
+    observe(&tables, plain, rtp, 0, false);
+    observe(&tables, timed, rtp, FACTOR, true);
+    XDP_DROP
 }
 
 /// Baseline: clock and compare-and-swap.
@@ -290,6 +321,22 @@ fn aggregate_meter(tables: &KernelTables, index: u32, bytes: u64) -> bool {
         return false;
     };
     charge_aggregate(tables, aggregate, || Some(pool), share, bytes)
+}
+
+/// Observes the packet that follows the flow's last one.
+#[inline(always)]
+fn receive(tables: &KernelTables, packet: &Packet, clock_factor: u32) -> bool {
+    let Some(reception) = TB_RECEPTIONS.get(packet.flow) else { return false };
+    let sequence = (tables.load(&reception.window) as u16).wrapping_add(1);
+    let header = rtp::Header {
+        flags: 0x80,
+        marker_type: 8,
+        sequence: sequence.into(),
+        timestamp: u32::from(sequence).into(),
+        source: packet.flow.into(),
+    };
+    observe(tables, reception, Some(&header), clock_factor, false);
+    true
 }
 
 #[inline(always)]

@@ -83,7 +83,7 @@ impl Node {
                     assert!(endpoints.insert((Direction::Out, *ends)), "{ends:?} goes out twice");
                     (aggregate, meter)
                 }
-                Policy::FlowIn { aggregate, endpoints: ends, label, meter } => {
+                Policy::FlowIn { aggregate, endpoints: ends, label, meter, .. } => {
                     assert!(endpoints.insert((Direction::In, *ends)), "{ends:?} comes in twice");
                     assert!(labels.insert(label.0 & 0xf_ffff), "label index of {label:?} is used twice");
                     (aggregate, meter)

@@ -10,9 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use turnpike_broker::media::Media;
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
-use turnpike_broker::policy::{Counters, Endpoints, InstallError, Meter, Policy};
+use turnpike_broker::policy::{Counters, Endpoints, InstallError, Meter, Policy, Reception};
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, SessionRecord, SessionState, UsageKind, UsageRecord,
 };
@@ -112,6 +113,7 @@ pub(crate) fn flow(id: &str, aggregate: &str, ports: (u16, u16), rate_bps: u64) 
         },
         meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: 200 },
         rate_bps_min: rate_bps / 2,
+        media: Media::default(),
     }
 }
 
@@ -139,6 +141,7 @@ pub(crate) fn counted(policy: PolicyId) -> Counters {
         offered_bytes: packets * 200,
         passed_packets: packets,
         passed_bytes: packets * 200,
+        reception: Some(Reception { lost_packets: packets, gaps: 1, ..Reception::default() }),
         ..Counters::default()
     }
 }

@@ -1,9 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use turnpike_broker::media::Media;
 use turnpike_broker::name::PolicyId;
-use turnpike_broker::policy::{Counters, InstallError, Policy};
+use turnpike_broker::policy::{Counters, InstallError, Policy, Reception};
 use turnpike_node::dataplane::{DataPlane, Status};
 
 /// A data plane that only remembers. Clones are the same data plane: what outlives a restart of the node.
@@ -15,6 +16,8 @@ struct Inner {
     installed: BTreeSet<PolicyId>,
     /// Out of force and not forgotten.
     ended: BTreeSet<PolicyId>,
+    /// Of incoming flows, also when they have ended.
+    media: BTreeMap<PolicyId, Media>,
     deinstalls: usize,
     best_effort_rate_bps: Option<u64>,
     install_error: Option<InstallError>,
@@ -27,6 +30,11 @@ struct Inner {
 impl FakeDataPlane {
     pub(crate) fn installed(&self) -> usize {
         self.0.lock().unwrap().installed.len()
+    }
+
+    /// What the incoming flows were installed with.
+    pub(crate) fn media(&self) -> Vec<Media> {
+        self.0.lock().unwrap().media.values().cloned().collect()
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -67,9 +75,16 @@ impl FakeDataPlane {
     }
 }
 
-fn counters(policy: PolicyId) -> Counters {
-    let packets = policy.0 & 0xff;
-    Counters { offered_packets: packets, passed_packets: packets, ..Counters::default() }
+/// As many packets as the policy's number says; of those of an incoming flow each one lost has 99 that came.
+fn counters(inner: &Inner, policy: PolicyId) -> Counters {
+    let packets = (policy.0 & 0xff) * 99;
+    let reception = inner.media.get(&policy).map(|media| Reception {
+        lost_packets: packets / 99,
+        gaps: packets / 99,
+        jitter_ns: media.clock_rate_hz().map(|_| 1_500_000),
+        ..Reception::default()
+    });
+    Counters { offered_packets: packets, passed_packets: packets, reception, ..Counters::default() }
 }
 
 impl DataPlane for FakeDataPlane {
@@ -84,6 +99,11 @@ impl DataPlane for FakeDataPlane {
             return Err(error.clone());
         }
         inner.installed.extend(policies.iter().map(|(id, _)| *id));
+        for (id, policy) in policies {
+            if let Policy::FlowIn { media, .. } = policy {
+                inner.media.insert(*id, media.clone());
+            }
+        }
         Ok(())
     }
 
@@ -95,7 +115,7 @@ impl DataPlane for FakeDataPlane {
                 inner.ended.insert(*id);
             }
         }
-        let known = policies.iter().map(|id| inner.ended.contains(id).then(|| counters(*id)));
+        let known = policies.iter().map(|id| inner.ended.contains(id).then(|| counters(&inner, *id)));
         let counted = known.map(Option::unwrap_or_default).collect();
         let time = inner.deinstall_time;
         drop(inner);
@@ -109,7 +129,7 @@ impl DataPlane for FakeDataPlane {
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
         let inner = self.0.lock().unwrap();
-        let (counted, time) = (inner.installed.contains(&policy).then(|| counters(policy)), inner.reading_time);
+        let (counted, time) = (inner.installed.contains(&policy).then(|| counters(&inner, policy)), inner.reading_time);
         drop(inner);
         std::thread::sleep(time);
         counted

@@ -4,6 +4,7 @@
 pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
+pub mod rtp;
 pub mod tag;
 pub mod udp;
 pub mod vlan;

@@ -7,6 +7,7 @@ use turnpike_fastpath::entry::{
 use turnpike_fastpath::memory::MemoryTables;
 use turnpike_fastpath::meter::{flow_rate, pool_rate};
 use turnpike_fastpath::plan::{Outer, Plan};
+use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::verdict::REASONS_MAX;
 use turnpike_fastpath::wire::tag;
 use turnpike_fastpath::{Direction, FlowKey, Reason, bucket_of, fingerprint, flow_hash};
@@ -37,6 +38,7 @@ pub struct World {
     pub labels: Vec<LabelEntry>,
     pub label_details: Vec<Detail>,
     pub label_shares: Vec<FlowShare>,
+    pub receptions: Vec<Reception>,
     pub aggregates: Vec<Aggregate>,
     pub pools: Vec<Pool>,
     pub aggregate_shares: Vec<AggregateShare>,
@@ -160,6 +162,7 @@ impl World {
             labels: blank(FLOWS),
             label_details: blank(FLOWS),
             label_shares: many(FLOWS),
+            receptions: many(FLOWS),
             aggregates,
             pools,
             aggregate_shares: many(8),
@@ -245,6 +248,7 @@ impl World {
             labels: &self.labels,
             label_details: &self.label_details,
             label_shares: &self.label_shares,
+            receptions: &self.receptions,
             aggregates: &self.aggregates,
             pools: &self.pools,
             aggregate_shares: &self.aggregate_shares,
