@@ -86,7 +86,7 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Endpoints, Meter};
+    use crate::policy::{Endpoints, Meter, Rtcp};
     use crate::record::{Direction, FlowRecord, SessionState, Side};
 
     fn record() -> SessionRecord {
@@ -95,9 +95,11 @@ mod tests {
             aggregate: "ab".parse().unwrap(),
             direction: Direction::Out,
             endpoints: Endpoints { source: "10.0.0.1:1".parse().unwrap(), destination: "10.0.0.2:1".parse().unwrap() },
+            rtcp: Rtcp::SamePort,
             asked_rate_bps: 1_000,
+            asked_excess: None,
             rate_bps_min: 1_000,
-            meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200 },
+            meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200, excess: None },
             label: None,
             policy: PolicyId(1),
         };
