@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use turnpike_api::{AggregateView, NodeView, Problem, SessionView, UsageRecord};
-use turnpike_broker::policy::Counters;
+use turnpike_broker::policy::{Counters, DscpPolicy, Excess};
 use turnpike_broker::record::FlowUsage;
 use turnpike_broker::refusal::PoolState;
 
@@ -51,7 +51,7 @@ pub(crate) fn aggregates(views: &[AggregateView]) -> String {
             text(view.rate_bps),
             text(view.pool.used_bps),
             text(view.pool.free_bps),
-            view.dscp.to_string(),
+            dscp(view.dscp_policy, view.dscp),
             view.counters.passed_packets.to_string(),
             view.counters.dropped_packets.to_string(),
         ]
@@ -68,12 +68,32 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("state", &word(&view.state)),
         ("rate", &format!("{} bit/s on the wire", text(view.rate_bps))),
         ("burst", &format!("{} bytes", text(view.burst_bytes.into()))),
-        ("dscp", &view.dscp),
+        ("dscp", &dscp(view.dscp_policy, view.dscp)),
+        ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
+        ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
+        ("payload max", &payload_max(view)),
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
         ("passed", &counted(view.counters.passed_packets, view.counters.passed_bytes)),
+        ("in excess", &counted(view.counters.excess_packets, view.counters.excess_bytes)),
         ("dropped", &counted(view.counters.dropped_packets, view.counters.dropped_bytes)),
     ])
+}
+
+fn dscp(policy: DscpPolicy, value: Option<u8>) -> String {
+    value.map_or_else(|| word(&policy), |value| value.to_string())
+}
+
+fn payload_max(view: &AggregateView) -> String {
+    view.payload_bytes_max.map_or_else(
+        || "not known now".to_owned(),
+        |max| format!("{} bytes with IPv4, {} with IPv6", max.ipv4, max.ipv6),
+    )
+}
+
+/// A rate, with what may come in excess of it.
+fn rate(rate_bps: u64, excess: Option<Excess>) -> String {
+    excess.map_or_else(|| text(rate_bps), |excess| format!("{}+{}", text(rate_bps), text(excess.rate_bps)))
 }
 
 fn counted(packets: u64, bytes: u64) -> String {
@@ -107,23 +127,35 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("since", &view.since),
     ]);
     let rows = view.flows.iter().map(|flow| {
-        let rate = if flow.rate_bps == flow.asked_rate_bps {
-            text(flow.rate_bps)
-        } else {
-            format!("{} ({} asked)", text(flow.rate_bps), text(flow.asked_rate_bps))
-        };
+        let (asked, granted) = (rate(flow.asked_rate_bps, flow.asked_excess), rate(flow.rate_bps, flow.excess));
+        let rate = if granted == asked { granted } else { format!("{granted} ({asked} asked)") };
         [
             flow.id.to_string(),
             flow.aggregate.to_string(),
             word(&flow.direction),
             flow.source.to_string(),
             flow.destination.to_string(),
+            word(&flow.rtcp),
             rate,
+            flow.payload_bytes_max.map_or_else(String::new, |max| max.to_string()),
             flow.counters.passed_packets.to_string(),
+            flow.counters.excess_packets.to_string(),
             flow.counters.dropped_packets.to_string(),
         ]
     });
-    let head = ["FLOW", "AGGREGATE", "DIRECTION", "SOURCE", "DESTINATION", "RATE", "PASSED", "DROPPED"];
+    let head = [
+        "FLOW",
+        "AGGREGATE",
+        "DIRECTION",
+        "SOURCE",
+        "DESTINATION",
+        "RTCP",
+        "RATE",
+        "PAYLOAD MAX",
+        "PASSED",
+        "IN EXCESS",
+        "DROPPED",
+    ];
     let _ = write!(out, "\n{}", table(head, rows));
     if !view.usage.is_empty() {
         let rows = view.usage.iter().map(|usage| usage_row("", "", "", usage));
@@ -131,14 +163,14 @@ pub(crate) fn session(view: &SessionView) -> String {
         let _ = write!(
             out,
             "\nfinal usage\n{}",
-            table(["NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"], rows)
+            table(["NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "IN EXCESS", "DROPPED"], rows)
         );
     }
     out
 }
 
-fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 10] {
-    let Counters { offered_packets, passed_packets, dropped_packets, .. } = usage.counters;
+fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 11] {
+    let Counters { offered_packets, passed_packets, excess_packets, dropped_packets, .. } = usage.counters;
     [
         at.to_owned(),
         session.to_owned(),
@@ -149,6 +181,7 @@ fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String;
         text(usage.reserved_rate_bps),
         offered_packets.to_string(),
         passed_packets.to_string(),
+        excess_packets.to_string(),
         dropped_packets.to_string(),
     ]
 }
@@ -159,7 +192,8 @@ pub(crate) fn usage(records: &[UsageRecord]) -> String {
         let (at, session, kind) = (rfc3339(record.at), record.session.to_string(), word(&record.kind));
         record.flows.iter().map(move |flow| usage_row(&at, &session, &kind, flow))
     });
-    let head = ["AT", "SESSION", "KIND", "NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"];
+    let head =
+        ["AT", "SESSION", "KIND", "NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "IN EXCESS", "DROPPED"];
     table(head, rows)
 }
 
@@ -243,6 +277,7 @@ fn next_step(code: &str) -> Option<&'static str> {
         "aggregate_name_reused" => "choose another name, or delete that aggregate first",
         "aggregate_in_use" => "`turnpike session list` shows its sessions; delete them first",
         "endpoints_in_use" => "`turnpike session list` shows who has them",
+        "tag_family_differs" => "set [[peers]].tag_address on both nodes to addresses of one family, and restart them",
         "link_exhausted" => "ask for less, or delete an aggregate that is not needed",
         "pool_rate_exhausted" | "pool_burst_exhausted" | "second_side_refused" => {
             "ask for less, say with rate-min what would still do, or wait until a session ends"

@@ -5,6 +5,7 @@ use std::time::Duration;
 use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::{Counters, InstallError, Policy};
 use turnpike_node::dataplane::{DataPlane, Status};
+use turnpike_node::payload::Mtus;
 
 /// A data plane that only remembers. Clones are the same data plane: what outlives a restart of the node.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +13,8 @@ pub(crate) struct FakeDataPlane(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// 1500 both where it was not set.
+    mtus: Option<Mtus>,
     installed: BTreeSet<PolicyId>,
     /// Out of force and not forgotten.
     ended: BTreeSet<PolicyId>,
@@ -56,6 +59,11 @@ impl FakeDataPlane {
         self.0.lock().unwrap().reading_time = time;
     }
 
+    /// From now on the ports have these.
+    pub(crate) fn set_mtus(&self, mtus: Mtus) {
+        self.0.lock().unwrap().mtus = Some(mtus);
+    }
+
     /// The next question for the status ends the thread that asks.
     pub(crate) fn panic_at_status(&self) {
         self.0.lock().unwrap().status_panics = true;
@@ -69,7 +77,7 @@ impl FakeDataPlane {
 
 fn counters(policy: PolicyId) -> Counters {
     let packets = policy.0 & 0xff;
-    Counters { offered_packets: packets, passed_packets: packets, ..Counters::default() }
+    Counters { offered_packets: packets, passed_packets: packets, excess_packets: packets / 2, ..Counters::default() }
 }
 
 impl DataPlane for FakeDataPlane {
@@ -128,6 +136,10 @@ impl DataPlane for FakeDataPlane {
     fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError> {
         self.0.lock().unwrap().best_effort_rate_bps = Some(rate_bps);
         Ok(())
+    }
+
+    fn mtus(&mut self) -> Option<Mtus> {
+        Some(self.0.lock().unwrap().mtus.unwrap_or(Mtus { lan: 1_500, wan: 1_500 }))
     }
 
     fn status(&mut self) -> Result<Status, InstallError> {
