@@ -44,7 +44,7 @@ pub struct Link {
     pub rate_in_bps: u64,
 }
 
-/// Upper bounds. Memory is at most about 2 KiB for each session and 200 bytes for each flow.
+/// Upper bounds. Memory is at most about 2 KiB for each session and 400 bytes for each flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Aggregates of both directions.

@@ -1,22 +1,23 @@
 //! The engine as the node's data plane: names become addresses, and the broker's types the engine's.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use turnpike_api::{InterfaceView, TableView, VerdictView};
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
-use turnpike_broker::policy::{Counters, InstallError, Meter, Policy, Reception};
+use turnpike_broker::policy::{Counters, Dscp, Excess, InstallError, Meter, Policy, Reception, Rtcp};
 use turnpike_engine::{Engine, EngineConfig, EngineError, policy as ours};
 
-use crate::config::{Config, Unadmitted, XdpMode};
+use crate::config::{Config, Fragments, Unadmitted, XdpMode};
 use crate::dataplane::{DataPlane, Status};
+use crate::payload::Mtus;
 
 /// What is needed to start the engine on its own thread.
 pub(crate) struct Start {
     config: EngineConfig,
-    peers: BTreeMap<NodeName, Ipv4Addr>,
+    peers: BTreeMap<NodeName, IpAddr>,
 }
 
 impl Start {
@@ -42,7 +43,7 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
             XdpMode::Native => turnpike_engine::XdpMode::Native,
             XdpMode::Generic => turnpike_engine::XdpMode::Generic,
         },
-        tag_address: data_plane.tag_address,
+        tag_addresses: data_plane.tag_addresses.clone(),
         tag_port: data_plane.tag_port,
         peers: config.peers.iter().map(|peer| peer.tag_address).collect(),
         unadmitted: match data_plane.unadmitted {
@@ -50,6 +51,12 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
             Unadmitted::Limit => turnpike_engine::Unadmitted::Limit,
             Unadmitted::Drop => turnpike_engine::Unadmitted::Drop,
         },
+        fragments: match data_plane.fragments {
+            Fragments::Unadmitted => turnpike_engine::Fragments::Unadmitted,
+            Fragments::Drop => turnpike_engine::Fragments::Drop,
+        },
+        dscp_map_out: data_plane.dscp_map_out.table(),
+        dscp_map_in: data_plane.dscp_map_in.table(),
         flows_max: config.limits.flows_max,
         aggregates_max: config.limits.aggregates_max,
         lapse_after: Duration::from_secs(data_plane.lapse_after_s),
@@ -59,37 +66,43 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
 /// The engine, and the addresses of the peers.
 pub(crate) struct EngineDataPlane {
     engine: Engine,
-    peers: BTreeMap<NodeName, Ipv4Addr>,
+    peers: BTreeMap<NodeName, IpAddr>,
 }
 
 impl EngineDataPlane {
     fn policy(&self, policy: &Policy) -> Result<ours::Policy, InstallError> {
         Ok(match *policy {
-            Policy::AggregateOut { ref peer, rate_bps, burst_bytes, dscp } => {
-                ours::Policy::AggregateOut { peer: self.peer(peer)?, rate_bps, burst_bytes, dscp }
-            }
-            Policy::AggregateIn { ref peer, rate_bps, burst_bytes } => {
-                ours::Policy::AggregateIn { peer: self.peer(peer)?, rate_bps, burst_bytes }
-            }
-            Policy::FlowOut { aggregate, endpoints, label, meter } => ours::Policy::FlowOut {
-                aggregate: aggregate.0,
-                source: endpoints.source,
-                destination: endpoints.destination,
-                label: label.0,
-                meter: our_meter(meter),
+            Policy::AggregateOut { ref peer, rate_bps, burst_bytes, dscp, excess_dscp } => ours::Policy::AggregateOut {
+                peer: self.peer(peer)?,
+                rate_bps,
+                burst_bytes,
+                dscp: our_dscp(dscp),
+                excess_dscp,
             },
-            Policy::FlowIn { aggregate, endpoints, label, meter, ref media } => ours::Policy::FlowIn {
+            Policy::AggregateIn { ref peer, rate_bps, burst_bytes, dscp } => {
+                ours::Policy::AggregateIn { peer: self.peer(peer)?, rate_bps, burst_bytes, dscp: our_dscp(dscp) }
+            }
+            Policy::FlowOut { aggregate, endpoints, label, meter, rtcp } => ours::Policy::FlowOut {
                 aggregate: aggregate.0,
                 source: endpoints.source,
                 destination: endpoints.destination,
                 label: label.0,
                 meter: our_meter(meter),
+                rtcp_next_port: rtcp == Rtcp::NextPort,
+            },
+            Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, ref media } => ours::Policy::FlowIn {
+                aggregate: aggregate.0,
+                source: endpoints.source,
+                destination: endpoints.destination,
+                label: label.0,
+                meter: our_meter(meter),
+                rtcp_next_port: rtcp == Rtcp::NextPort,
                 media: our_media(media),
             },
         })
     }
 
-    fn peer(&self, name: &NodeName) -> Result<Ipv4Addr, InstallError> {
+    fn peer(&self, name: &NodeName) -> Result<IpAddr, InstallError> {
         self.peers.get(name).copied().ok_or_else(|| InstallError {
             code: "unknown_peer".to_owned(),
             detail: format!("peer {name} is not in the configuration, so its tag_address is not known"),
@@ -139,6 +152,14 @@ impl DataPlane for EngineDataPlane {
         self.engine.set_best_effort_rate(rate_bps).map_err(|error| install_error(&error))
     }
 
+    fn mtus(&mut self) -> Option<Mtus> {
+        let interfaces = self.engine.status().ok()?.interfaces;
+        // An interface that is not there has none; one that has both roles may be listed once.
+        let mtu = |role| interfaces.iter().find(|interface| interface.role == role).or(interfaces.first());
+        let [lan, wan] = ["lan", "wan"].map(|role| mtu(role).map(|interface| interface.mtu).filter(|mtu| *mtu > 0));
+        Some(Mtus { lan: lan?, wan: wan? })
+    }
+
     fn status(&mut self) -> Result<Status, InstallError> {
         let status = self.engine.status().map_err(|error| install_error(&error))?;
         let interfaces = status.interfaces.into_iter().map(|interface| InterfaceView {
@@ -163,8 +184,17 @@ impl DataPlane for EngineDataPlane {
     }
 }
 
-fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min }: Meter) -> ours::Meter {
-    ours::Meter { rate_bps, burst_bytes, packet_bytes_min }
+fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min, excess }: Meter) -> ours::Meter {
+    let excess = excess.map(|Excess { rate_bps, burst_bytes }| ours::Excess { rate_bps, burst_bytes });
+    ours::Meter { rate_bps, burst_bytes, packet_bytes_min, excess }
+}
+
+const fn our_dscp(dscp: Dscp) -> ours::Dscp {
+    match dscp {
+        Dscp::Set(value) => ours::Dscp::Set(value),
+        Dscp::Copy => ours::Dscp::Copy,
+        Dscp::Map => ours::Dscp::Map,
+    }
 }
 
 fn our_media(media: &Media) -> ours::Media {
@@ -192,6 +222,8 @@ fn broker_counters(counters: ours::Counters) -> Counters {
         passed_bytes: counters.passed_bytes,
         dropped_packets: counters.dropped_packets,
         dropped_bytes: counters.dropped_bytes,
+        excess_packets: counters.excess_packets,
+        excess_bytes: counters.excess_bytes,
         reception: counters.reception.map(broker_reception),
     }
 }
