@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
-use crate::policy::{Counters, Endpoints, Meter};
+use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp};
 use crate::quality::Mos;
 
 /// Which way, seen from this node.
@@ -42,8 +42,8 @@ pub struct AggregateRecord {
     pub rate_bps: u64,
     /// Bytes at once.
     pub burst_bytes: u32,
-    /// 6 bits; meaningful where `direction` is out.
-    pub dscp: u8,
+    /// What becomes of DSCPs.
+    pub marking: Marking,
     /// Its policy in the data plane.
     pub policy: PolicyId,
     /// Where it is in its life.
@@ -89,8 +89,14 @@ pub struct FlowRecord {
     pub direction: Direction,
     /// Its ends.
     pub endpoints: Endpoints,
+    /// Where its RTCP is.
+    #[serde(default)]
+    pub rtcp: Rtcp,
     /// What was asked for.
     pub asked_rate_bps: u64,
+    /// What was asked for beyond it; the second side may have lowered or removed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_excess: Option<Excess>,
     /// The smallest rate that would have done.
     pub rate_bps_min: u64,
     /// What is reserved: the second side's values.

@@ -89,7 +89,7 @@ impl Broker {
 mod tests {
     use super::*;
     use crate::media::Media;
-    use crate::policy::{Endpoints, Meter, Reception};
+    use crate::policy::{Endpoints, Meter, Reception, Rtcp};
     use crate::record::{FlowRecord, SessionState, Side};
 
     fn record() -> SessionRecord {
@@ -98,9 +98,11 @@ mod tests {
             aggregate: "ab".parse().unwrap(),
             direction: Direction::Out,
             endpoints: Endpoints { source: "10.0.0.1:1".parse().unwrap(), destination: "10.0.0.2:1".parse().unwrap() },
+            rtcp: Rtcp::SamePort,
             asked_rate_bps: 1_000,
+            asked_excess: None,
             rate_bps_min: 1_000,
-            meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200 },
+            meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200, excess: None },
             label: None,
             policy: PolicyId(1),
             media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },

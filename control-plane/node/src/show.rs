@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use turnpike_api::{AggregateView, FlowView, NodeView, Problem, SessionView, UsageRecord};
-use turnpike_broker::policy::{Counters, Reception};
+use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
 use turnpike_broker::refusal::PoolState;
@@ -52,7 +52,7 @@ pub(crate) fn aggregates(views: &[AggregateView]) -> String {
             text(view.rate_bps),
             text(view.pool.used_bps),
             text(view.pool.free_bps),
-            view.dscp.to_string(),
+            dscp(view.dscp_policy, view.dscp),
             view.counters.passed_packets.to_string(),
             view.counters.dropped_packets.to_string(),
         ]
@@ -69,12 +69,32 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("state", &word(&view.state)),
         ("rate", &format!("{} bit/s on the wire", text(view.rate_bps))),
         ("burst", &format!("{} bytes", text(view.burst_bytes.into()))),
-        ("dscp", &view.dscp),
+        ("dscp", &dscp(view.dscp_policy, view.dscp)),
+        ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
+        ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
+        ("payload max", &payload_max(view)),
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
         ("passed", &counted(view.counters.passed_packets, view.counters.passed_bytes)),
+        ("in excess", &counted(view.counters.excess_packets, view.counters.excess_bytes)),
         ("dropped", &counted(view.counters.dropped_packets, view.counters.dropped_bytes)),
     ])
+}
+
+fn dscp(policy: DscpPolicy, value: Option<u8>) -> String {
+    value.map_or_else(|| word(&policy), |value| value.to_string())
+}
+
+fn payload_max(view: &AggregateView) -> String {
+    view.payload_bytes_max.map_or_else(
+        || "not known now".to_owned(),
+        |max| format!("{} bytes with IPv4, {} with IPv6", max.ipv4, max.ipv6),
+    )
+}
+
+/// A rate, with what may come in excess of it.
+fn rate(rate_bps: u64, excess: Option<Excess>) -> String {
+    excess.map_or_else(|| text(rate_bps), |excess| format!("{}+{}", text(rate_bps), text(excess.rate_bps)))
 }
 
 fn counted(packets: u64, bytes: u64) -> String {
@@ -108,23 +128,35 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("since", &view.since),
     ]);
     let rows = view.flows.iter().map(|flow| {
-        let rate = if flow.rate_bps == flow.asked_rate_bps {
-            text(flow.rate_bps)
-        } else {
-            format!("{} ({} asked)", text(flow.rate_bps), text(flow.asked_rate_bps))
-        };
+        let (asked, granted) = (rate(flow.asked_rate_bps, flow.asked_excess), rate(flow.rate_bps, flow.excess));
+        let rate = if granted == asked { granted } else { format!("{granted} ({asked} asked)") };
         [
             flow.id.to_string(),
             flow.aggregate.to_string(),
             word(&flow.direction),
             flow.source.to_string(),
             flow.destination.to_string(),
+            word(&flow.rtcp),
             rate,
+            flow.payload_bytes_max.map_or_else(String::new, |max| max.to_string()),
             flow.counters.passed_packets.to_string(),
+            flow.counters.excess_packets.to_string(),
             flow.counters.dropped_packets.to_string(),
         ]
     });
-    let head = ["FLOW", "AGGREGATE", "DIRECTION", "SOURCE", "DESTINATION", "RATE", "PASSED", "DROPPED"];
+    let head = [
+        "FLOW",
+        "AGGREGATE",
+        "DIRECTION",
+        "SOURCE",
+        "DESTINATION",
+        "RTCP",
+        "RATE",
+        "PAYLOAD MAX",
+        "PASSED",
+        "IN EXCESS",
+        "DROPPED",
+    ];
     let _ = write!(out, "\n{}", table(head, rows));
     let arrived = view.flows.iter().filter_map(|flow| flow.counters.reception.map(|reception| (flow, reception)));
     let rows: Vec<_> = arrived.map(|(flow, reception)| arrival_row(flow, &reception)).collect();
@@ -182,13 +214,14 @@ fn milliseconds(ns: u64) -> String {
 }
 
 /// Columns of a flow's usage, behind time, session and kind.
-const USAGE_HEAD: [&str; 13] = [
+const USAGE_HEAD: [&str; 14] = [
     "NODE",
     "FLOW",
     "DIRECTION",
     "RATE",
     "OFFERED",
     "PASSED",
+    "IN EXCESS",
     "DROPPED",
     "LOST",
     "DUPLICATED",
@@ -199,7 +232,7 @@ const USAGE_HEAD: [&str; 13] = [
 ];
 
 fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 3 + USAGE_HEAD.len()] {
-    let Counters { offered_packets, passed_packets, dropped_packets, .. } = usage.counters;
+    let Counters { offered_packets, passed_packets, excess_packets, dropped_packets, .. } = usage.counters;
     let [lost, duplicated, reordered, gaps, jitter, mos] =
         arrival(usage.counters.reception.as_ref(), usage.mos_estimated);
     [
@@ -212,6 +245,7 @@ fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String;
         text(usage.reserved_rate_bps),
         offered_packets.to_string(),
         passed_packets.to_string(),
+        excess_packets.to_string(),
         dropped_packets.to_string(),
         lost,
         duplicated,
@@ -314,6 +348,7 @@ fn next_step(code: &str) -> Option<&'static str> {
         "aggregate_name_reused" => "choose another name, or delete that aggregate first",
         "aggregate_in_use" => "`turnpike session list` shows its sessions; delete them first",
         "endpoints_in_use" => "`turnpike session list` shows who has them",
+        "tag_family_differs" => "set [[peers]].tag_address on both nodes to addresses of one family, and restart them",
         "link_exhausted" => "ask for less, or delete an aggregate that is not needed",
         "pool_rate_exhausted" | "pool_burst_exhausted" | "second_side_refused" => {
             "ask for less, say with rate-min what would still do, or wait until a session ends"

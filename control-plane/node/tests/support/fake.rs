@@ -6,6 +6,7 @@ use turnpike_broker::media::Media;
 use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::{Counters, InstallError, Policy, Reception};
 use turnpike_node::dataplane::{DataPlane, Status};
+use turnpike_node::payload::Mtus;
 
 /// A data plane that only remembers. Clones are the same data plane: what outlives a restart of the node.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +14,8 @@ pub(crate) struct FakeDataPlane(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// 1500 both where it was not set.
+    mtus: Option<Mtus>,
     installed: BTreeSet<PolicyId>,
     /// Out of force and not forgotten.
     ended: BTreeSet<PolicyId>,
@@ -64,6 +67,11 @@ impl FakeDataPlane {
         self.0.lock().unwrap().reading_time = time;
     }
 
+    /// From now on the ports have these.
+    pub(crate) fn set_mtus(&self, mtus: Mtus) {
+        self.0.lock().unwrap().mtus = Some(mtus);
+    }
+
     /// The next question for the status ends the thread that asks.
     pub(crate) fn panic_at_status(&self) {
         self.0.lock().unwrap().status_panics = true;
@@ -84,7 +92,13 @@ fn counters(inner: &Inner, policy: PolicyId) -> Counters {
         jitter_ns: media.clock_rate_hz().map(|_| 1_500_000),
         ..Reception::default()
     });
-    Counters { offered_packets: packets, passed_packets: packets, reception, ..Counters::default() }
+    Counters {
+        offered_packets: packets,
+        passed_packets: packets,
+        excess_packets: packets / 2,
+        reception,
+        ..Counters::default()
+    }
 }
 
 impl DataPlane for FakeDataPlane {
@@ -148,6 +162,10 @@ impl DataPlane for FakeDataPlane {
     fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError> {
         self.0.lock().unwrap().best_effort_rate_bps = Some(rate_bps);
         Ok(())
+    }
+
+    fn mtus(&mut self) -> Option<Mtus> {
+        Some(self.0.lock().unwrap().mtus.unwrap_or(Mtus { lan: 1_500, wan: 1_500 }))
     }
 
     fn status(&mut self) -> Result<Status, InstallError> {
