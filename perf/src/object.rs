@@ -43,6 +43,8 @@ pub(crate) fn load(cpus: u32) -> anyhow::Result<(Programs, Maps)> {
         (table::BUCKETS, BUCKETS),
         (table::FLOWS, FLOWS),
         (table::LABELS, FLOWS),
+        (table::FLOW_DETAILS, FLOWS),
+        (table::LABEL_DETAILS, FLOWS),
         (table::FLOW_SHARES, FLOWS * cpus),
         (table::LABEL_SHARES, FLOWS * cpus),
         (table::AGGREGATES, AGGREGATES_MAX),

@@ -88,6 +88,8 @@ impl EngineDataPlane {
                 label: label.0,
                 meter: our_meter(meter),
                 rtcp_next_port: rtcp == Rtcp::NextPort,
+                // Both ends know a flow by its label.
+                terminals: false,
             },
             Policy::FlowIn { aggregate, endpoints, label, meter, rtcp } => ours::Policy::FlowIn {
                 aggregate: aggregate.0,
@@ -153,10 +155,9 @@ impl DataPlane for EngineDataPlane {
 
     fn mtus(&mut self) -> Option<Mtus> {
         let interfaces = self.engine.status().ok()?.interfaces;
-        // An interface that is not there has none; one that has both roles may be listed once.
-        let mtu = |role| interfaces.iter().find(|interface| interface.role == role).or(interfaces.first());
-        let [lan, wan] = ["lan", "wan"].map(|role| mtu(role).map(|interface| interface.mtu).filter(|mtu| *mtu > 0));
-        Some(Mtus { lan: lan?, wan: wan? })
+        // One that is not there has an MTU of 0.
+        let mtu = |role| interfaces.iter().find(|port| port.role == role).map(|port| port.mtu).filter(|mtu| *mtu > 0);
+        Some(Mtus { lan: mtu("lan")?, wan: mtu("wan")? })
     }
 
     fn status(&mut self) -> Result<Status, InstallError> {
@@ -211,4 +212,24 @@ fn broker_counters(counters: ours::Counters) -> Counters {
 
 fn install_error(error: &EngineError) -> InstallError {
     InstallError { code: error.code().to_owned(), detail: error.to_string(), of_request: error.is_of_request() }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnpike_broker::address::Family;
+    use turnpike_broker::overhead_bytes;
+    use turnpike_fastpath::plan::growth_bytes;
+
+    #[test]
+    fn what_is_admitted_for_a_packet_is_what_it_grows_by() {
+        for (inner, inner_v6) in [(Family::Ipv4, false), (Family::Ipv6, true)] {
+            for (outer, outer_v6) in [(Family::Ipv4, false), (Family::Ipv6, true)] {
+                assert_eq!(
+                    overhead_bytes(inner, outer),
+                    growth_bytes(inner_v6, outer_v6, false),
+                    "{inner} over {outer}"
+                );
+            }
+        }
+    }
 }

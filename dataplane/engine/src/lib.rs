@@ -20,6 +20,7 @@ mod netlink;
 mod next_hop;
 mod observe;
 pub mod policy;
+mod ports;
 mod program;
 mod snapshot;
 mod start;
@@ -29,7 +30,7 @@ mod sys;
 mod table;
 pub mod trial;
 
-pub use config::{EngineConfig, Unadmitted, XdpMode};
+pub use config::{DSCP_UNCHANGED, EngineConfig, Fragments, Unadmitted, XdpMode};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use program::{PassProgram, attach_pass};

@@ -44,6 +44,7 @@ impl Engine {
             labels,
             self.free_aggregates.status(count(Noted::Aggregate)),
             self.next_hops.status(),
+            self.ports.status(),
         ];
         let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
         Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })

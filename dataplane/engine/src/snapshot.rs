@@ -1,7 +1,7 @@
 //! A picture of the tables.
 
 use turnpike_fastpath::entry::{
-    Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
+    Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
 use turnpike_fastpath::memory::MemoryTables;
 
@@ -11,8 +11,10 @@ pub struct Snapshot {
     pub(crate) config: Config,
     pub(crate) buckets: Vec<Bucket>,
     pub(crate) flows: Vec<Flow>,
+    pub(crate) flow_details: Vec<Detail>,
     pub(crate) flow_shares: Vec<FlowShare>,
     pub(crate) labels: Vec<LabelEntry>,
+    pub(crate) label_details: Vec<Detail>,
     pub(crate) label_shares: Vec<FlowShare>,
     pub(crate) aggregates: Vec<Aggregate>,
     pub(crate) pools: Vec<Pool>,
@@ -20,6 +22,8 @@ pub struct Snapshot {
     pub(crate) reasons: Vec<ReasonShare>,
     pub(crate) next_hops: Vec<NextHop>,
     pub(crate) ports: Vec<Port>,
+    /// What the kernel's routes say, which is not in the tables: by destination, sixteen bytes.
+    pub routes: Vec<([u8; 16], NextHop)>,
     pub(crate) ticks: u64,
     pub(crate) exact_ns: u64,
 }
@@ -32,8 +36,10 @@ impl Snapshot {
             config: &self.config,
             buckets: &self.buckets,
             flows: &self.flows,
+            flow_details: &self.flow_details,
             flow_shares: &self.flow_shares,
             labels: &self.labels,
+            label_details: &self.label_details,
             label_shares: &self.label_shares,
             aggregates: &self.aggregates,
             pools: &self.pools,
@@ -41,6 +47,7 @@ impl Snapshot {
             reasons: &self.reasons,
             next_hops: &self.next_hops,
             ports: &self.ports,
+            routes: &self.routes,
             exact_ns: self.exact_ns.into(),
             ticks: self.ticks.into(),
         }

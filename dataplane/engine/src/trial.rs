@@ -53,12 +53,12 @@ impl Engine {
         Ok(Trial { action: result.return_value, frame: after })
     }
 
-    /// How large a program came out, and how much work the verifier had with it.
+    /// How large a program came out, by a name of [`turnpike_fastpath::contract::program`], and how much work the verifier had with it.
     ///
     /// # Errors
-    /// The kernel does not say (before 5.16).
-    pub fn program_size(&mut self, direction: Direction) -> Result<ProgramSize, EngineError> {
-        let info = xdp(&mut self.object, name(direction))?.info().map_err(program_error)?;
+    /// There is no such program, or the kernel does not say (before 5.16).
+    pub fn program_size(&mut self, name: &str) -> Result<ProgramSize, EngineError> {
+        let info = xdp(&mut self.object, name)?.info().map_err(program_error)?;
         let unknown = || EngineError::Load { detail: "this kernel does not tell a program's size".to_owned() };
         Ok(ProgramSize {
             instructions: info.size_translated().ok_or_else(unknown)? / 8,

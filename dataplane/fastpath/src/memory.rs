@@ -4,9 +4,9 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::{
-    Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
+    Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
-use crate::tables::Tables;
+use crate::tables::{Route, Tables};
 
 /// Borrowed tables, the shares of one CPU, and clocks that stand where they are put.
 #[derive(Debug)]
@@ -17,10 +17,14 @@ pub struct MemoryTables<'m> {
     pub buckets: &'m [Bucket],
     /// See [`Tables::flow`].
     pub flows: &'m [Flow],
+    /// See [`Tables::flow_detail`].
+    pub flow_details: &'m [Detail],
     /// See [`Tables::flow_share`].
     pub flow_shares: &'m [FlowShare],
     /// See [`Tables::label`].
     pub labels: &'m [LabelEntry],
+    /// See [`Tables::label_detail`].
+    pub label_details: &'m [Detail],
     /// See [`Tables::label_share`].
     pub label_shares: &'m [FlowShare],
     /// See [`Tables::aggregate`].
@@ -35,6 +39,8 @@ pub struct MemoryTables<'m> {
     pub next_hops: &'m [NextHop],
     /// See [`Tables::port`].
     pub ports: &'m [Port],
+    /// See [`Tables::route`]: the destinations that have one.
+    pub routes: &'m [([u8; 16], NextHop)],
     /// See [`Tables::exact_ns`].
     pub exact_ns: Cell<u64>,
     /// See [`Tables::ticks`].
@@ -55,11 +61,17 @@ impl Tables for MemoryTables<'_> {
     fn flow(&self, index: u32) -> Option<&Flow> {
         entry(self.flows, index)
     }
+    fn flow_detail(&self, index: u32) -> Option<&Detail> {
+        entry(self.flow_details, index)
+    }
     fn flow_share(&self, index: u32) -> Option<&FlowShare> {
         entry(self.flow_shares, index)
     }
     fn label(&self, index: u32) -> Option<&LabelEntry> {
         entry(self.labels, index)
+    }
+    fn label_detail(&self, index: u32) -> Option<&Detail> {
+        entry(self.label_details, index)
     }
     fn label_share(&self, index: u32) -> Option<&FlowShare> {
         entry(self.label_shares, index)
@@ -81,6 +93,9 @@ impl Tables for MemoryTables<'_> {
     }
     fn port(&self, index: u32) -> Option<&Port> {
         entry(self.ports, index)
+    }
+    fn route(&self, route: &Route) -> Option<NextHop> {
+        self.routes.iter().find(|(destination, _)| *destination == route.destination).map(|(_, next_hop)| *next_hop)
     }
     fn exact_ns(&self) -> u64 {
         self.exact_ns.get()

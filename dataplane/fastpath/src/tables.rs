@@ -3,9 +3,23 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::entry::{
-    Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
+    Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
 use crate::verdict::{Direction, Reason};
+
+/// A packet that asks its way. Addresses have sixteen bytes, IPv4 ones as [`crate::entry::mapped`] writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Route {
+    /// Address.
+    pub source: [u8; 16],
+    /// Address.
+    pub destination: [u8; 16],
+    /// Whether the addresses are IPv6.
+    pub v6: bool,
+    /// DSCP and ECN.
+    pub class: u8,
+}
 
 /// What a host of the packet logic provides. `None` means that the index is outside the table.
 ///
@@ -17,10 +31,14 @@ pub trait Tables {
     fn bucket(&self, index: u32) -> Option<&Bucket>;
     /// An outgoing flow.
     fn flow(&self, index: u32) -> Option<&Flow>;
+    /// The rest of it.
+    fn flow_detail(&self, index: u32) -> Option<&Detail>;
     /// What this CPU counted of it.
     fn flow_share(&self, index: u32) -> Option<&FlowShare>;
     /// An incoming flow.
     fn label(&self, index: u32) -> Option<&LabelEntry>;
+    /// The rest of it.
+    fn label_detail(&self, index: u32) -> Option<&Detail>;
     /// What this CPU counted of it.
     fn label_share(&self, index: u32) -> Option<&FlowShare>;
     /// An aggregate.
@@ -35,6 +53,10 @@ pub trait Tables {
     fn next_hop(&self, index: u32) -> Option<NextHop>;
     /// A port.
     fn port(&self, index: u32) -> Option<&Port>;
+
+    /// Asks the operating system where such a packet goes; none if it does not know the way or the neighbour, or if the way leaves by no port.
+    /// Dear.
+    fn route(&self, route: &Route) -> Option<NextHop>;
 
     /// The exact clock, nanoseconds. Dear.
     fn exact_ns(&self) -> u64;

@@ -9,6 +9,8 @@ mod contract;
 #[path = "../frame.rs"]
 mod frame;
 mod rotation;
+#[path = "../route.rs"]
+mod route;
 #[path = "../tables.rs"]
 mod tables;
 
@@ -21,12 +23,16 @@ use turnpike_fastpath::frame::Frame;
 use turnpike_fastpath::meter::{charge_aggregate, charge_flow};
 use turnpike_fastpath::wire::tag;
 use turnpike_fastpath::{
-    Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound, outbound,
+    Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound_plain,
+    outbound_plain,
 };
 
 use frame::XdpFrame;
 use rotation::{Packet, keep, next_plain, next_tagged, parse};
 use tables::KernelTables;
+
+/// Bytes of a tag.
+const TAG: i32 = tag::HEADER_BYTES as i32;
 
 /// Hops left of packets that are to go on.
 const HOPS: u8 = 64;
@@ -51,9 +57,7 @@ pub fn tb_rotate(context: XdpContext) -> u32 {
 #[xdp]
 pub fn tb_rotate_pair(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
-    let good = parse(&frame).is_some()
-        && frame.grow_head(tag::HEADER_BYTES).is_ok()
-        && frame.shrink_head(tag::HEADER_BYTES).is_ok();
+    let good = parse(&frame).is_some() && frame.grow_head(TAG).is_ok() && frame.grow_head(-TAG).is_ok();
     next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
@@ -61,7 +65,7 @@ pub fn tb_rotate_pair(context: XdpContext) -> u32 {
 #[xdp]
 pub fn tb_floor_out(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
-    let good = frame.shrink_head(0).is_ok();
+    let good = frame.grow_head(0).is_ok();
     next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
@@ -213,19 +217,21 @@ pub fn tb_clocks(_: XdpContext) -> u32 {
 #[inline(always)]
 fn piece(context: XdpContext, work: impl FnOnce(&Packet, &KernelTables) -> bool) -> u32 {
     let mut frame = XdpFrame(context);
-    let good = parse(&frame).is_some_and(|packet| work(&packet, &KernelTables::new()));
+    let tables = KernelTables::new(&frame.0);
+    let good = parse(&frame).is_some_and(|packet| work(&packet, &tables));
     next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
 #[inline(always)]
 fn whole_out(context: XdpContext, time_to_live: u8, leave: impl FnOnce(u32) -> u32) -> u32 {
     let mut frame = XdpFrame(context);
-    let (good, action) = match outbound(&mut frame, &KernelTables::new()) {
-        Verdict::Redirect(port) => {
+    let tables = KernelTables::new(&frame.0);
+    let (good, action) = match outbound_plain(&mut frame, &tables) {
+        Ok(Verdict::Redirect(port)) => {
             let action = leave(port);
-            (frame.shrink_head(tag::HEADER_BYTES).is_ok(), action)
+            (frame.grow_head(-TAG).is_ok(), action)
         }
-        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+        Ok(Verdict::Pass | Verdict::Drop) | Err(_) => (false, XDP_DROP),
     };
     next_plain(&mut frame, good, time_to_live, action)
 }
@@ -233,12 +239,13 @@ fn whole_out(context: XdpContext, time_to_live: u8, leave: impl FnOnce(u32) -> u
 #[inline(always)]
 fn whole_in(context: XdpContext, leave: impl FnOnce(u32) -> u32) -> u32 {
     let mut frame = XdpFrame(context);
-    let (good, action) = match inbound(&mut frame, &KernelTables::new()) {
-        Verdict::Redirect(port) => {
+    let tables = KernelTables::new(&frame.0);
+    let (good, action) = match inbound_plain(&mut frame, &tables) {
+        Ok(Verdict::Redirect(port)) => {
             let action = leave(port);
-            (frame.grow_head(tag::HEADER_BYTES).is_ok(), action)
+            (frame.grow_head(TAG).is_ok(), action)
         }
-        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+        Ok(Verdict::Pass | Verdict::Drop) | Err(_) => (false, XDP_DROP),
     };
     next_tagged(&mut frame, good, action)
 }
@@ -247,8 +254,8 @@ fn whole_in(context: XdpContext, leave: impl FnOnce(u32) -> u32) -> u32 {
 #[inline(always)]
 fn find<'t>(tables: &'t KernelTables, packet: &Packet) -> Option<&'t Flow> {
     let config = tables.config()?;
-    let ends = &packet.ends;
-    let hash = flow_hash(config.hash_seed, &FlowKey::new(ends));
+    let (addresses, ports) = (packet.key.addresses, packet.key.ports as u32);
+    let hash = flow_hash(config.hash_seed, &FlowKey { addresses, ports });
     let fingerprint = fingerprint(hash);
     let first = bucket_of(hash, config.bucket_mask);
     let mut found = select(tables, first, fingerprint)?;
@@ -256,11 +263,7 @@ fn find<'t>(tables: &'t KernelTables, packet: &Packet) -> Option<&'t Flow> {
         found = select(tables, alternative(first, fingerprint, config.bucket_mask), fingerprint)?;
     }
     let flow = tables.flow(found.checked_sub(1)?)?;
-    let same = flow.source == ends.source
-        && flow.destination == ends.destination
-        && flow.source_port == ends.source_port
-        && flow.destination_port == ends.destination_port;
-    same.then_some(flow)
+    (flow.addresses == addresses && flow.ports == ports).then_some(flow)
 }
 
 #[inline(always)]
