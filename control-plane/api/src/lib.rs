@@ -244,7 +244,8 @@ pub struct InterfaceView {
     pub xdp_mode: String,
     /// Bytes.
     pub mtu: u32,
-    /// Largest IP packet that still fits with the tag, bytes.
+    /// Largest IP packet that still fits with the tag, bytes, where flows and tag addresses are of one family; flows tell their own
+    /// `payload_bytes_max`.
     pub packet_bytes_max: u32,
 }
 

@@ -218,10 +218,10 @@ pub struct Counters {
     pub dropped_packets: u64,
     /// IP bytes refused.
     pub dropped_bytes: u64,
-    /// Packets sent on that were yellow; among those of `passed_packets`.
+    /// Packets sent on that were yellow, by this node's own meter; among those of `passed_packets`. A flow's only; an aggregate's is 0.
     #[serde(default)]
     pub excess_packets: u64,
-    /// IP bytes sent on that were yellow; among those of `passed_bytes`.
+    /// Their IP bytes; among those of `passed_bytes`.
     #[serde(default)]
     pub excess_bytes: u64,
     /// What arrived, by the RTP headers of what was sent on; an incoming flow's only.

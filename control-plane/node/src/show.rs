@@ -76,7 +76,6 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
         ("passed", &counted(view.counters.passed_packets, view.counters.passed_bytes)),
-        ("in excess", &counted(view.counters.excess_packets, view.counters.excess_bytes)),
         ("dropped", &counted(view.counters.dropped_packets, view.counters.dropped_bytes)),
     ])
 }
