@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use turnpike_api::{InterfaceView, TableView, VerdictView};
+use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
-use turnpike_broker::policy::{Counters, Dscp, Excess, InstallError, Meter, Policy, Rtcp};
+use turnpike_broker::policy::{Counters, Dscp, Excess, InstallError, Meter, Policy, Reception, Rtcp};
 use turnpike_engine::{Engine, EngineConfig, EngineError, policy as ours};
 
 use crate::config::{Config, Fragments, Unadmitted, XdpMode};
@@ -91,14 +92,14 @@ impl EngineDataPlane {
                 // Both ends know a flow by its label.
                 terminals: false,
             },
-            Policy::FlowIn { aggregate, endpoints, label, meter, rtcp } => ours::Policy::FlowIn {
+            Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, ref media } => ours::Policy::FlowIn {
                 aggregate: aggregate.0,
                 source: endpoints.source,
                 destination: endpoints.destination,
                 label: label.0,
                 meter: our_meter(meter),
                 rtcp_next_port: rtcp == Rtcp::NextPort,
-                media: ours::Media::default(),
+                media: our_media(media),
             },
         })
     }
@@ -197,6 +198,23 @@ const fn our_dscp(dscp: Dscp) -> ours::Dscp {
     }
 }
 
+fn our_media(media: &Media) -> ours::Media {
+    ours::Media { clock_rate_hz: media.clock_rate_hz().unwrap_or_default(), every_packet: media.jitter_every_packet }
+}
+
+fn broker_reception(found: turnpike_engine::reception::Reception) -> Reception {
+    Reception {
+        lost_packets: found.lost_packets,
+        duplicated_packets: found.duplicated_packets,
+        reordered_packets: found.reordered_packets,
+        unplaced_packets: found.unplaced_packets,
+        not_rtp_packets: found.not_rtp_packets,
+        gaps: found.gaps,
+        restarts: found.restarts,
+        jitter_ns: found.jitter_ns,
+    }
+}
+
 fn broker_counters(counters: ours::Counters) -> Counters {
     Counters {
         offered_packets: counters.offered_packets,
@@ -207,6 +225,7 @@ fn broker_counters(counters: ours::Counters) -> Counters {
         dropped_bytes: counters.dropped_bytes,
         excess_packets: counters.excess_packets,
         excess_bytes: counters.excess_bytes,
+        reception: counters.reception.map(broker_reception),
     }
 }
 
@@ -216,6 +235,7 @@ fn install_error(error: &EngineError) -> InstallError {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use turnpike_broker::address::Family;
     use turnpike_broker::overhead_bytes;
     use turnpike_fastpath::plan::growth_bytes;
@@ -231,5 +251,35 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn media_and_what_arrived_cross_over_whole() {
+        let media = Media { codec: Some("opus".parse().unwrap()), jitter_every_packet: true, ..Media::default() };
+        assert_eq!(our_media(&media), ours::Media { clock_rate_hz: 48_000, every_packet: true });
+        assert_eq!(our_media(&Media::default()), ours::Media::default());
+        let found = turnpike_engine::reception::Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        let counters = broker_counters(ours::Counters { reception: Some(found), ..ours::Counters::default() });
+        let expected = Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        assert_eq!(counters, Counters { reception: Some(expected), ..Counters::default() });
+        assert_eq!(broker_counters(ours::Counters::default()), Counters::default());
     }
 }
