@@ -15,7 +15,7 @@ use crate::entry::{
 };
 use crate::frame::Frame;
 use crate::inbound::{self, is_peer};
-use crate::meter::{FlowMeter, charge_carrier, plain_colour};
+use crate::meter::{FlowMeter, charge_share, plain_colour};
 use crate::outbound::{self, Sent, Stray, settle, unadmitted};
 use crate::parse::Copied;
 use crate::reception::observe;
@@ -104,7 +104,7 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Se
     if ip.version_ihl != ipv4::VERSION_IHL || total_length < HEADERS_LENGTH || u64::from(total_length) > bytes {
         return Err(ELSEWHERE);
     }
-    let config = tables.config().ok_or(Reason::Internal)?;
+    let config = tables.config().ok_or(ELSEWHERE)?;
     let fragment = ip.fragment.get() & ipv4::FRAGMENT_MASK != 0;
     if !fragment && ip.protocol == ipv4::UDP {
         if udp.length.get() != total_length - ipv4::HEADER_LENGTH {
@@ -118,7 +118,7 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Se
             if flow.flags & (INNER_V6 | TERMINALS) != 0 {
                 return Err(ELSEWHERE);
             }
-            let share = tables.flow_share(index).ok_or(Reason::Internal)?;
+            let share = tables.flow_share(index).ok_or(ELSEWHERE)?;
             let carried = carry(frame, tables, config, flow, total_length);
             let passed = match carried {
                 Ok(_) => true,
@@ -129,7 +129,7 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Se
             return carried;
         }
         // It may be on the next ports of a flow.
-        if udp.destination_port[1] & 1 != 0 {
+        if u16::from_be_bytes(udp.destination_port) & 1 != 0 {
             return Err(ELSEWHERE);
         }
     }
@@ -146,30 +146,32 @@ fn carry<F: Frame, T: Tables>(
     flow: &Flow,
     total_length: u16,
 ) -> Result<Sent, Stop> {
+    const ELSEWHERE: Stop = Stop::Detour(Detour::OutV4);
+    let carrier = u32::from(flow.aggregate);
+    let aggregate = tables.aggregate(carrier).ok_or(ELSEWHERE)?;
+    let carrier_share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
+    if aggregate.flags & OUTER_V6 != 0 {
+        return Err(ELSEWHERE);
+    }
+    let way = plain_way(tables, aggregate.next_hop, Detour::OutV4)?;
     let coarse_ns = tables.ticks() * config.tick_ns;
     if coarse_ns >= flow.expires_ns {
         return Err(Reason::Expired.into());
     }
-    if frame.at::<PlainFrame>(0).ok_or(Reason::Internal)?.headers.network.time_to_live <= 1 {
+    if frame.at::<PlainFrame>(0).ok_or(ELSEWHERE)?.headers.network.time_to_live <= 1 {
         return Err(Reason::TimeToLive.into());
     }
-    let carrier = u32::from(flow.aggregate);
-    let aggregate = tables.aggregate(carrier).ok_or(Reason::Internal)?;
-    if aggregate.flags & OUTER_V6 != 0 {
-        return Err(Stop::Detour(Detour::OutV4));
-    }
-    let wire_length = total_length.checked_add(tag::HEADER_LENGTH).ok_or(Reason::TooBig)?;
-    let way = plain_way(tables, aggregate.next_hop, Detour::OutV4)?;
-    if u32::from(wire_length) > way.port.mtu_bytes {
+    let wire_bytes = u64::from(total_length) + u64::from(tag::HEADER_LENGTH);
+    if wire_bytes > u64::from(way.port.mtu_bytes) {
         return Err(Reason::TooBig.into());
     }
     let meter = FlowMeter { rate: &flow.rate, due: &flow.due, flags: flow.flags };
     let counted = u64::from(total_length.max(flow.packet_bytes_min));
     let colour = plain_colour(tables, meter, coarse_ns, counted, Detour::OutV4)?;
-    let wire_bytes = u64::from(wire_length);
-    let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
+    charge_share(tables, aggregate, carrier, carrier_share, colour, wire_bytes)
+        .map_err(|()| Reason::AggregateOverRate)?;
     let written = write_tagged(frame, config, flow, aggregate, &way);
-    settle(share, wire_bytes, written)?;
+    settle(carrier_share, wire_bytes, written)?;
     Ok(Sent { port: way.port_index, by_route: false })
 }
 
@@ -261,7 +263,7 @@ fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result
             _ => Reason::NotOurs.into(),
         });
     }
-    let config = tables.config().ok_or(Reason::Internal)?;
+    let config = tables.config().ok_or(ELSEWHERE)?;
     if outer.destination != config.tag_address_v4
         || outer.version_ihl != ipv4::VERSION_IHL
         || outer.protocol != ipv4::UDP
@@ -291,7 +293,7 @@ fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result
             let known = label.generation & LABEL_VALID != 0 || label.generation == generation && generation != 0;
             break 'refused if known { Reason::StaleGeneration } else { Reason::UnknownLabel };
         }
-        let aggregate = tables.aggregate(u32::from(label.aggregate)).ok_or(Reason::Internal)?;
+        let aggregate = tables.aggregate(u32::from(label.aggregate)).ok_or(ELSEWHERE)?;
         if !is_mapped(&aggregate.peer, outer.source) {
             break 'refused Reason::LabelOfOtherPeer;
         }
@@ -299,7 +301,7 @@ fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result
             return Err(ELSEWHERE);
         }
         let inner_bytes = u64::from(total_length) - u64::from(tag::HEADER_LENGTH);
-        let share = tables.label_share(index).ok_or(Reason::Internal)?;
+        let share = tables.label_share(index).ok_or(ELSEWHERE)?;
         let delivered = deliver(frame, tables, config, index, label, aggregate, inner_bytes);
         let passed = match delivered {
             Ok(_) => true,
@@ -324,14 +326,18 @@ fn deliver<F: Frame, T: Tables>(
     aggregate: &Aggregate,
     inner_bytes: u64,
 ) -> Result<Sent, Stop> {
+    const ELSEWHERE: Stop = Stop::Detour(Detour::InV4);
+    let carrier = u32::from(label.aggregate);
+    let carrier_share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
+    let reception = tables.reception(index).ok_or(ELSEWHERE)?;
+    let way = plain_way(tables, label.next_hop, Detour::InV4)?;
     let coarse_ns = tables.ticks() * config.tick_ns;
     if coarse_ns >= label.expires_ns {
         return Err(Reason::Expired.into());
     }
-    if frame.at::<TaggedFrame>(0).ok_or(Reason::Internal)?.headers.network.time_to_live <= 1 {
+    if frame.at::<TaggedFrame>(0).ok_or(ELSEWHERE)?.headers.network.time_to_live <= 1 {
         return Err(Reason::TimeToLive.into());
     }
-    let way = plain_way(tables, label.next_hop, Detour::InV4)?;
     if inner_bytes > u64::from(way.port.mtu_bytes) {
         return Err(Reason::TooBig.into());
     }
@@ -339,16 +345,14 @@ fn deliver<F: Frame, T: Tables>(
     let counted = inner_bytes.max(u64::from(label.packet_bytes_min));
     let colour = plain_colour(tables, meter, coarse_ns, counted, Detour::InV4)?;
     let wire_bytes = inner_bytes + u64::from(tag::HEADER_LENGTH);
-    let carrier = u32::from(label.aggregate);
-    let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
-    if let Some(reception) = tables.reception(index) {
-        // What follows the packet in its frame is not its payload.
-        let is_long = inner_bytes >= u64::from(HEADERS_LENGTH + rtp::HEADER_LENGTH);
-        let rtp = if is_long { frame.at::<rtp::Header>(PAYLOAD_AT) } else { None };
-        observe(tables, reception, rtp, label.clock_factor, label.flags & EVERY_PACKET != 0);
-    }
+    charge_share(tables, aggregate, carrier, carrier_share, colour, wire_bytes)
+        .map_err(|()| Reason::AggregateOverRate)?;
+    // What follows the packet in its frame is not its payload.
+    let is_long = inner_bytes >= u64::from(HEADERS_LENGTH + rtp::HEADER_LENGTH);
+    let rtp = if is_long { frame.at::<rtp::Header>(PAYLOAD_AT) } else { None };
+    observe(tables, reception, rtp, label.clock_factor, label.flags & EVERY_PACKET != 0);
     let written = write_restored(frame, config, label, aggregate, &way);
-    settle(share, wire_bytes, written)?;
+    settle(carrier_share, wire_bytes, written)?;
     Ok(Sent { port: way.port_index, by_route: false })
 }
 
