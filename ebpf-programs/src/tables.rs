@@ -174,7 +174,8 @@ impl Tables for KernelTables {
         let (found, _) = unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::AcqRel }, { AtomicOrdering::Acquire }>(word.as_ptr(), old, new)
         };
-        found == old
+        // What the compiler knows to be the exchange's own result it turns into a number first, and then tests that.
+        self.opaque(found) == old
     }
     #[inline(always)]
     fn add(&self, word: &AtomicU64, value: u64) {

@@ -76,8 +76,8 @@ pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
 #[must_use]
 #[inline(always)]
 pub fn is_mapped(wide: &[u8; 16], address: [u8; 4]) -> bool {
-    let ([a, b, c, d, e, f, g, h, i, j, k, l, ..], [.., m, n, o, p]) = (*wide, *wide);
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == 0 && [i, j, k, l] == [0, 0, 0xff, 0xff] && [m, n, o, p] == address
+    let [a, b, c, d]: [u32; 4] = zerocopy::transmute!(*wide);
+    a | b == 0 && c == u32::from_ne_bytes([0, 0, 0xff, 0xff]) && d == u32::from_ne_bytes(address)
 }
 
 /// One cache line of the flow table: fingerprint in the upper 32 bits, index of the flow plus one in the lower; 0 is free.

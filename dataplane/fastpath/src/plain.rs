@@ -10,8 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::Change;
 use crate::classify::{FlowKey, look_up};
 use crate::entry::{
-    Aggregate, Config, EVERY_PACKET, Flow, INNER_V6, LABEL_VALID, LabelEntry, NextHop, OUTER_V6, Port, TERMINALS,
-    is_mapped, mapped,
+    Aggregate, AggregateShare, Config, EVERY_PACKET, Flow, INNER_V6, LABEL_VALID, LabelEntry, NextHop, OUTER_V6, Port,
+    TERMINALS, is_mapped, mapped,
 };
 use crate::frame::Frame;
 use crate::inbound::{self, is_peer};
@@ -119,14 +119,16 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Se
                 return Err(ELSEWHERE);
             }
             let share = tables.flow_share(index).ok_or(ELSEWHERE)?;
-            let carried = carry(frame, tables, config, flow, total_length);
-            let passed = match carried {
-                Ok(_) => true,
-                Err(Stop::Reason(_)) => false,
+            let carried = match admit(tables, config, flow, ip, total_length) {
+                Ok(admitted) => {
+                    let written = write_tagged(frame, config, flow, &admitted);
+                    admitted.settle(written)
+                }
+                Err(Stop::Reason(reason)) => Err(reason),
                 Err(Stop::Detour(detour)) => return Err(Stop::Detour(detour)),
             };
-            share.account_plain(u64::from(total_length), passed);
-            return carried;
+            share.account_plain(u64::from(total_length), carried.is_ok());
+            return Ok(carried?);
         }
         // It may be on the next ports of a flow.
         if u16::from_be_bytes(udp.destination_port) & 1 != 0 {
@@ -137,19 +139,37 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Se
     Err(unadmitted(frame, tables, config, Some(stray), bytes).into())
 }
 
-/// Meters and tags a flow's packet.
+/// A packet that both meters let go.
+struct Admitted<'t> {
+    aggregate: &'t Aggregate,
+    share: &'t AggregateShare,
+    way: Way<'t>,
+    /// Bytes of the tagged packet.
+    wire_bytes: u64,
+}
+
+impl Admitted<'_> {
+    /// Ends the aggregate's account of the packet.
+    #[inline(always)]
+    fn settle(&self, written: Result<(), Reason>) -> Result<Sent, Reason> {
+        settle(self.share, self.wire_bytes, written)?;
+        Ok(Sent { port: self.way.port_index, by_route: false })
+    }
+}
+
+/// Meters a flow's packet from the site.
 #[inline(always)]
-fn carry<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
+fn admit<'t, T: Tables>(
+    tables: &'t T,
     config: &Config,
     flow: &Flow,
+    ip: &ipv4::Header,
     total_length: u16,
-) -> Result<Sent, Stop> {
+) -> Result<Admitted<'t>, Stop> {
     const ELSEWHERE: Stop = Stop::Detour(Detour::OutV4);
     let carrier = u32::from(flow.aggregate);
     let aggregate = tables.aggregate(carrier).ok_or(ELSEWHERE)?;
-    let carrier_share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
+    let share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
     if aggregate.flags & OUTER_V6 != 0 {
         return Err(ELSEWHERE);
     }
@@ -158,7 +178,7 @@ fn carry<F: Frame, T: Tables>(
     if coarse_ns >= flow.expires_ns {
         return Err(Reason::Expired.into());
     }
-    if frame.at::<PlainFrame>(0).ok_or(ELSEWHERE)?.headers.network.time_to_live <= 1 {
+    if ip.time_to_live <= 1 {
         return Err(Reason::TimeToLive.into());
     }
     let wire_bytes = u64::from(total_length) + u64::from(tag::HEADER_LENGTH);
@@ -168,21 +188,13 @@ fn carry<F: Frame, T: Tables>(
     let meter = FlowMeter { rate: &flow.rate, due: &flow.due, flags: flow.flags };
     let counted = u64::from(total_length.max(flow.packet_bytes_min));
     let colour = plain_colour(tables, meter, coarse_ns, counted, Detour::OutV4)?;
-    charge_share(tables, aggregate, carrier, carrier_share, colour, wire_bytes)
-        .map_err(|()| Reason::AggregateOverRate)?;
-    let written = write_tagged(frame, config, flow, aggregate, &way);
-    settle(carrier_share, wire_bytes, written)?;
-    Ok(Sent { port: way.port_index, by_route: false })
+    charge_share(tables, aggregate, carrier, share, colour, wire_bytes).map_err(|()| Reason::AggregateOverRate)?;
+    Ok(Admitted { aggregate, share, way, wire_bytes })
 }
 
 #[inline(always)]
-fn write_tagged<F: Frame>(
-    frame: &mut F,
-    config: &Config,
-    flow: &Flow,
-    aggregate: &Aggregate,
-    way: &Way<'_>,
-) -> Result<(), Reason> {
+fn write_tagged<F: Frame>(frame: &mut F, config: &Config, flow: &Flow, admitted: &Admitted<'_>) -> Result<(), Reason> {
+    let Admitted { aggregate, ref way, .. } = *admitted;
     frame.grow_head(GROWTH).map_err(|_| Reason::Internal)?;
     let Headers { network: old, udp } = frame.at::<RoomyFrame>(0).ok_or(Reason::Internal)?.plain.headers;
     let total_length = old.total_length.get();
@@ -257,10 +269,11 @@ fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result
     let Headers { network: outer, udp } = &tagged.headers;
     let ether_type = tagged.link.ether_type;
     if ether_type != ethernet::IPV4 {
-        return Err(match ether_type {
-            ethernet::IPV6 => Stop::Detour(Detour::InV6),
-            vlan::CUSTOMER | vlan::SERVICE => ELSEWHERE,
-            _ => Reason::NotOurs.into(),
+        let in_vlan = ether_type == vlan::CUSTOMER || ether_type == vlan::SERVICE;
+        return Err(match ether_type == ethernet::IPV6 {
+            true => Stop::Detour(Detour::InV6),
+            false if in_vlan => ELSEWHERE,
+            false => Reason::NotOurs.into(),
         });
     }
     let config = tables.config().ok_or(ELSEWHERE)?;
@@ -302,40 +315,45 @@ fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result
         }
         let inner_bytes = u64::from(total_length) - u64::from(tag::HEADER_LENGTH);
         let share = tables.label_share(index).ok_or(ELSEWHERE)?;
-        let delivered = deliver(frame, tables, config, index, label, aggregate, inner_bytes);
-        let passed = match delivered {
-            Ok(_) => true,
-            Err(Stop::Reason(_)) => false,
+        let reception = tables.reception(index).ok_or(ELSEWHERE)?;
+        let delivered = match accept(tables, config, label, aggregate, outer, inner_bytes) {
+            Ok(admitted) => {
+                // What follows the packet in its frame is not its payload.
+                let is_long = inner_bytes >= u64::from(HEADERS_LENGTH + rtp::HEADER_LENGTH);
+                let rtp = if is_long { frame.at::<rtp::Header>(PAYLOAD_AT) } else { None };
+                observe(tables, reception, rtp, label.clock_factor, label.flags & EVERY_PACKET != 0);
+                let written = write_restored(frame, config, label, &admitted);
+                admitted.settle(written)
+            }
+            Err(Stop::Reason(reason)) => Err(reason),
             Err(Stop::Detour(detour)) => return Err(Stop::Detour(detour)),
         };
-        share.account_plain(inner_bytes, passed);
-        return delivered;
+        share.account_plain(inner_bytes, delivered.is_ok());
+        return Ok(delivered?);
     };
     // Who is no peer is a stranger, whatever else is wrong.
     Err(Stop::Reason(if is_peer(config, &mapped(outer.source)) { refused } else { Reason::Stranger }))
 }
 
-/// Meters and restores a flow's packet.
+/// Meters a flow's packet from a peer.
 #[inline(always)]
-fn deliver<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
+fn accept<'t, T: Tables>(
+    tables: &'t T,
     config: &Config,
-    index: u32,
     label: &LabelEntry,
-    aggregate: &Aggregate,
+    aggregate: &'t Aggregate,
+    outer: &ipv4::Header,
     inner_bytes: u64,
-) -> Result<Sent, Stop> {
+) -> Result<Admitted<'t>, Stop> {
     const ELSEWHERE: Stop = Stop::Detour(Detour::InV4);
     let carrier = u32::from(label.aggregate);
-    let carrier_share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
-    let reception = tables.reception(index).ok_or(ELSEWHERE)?;
+    let share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
     let way = plain_way(tables, label.next_hop, Detour::InV4)?;
     let coarse_ns = tables.ticks() * config.tick_ns;
     if coarse_ns >= label.expires_ns {
         return Err(Reason::Expired.into());
     }
-    if frame.at::<TaggedFrame>(0).ok_or(ELSEWHERE)?.headers.network.time_to_live <= 1 {
+    if outer.time_to_live <= 1 {
         return Err(Reason::TimeToLive.into());
     }
     if inner_bytes > u64::from(way.port.mtu_bytes) {
@@ -345,15 +363,8 @@ fn deliver<F: Frame, T: Tables>(
     let counted = inner_bytes.max(u64::from(label.packet_bytes_min));
     let colour = plain_colour(tables, meter, coarse_ns, counted, Detour::InV4)?;
     let wire_bytes = inner_bytes + u64::from(tag::HEADER_LENGTH);
-    charge_share(tables, aggregate, carrier, carrier_share, colour, wire_bytes)
-        .map_err(|()| Reason::AggregateOverRate)?;
-    // What follows the packet in its frame is not its payload.
-    let is_long = inner_bytes >= u64::from(HEADERS_LENGTH + rtp::HEADER_LENGTH);
-    let rtp = if is_long { frame.at::<rtp::Header>(PAYLOAD_AT) } else { None };
-    observe(tables, reception, rtp, label.clock_factor, label.flags & EVERY_PACKET != 0);
-    let written = write_restored(frame, config, label, aggregate, &way);
-    settle(carrier_share, wire_bytes, written)?;
-    Ok(Sent { port: way.port_index, by_route: false })
+    charge_share(tables, aggregate, carrier, share, colour, wire_bytes).map_err(|()| Reason::AggregateOverRate)?;
+    Ok(Admitted { aggregate, share, way, wire_bytes })
 }
 
 #[inline(always)]
@@ -361,9 +372,9 @@ fn write_restored<F: Frame>(
     frame: &mut F,
     config: &Config,
     label: &LabelEntry,
-    aggregate: &Aggregate,
-    way: &Way<'_>,
+    admitted: &Admitted<'_>,
 ) -> Result<(), Reason> {
+    let Admitted { aggregate, ref way, .. } = *admitted;
     let Headers { network: old, udp } = frame.at::<TaggedFrame>(0).ok_or(Reason::Internal)?.headers;
     let LabelEntry { source, destination, source_port, destination_port, ip_change, udp_change, .. } = *label;
     let total_length = old.total_length.get();
