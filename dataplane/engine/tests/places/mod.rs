@@ -1,0 +1,148 @@
+//! Four network namespaces in a row, two terminals and two nodes, and the links between them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Pid, gettid};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+
+use crate::host::{Elsewhere, ip};
+
+/// A card takes its time after its rings were made anew.
+const LINK_UP_WITHIN: Duration = Duration::from_secs(30);
+
+/// The network cards to use instead of veths: two cables, of two ends each.
+fn cards() -> Option<[String; 4]> {
+    let names = std::env::var("TURNPIKE_WIRE").ok()?;
+    let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+    Some(names.try_into().expect("TURNPIKE_WIRE names four network cards"))
+}
+
+/// The four of them.
+pub(crate) struct Places {
+    pub(crate) terminal_a: Elsewhere,
+    pub(crate) node_a: Elsewhere,
+    pub(crate) node_b: Elsewhere,
+    pub(crate) terminal_b: Elsewhere,
+    /// Whether terminal A has a veth; terminal B always has one.
+    pub(crate) veths: bool,
+}
+
+impl Places {
+    /// Cabled, addressed and up, with a route to the other terminal at each. Interfaces are `lan` and `wan` at nodes, and `site` at terminals.
+    pub(crate) fn new() -> Self {
+        let cards = cards();
+        let places = Self {
+            terminal_a: Elsewhere::new(),
+            node_a: Elsewhere::new(),
+            node_b: Elsewhere::new(),
+            terminal_b: Elsewhere::new(),
+            veths: cards.is_none(),
+        };
+        places.cable(&places.node_b, "lan", &places.terminal_b, "site");
+        match cards {
+            None => {
+                places.cable(&places.node_a, "lan", &places.terminal_a, "site");
+                places.cable(&places.node_a, "wan", &places.node_b, "wan");
+            }
+            Some([site, lan, wan_a, wan_b]) => {
+                plug(&site, &places.terminal_a, "site");
+                plug(&lan, &places.node_a, "lan");
+                plug(&wan_a, &places.node_a, "wan");
+                plug(&wan_b, &places.node_b, "wan");
+            }
+        }
+        for (place, interface, address) in [
+            (&places.terminal_a, "site", "10.1.0.10/24"),
+            (&places.node_a, "lan", "10.1.0.1/24"),
+            (&places.node_a, "wan", "198.18.0.1/24"),
+            (&places.node_b, "wan", "198.18.0.2/24"),
+            (&places.node_b, "lan", "10.2.0.1/24"),
+            (&places.terminal_b, "site", "10.2.0.10/24"),
+        ] {
+            place.run(move || {
+                ip(&format!("addr add {address} dev {interface}"));
+                ip(&format!("link set {interface} up"));
+            });
+        }
+        places.terminal_a.run(|| ip("route add default via 10.1.0.1"));
+        places.terminal_b.run(|| ip("route add default via 10.2.0.1"));
+        places
+    }
+
+    /// A veth from one place to another.
+    fn cable(&self, from: &Elsewhere, name: &'static str, to: &Elsewhere, far_name: &'static str) {
+        let far = thread_of(to);
+        from.run(move || {
+            ip(&format!("link add {name} type veth peer name far"));
+            ip(&format!("link set far netns {far}"));
+        });
+        to.run(move || ip(&format!("link set far name {far_name}")));
+    }
+
+    /// Neighbours speak to each other as any two hosts do, until they hear each other: with ARP and plain datagrams, which are none of the
+    /// programs' business.
+    pub(crate) fn greet(&self) {
+        hello(&self.terminal_a, &self.node_a, Ipv4Addr::new(10, 1, 0, 1));
+        hello(&self.node_a, &self.node_b, Ipv4Addr::new(198, 18, 0, 2));
+        hello(&self.terminal_b, &self.node_b, Ipv4Addr::new(10, 2, 0, 1));
+    }
+}
+
+fn thread_of(place: &Elsewhere) -> Pid {
+    place.run(gettid)
+}
+
+/// Takes a card out of the namespace of this thread.
+fn plug(card: &str, place: &Elsewhere, name: &'static str) {
+    ip(&format!("link set {card} netns {}", thread_of(place)));
+    let card = card.to_owned();
+    place.run(move || ip(&format!("link set {card} name {name}")));
+}
+
+fn hello(from: &Elsewhere, to: &Elsewhere, address: Ipv4Addr) {
+    let echo = to.start(move || {
+        let socket = UdpSocket::bind((address, 7)).unwrap();
+        socket.set_read_timeout(Some(LINK_UP_WITHIN)).unwrap();
+        let mut buffer = [0; 64];
+        let (bytes, sender) = socket.recv_from(&mut buffer).expect("a greeting");
+        socket.send_to(&buffer[..bytes], sender).unwrap();
+    });
+    from.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let start = Instant::now();
+        let mut buffer = [0; 64];
+        while start.elapsed() < LINK_UP_WITHIN {
+            // Refused as long as nobody listens.
+            let _ = socket.send_to(b"hello", (address, 7));
+            if socket.recv(&mut buffer).is_ok() {
+                assert_eq!(&buffer[..5], b"hello");
+                return;
+            }
+        }
+        panic!("nobody at {address} answers");
+    });
+    match echo.recv_timeout(LINK_UP_WITHIN) {
+        Ok(()) => {}
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!("{address} heard no greeting"),
+    }
+}
+
+/// A socket in this place that sends whole IP packets as they are. It stays there wherever it is used.
+pub(crate) fn raw_sender(place: &Elsewhere) -> UdpSocket {
+    raw(place, ipproto::RAW)
+}
+
+/// A socket in this place that gets all UDP packets with their IP headers.
+pub(crate) fn raw_receiver(place: &Elsewhere) -> UdpSocket {
+    raw(place, ipproto::UDP)
+}
+
+fn raw(place: &Elsewhere, protocol: rustix::net::Protocol) -> UdpSocket {
+    place
+        .run(move || socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol)).unwrap())
+        .into()
+}
