@@ -20,7 +20,9 @@ mod netlink;
 mod next_hop;
 mod observe;
 pub mod policy;
+mod ports;
 mod program;
+pub mod reception;
 mod snapshot;
 mod start;
 mod status;
@@ -29,7 +31,7 @@ mod sys;
 mod table;
 pub mod trial;
 
-pub use config::{EngineConfig, Unadmitted, XdpMode};
+pub use config::{DSCP_UNCHANGED, EngineConfig, Fragments, Unadmitted, XdpMode};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use program::{PassProgram, attach_pass};

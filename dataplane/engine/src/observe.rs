@@ -1,9 +1,11 @@
 //! Reads what the data plane counted.
 
+use turnpike_fastpath::entry::TERMINALS;
+use turnpike_fastpath::reception::clock_rate_hz;
 use turnpike_fastpath::wire::tag;
 use turnpike_fastpath::{Direction, Reason};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Kind, Placed};
 use crate::error::EngineError;
 use crate::table::{Noted, Tables, memory_bytes, sizes};
 
@@ -14,8 +16,25 @@ impl Engine {
     /// What a policy counted so far.
     #[must_use]
     pub fn counters(&self, policy: PolicyId) -> Option<Counters> {
-        let placed = self.policies.get(&policy).or_else(|| self.ended.get(&policy))?;
-        Some(self.tables.counters(placed.kind.table(), placed.index))
+        if let Some(placed) = self.policies.get(&policy) {
+            return Some(self.reading(*placed, false));
+        }
+        self.ended.get(&policy).map(|placed| self.reading(*placed, true))
+    }
+
+    /// What a policy counted; `ended` if no more can come.
+    pub(crate) fn reading(&self, placed: Placed, ended: bool) -> Counters {
+        let mut counters = self.tables.counters(placed.kind.table(), placed.index);
+        if placed.kind == Kind::FlowIn {
+            let label = self.tables.label(placed.index);
+            let (reception, rate) = (self.tables.reception(placed.index), clock_rate_hz(label.clock_factor));
+            // Where tags tell their terminals, nobody follows single flows.
+            if label.flags & TERMINALS == 0 {
+                let found = if ended { reception.final_counters(rate) } else { reception.counters(rate) };
+                counters.reception = Some(found);
+            }
+        }
+        counters
     }
 
     /// The state of ports, tables and counters.
@@ -44,6 +63,7 @@ impl Engine {
             labels,
             self.free_aggregates.status(count(Noted::Aggregate)),
             self.next_hops.status(),
+            self.ports.status(),
         ];
         let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
         Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })

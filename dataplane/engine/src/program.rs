@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{DevMap, MapData, MapInfo, MapType};
+use aya::maps::{DevMap, MapData, MapInfo, MapType, ProgramArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
@@ -14,7 +14,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::uname;
-use turnpike_fastpath::contract::{PORTS_MAX, VERSION, program, table};
+use turnpike_fastpath::contract::{PORTS_MAX, PROGRAMS_MAX, VERSION, program, table};
 
 use crate::config::{EngineConfig, XdpMode};
 use crate::error::EngineError;
@@ -26,6 +26,8 @@ pub(crate) const KERNEL_NEEDED: &str = "5.15";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 pub(crate) const BPF_FS: &str = "/sys/fs/bpf";
 const MAPPED: u32 = 1 << 10;
+/// Lines of the verifier's log that are shown.
+const VERIFIER_LINES: usize = 30;
 
 /// Where a map of this name is pinned.
 pub(crate) fn map_path(pin_dir: &Path, name: &str) -> PathBuf {
@@ -63,17 +65,34 @@ fn load_with(config: &EngineConfig, cpus: u32, pin_dir: Option<&Path>) -> Result
         loader.map_max_entries(name, entries);
     }
     if let Some(pin_dir) = pin_dir {
-        for name in sizes.map(|size| size.0).into_iter().chain([table::DEVICES]) {
+        for name in sizes.map(|size| size.0).into_iter().chain([table::DEVICES, table::PROGRAMS]) {
             loader.map_pin_path(name, map_path(pin_dir, name));
         }
     }
     let aggregates = config.aggregate_entries();
     loader.override_global("FLOWS_MAX", &config.flows_max, true).override_global("AGGREGATES_MAX", &aggregates, true);
     let mut object = loader.load(OBJECT).map_err(load_error)?;
-    for name in [program::OUT, program::IN, program::CLOCK] {
+    for name in program::AT.into_iter().chain([program::BOTH, program::CLOCK]) {
         xdp(&mut object, name)?.load().map_err(program_error)?;
     }
+    set_programs(&mut object)?;
     Ok(object)
+}
+
+/// Tells programs where to go on. Under traffic each place is changed as a whole, and all of them follow the same contract.
+fn set_programs(object: &mut Ebpf) -> Result<(), EngineError> {
+    let detail = |error: &dyn ToString| EngineError::Load { detail: error.to_string() };
+    let mut programs = Vec::new();
+    for name in program::AT {
+        let program = xdp(object, name)?.fd().map_err(program_error)?;
+        programs.push(program.try_clone().map_err(EngineError::kernel("keeping a program"))?);
+    }
+    let map = object.map_mut(table::PROGRAMS).ok_or_else(|| detail(&"the object has no table of programs"))?;
+    let mut places: ProgramArray<&mut MapData> = map.try_into().map_err(|error: aya::maps::MapError| detail(&error))?;
+    for (place, program) in (0..).zip(&programs) {
+        places.set(place, program, 0).map_err(|error| detail(&error))?;
+    }
+    Ok(())
 }
 
 /// The program of this name.
@@ -137,6 +156,7 @@ pub(crate) fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineE
     let mut expected: Vec<_> =
         sizes.iter().map(|(name, entries, bytes)| (*name, MapType::Array, *entries, *bytes, MAPPED)).collect();
     expected.push((table::DEVICES, MapType::DevMap, PORTS_MAX, 8, 0));
+    expected.push((table::PROGRAMS, MapType::ProgramArray, PROGRAMS_MAX, 4, 0));
     let mut found = 0;
     for (name, kind, entries, bytes, flags) in &expected {
         let path = map_path(pin_dir, name);
@@ -283,6 +303,15 @@ fn load_error(error: EbpfError) -> EngineError {
 }
 
 pub(crate) fn program_error(error: ProgramError) -> EngineError {
+    // The verifier refuses with the same number as a missing permission, but says why.
+    if let ProgramError::LoadError { verifier_log, .. } = &error {
+        let log = verifier_log.to_string();
+        let lines: Vec<_> = log.lines().collect();
+        if !lines.is_empty() {
+            let end = lines[lines.len().saturating_sub(VERIFIER_LINES)..].join("\n");
+            return EngineError::Load { detail: format!("the verifier of this kernel refuses them:\n{end}") };
+        }
+    }
     explain(&error, "loading an XDP program")
 }
 

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use turnpike_fastpath::contract::{VERSION, program};
-use turnpike_fastpath::entry::{
-    Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS, mac_bits,
-};
+use turnpike_fastpath::entry::{Config, LOCAL_MAX, PEERS_MAX, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS};
 
-use crate::config::{EngineConfig, Unadmitted};
-use crate::engine::{Engine, Free, LAN, WAN};
+use crate::config::{EngineConfig, Fragments, Unadmitted};
+use crate::engine::{Engine, Free, wide};
 use crate::error::EngineError;
 use crate::monitor::Monitor;
 use crate::netlink::{Interface, Netlink};
-use crate::next_hop::{NextHops, Ports};
+use crate::next_hop::NextHops;
 use crate::policy::PolicyId;
+use crate::ports::{LAN, Ports, WAN};
 use crate::program::{self as programs, Attachment};
 use crate::status::InterfaceStatus;
 use crate::table::{Tables, next_hops_max};
@@ -60,23 +60,10 @@ impl Engine {
         let clock = clock::measure(&mut object, &tables)?;
 
         let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
-        let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
-        for (port, interface) in [(LAN, lan), (WAN, wan)] {
-            let entry = Port { mac_bits: mac_bits(interface.mac), mtu_bytes: interface.mtu, ifindex: interface.index };
-            tables.set_port(u32::from(port), entry);
-            programs::set_device(&mut object, u32::from(port), interface.index)?;
-        }
+        let ports = Ports::start(&tables, &mut object, &mut netlink, lan, wan)?;
         let old = tables.config();
         let seed = if adopting && old.hash_seed != 0 { old.hash_seed } else { random_seed()? };
-        tables.set_config(table_config(
-            config,
-            &mut netlink,
-            [lan.index, wan.index],
-            &tables,
-            seed,
-            clock.tick_ns,
-            &old,
-        )?);
+        tables.set_config(table_config(config, &mut netlink, &ports, &tables, seed, clock.tick_ns, &old)?);
 
         let mut engine = Self {
             config: config.clone(),
@@ -102,10 +89,14 @@ impl Engine {
         adopt::adopt(&mut engine);
         engine.adopted = engine.policies.keys().chain(engine.ended.keys()).copied().collect();
         engine.renew();
-        let attachments = [
-            (program::OUT, "lan", &config.lan, lan.index, before[usize::from(LAN)]),
-            (program::IN, "wan", &config.wan, wan.index, before[usize::from(WAN)]),
-        ];
+        let attachments = if lan.index == wan.index {
+            vec![(program::BOTH, "lan", &config.lan, lan.index, before[usize::from(LAN)])]
+        } else {
+            vec![
+                (program::OUT, "lan", &config.lan, lan.index, before[usize::from(LAN)]),
+                (program::IN, "wan", &config.wan, wan.index, before[usize::from(WAN)]),
+            ]
+        };
         for (program, role, interface, index, index_before) in attachments {
             let attachment = Attachment { program, role, interface, index, index_before };
             let link = programs::attach(&mut engine.object, &attachment, config)?;
@@ -163,15 +154,15 @@ fn interface(netlink: &mut Netlink, name: &str) -> Result<Interface, EngineError
 fn table_config(
     config: &EngineConfig,
     netlink: &mut Netlink,
-    interfaces: [u32; 2],
+    ports: &Ports,
     tables: &Tables,
     hash_seed: u64,
     tick_ns: u64,
     old: &Config,
 ) -> Result<Config, EngineError> {
-    let mut local = [[0; 4]; LOCAL_MAX];
+    let mut local = [[0; 16]; LOCAL_MAX];
     let mut found = Vec::new();
-    for interface in interfaces {
+    for interface in ports.interfaces() {
         found.extend(netlink.addresses(interface).map_err(EngineError::kernel("listing addresses"))?);
     }
     if found.len() > LOCAL_MAX {
@@ -182,11 +173,11 @@ fn table_config(
         );
     }
     for (local, address) in local.iter_mut().zip(&found) {
-        *local = address.octets();
+        *local = wide(*address);
     }
-    let mut peers = [[0; 4]; PEERS_MAX];
+    let mut peers = [[0; 16]; PEERS_MAX];
     for (peer, address) in peers.iter_mut().zip(&config.peers) {
-        *peer = address.octets();
+        *peer = wide(*address);
     }
     Ok(Config {
         version: VERSION,
@@ -198,13 +189,23 @@ fn table_config(
             Unadmitted::Limit => UNADMITTED_LIMIT,
             Unadmitted::Drop => UNADMITTED_DROP,
         },
+        fragments_drop: u16::from(config.fragments == Fragments::Drop),
         best_effort: old.best_effort,
-        reserved: 0,
-        tag_address: config.tag_address.octets(),
+        tag_address_v4: match config.tag_address(false) {
+            Some(IpAddr::V4(address)) => address.octets(),
+            _ => [0; 4],
+        },
+        tag_address_v6: match config.tag_address(true) {
+            Some(IpAddr::V6(address)) => address.octets(),
+            _ => [0; 16],
+        },
         tag_port: config.tag_port.to_be_bytes(),
         peers_count: u16::try_from(config.peers.len()).unwrap_or(0),
+        zero: 0,
         local,
         peers,
+        dscp_out: config.dscp_map_out.map(|dscp| dscp & 63),
+        dscp_in: config.dscp_map_in.map(|dscp| dscp & 63),
     })
 }
 

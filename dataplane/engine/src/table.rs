@@ -4,8 +4,10 @@ use aya::Ebpf;
 use aya::maps::{Array, Map, MapData};
 use turnpike_fastpath::contract::{self, BUCKET_SLOTS, PORTS_MAX, table};
 use turnpike_fastpath::entry::{
-    Aggregate, Bucket, ClockReading, Config, Flow, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
+    Aggregate, Bucket, ClockReading, Config, Detail, Flow, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
 };
+use turnpike_fastpath::plan::Ends;
+use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::verdict::REASONS_MAX;
 use zerocopy::{FromBytes, IntoBytes, transmute};
 
@@ -46,7 +48,7 @@ const fn buckets(flows_max: u32) -> u32 {
 }
 
 /// The sizes of all tables.
-pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 14] {
+pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 17] {
     let flows = config.flows_max;
     let aggregates = config.aggregate_entries();
     let hops = next_hops_max(config);
@@ -55,6 +57,9 @@ pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 14] {
         (table::BUCKETS, buckets(flows), 64),
         (table::FLOWS, flows, 64),
         (table::LABELS, flows, 64),
+        (table::FLOW_DETAILS, flows, 64),
+        (table::LABEL_DETAILS, flows, 64),
+        (table::RECEPTIONS, flows, 64),
         (table::AGGREGATES, aggregates, 64),
         (table::POOLS, aggregates, 64),
         (table::AGG_SHARES, aggregates * cpus, 64),
@@ -62,7 +67,7 @@ pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 14] {
         (table::LABEL_SHARES, flows * cpus, 64),
         (table::REASONS, 2 * REASONS_MAX * cpus, 16),
         (table::NEXT_HOPS, hops, 8),
-        (table::PORTS, PORTS_MAX, 16),
+        (table::PORTS, PORTS_MAX, size_of::<Port>()),
         (table::CLOCK, 1, 16),
         (table::NOTES, 2 * flows + aggregates + hops, 16),
     ]
@@ -84,6 +89,9 @@ pub(crate) struct Tables {
     buckets: Mapped,
     flows: Mapped,
     labels: Mapped,
+    flow_details: Mapped,
+    label_details: Mapped,
+    receptions: Mapped,
     carriers: Mapped,
     pools: Mapped,
     aggregate_shares: Mapped,
@@ -112,6 +120,9 @@ impl Tables {
             buckets: mapped(table::BUCKETS)?,
             flows: mapped(table::FLOWS)?,
             labels: mapped(table::LABELS)?,
+            flow_details: mapped(table::FLOW_DETAILS)?,
+            label_details: mapped(table::LABEL_DETAILS)?,
+            receptions: mapped(table::RECEPTIONS)?,
             carriers: mapped(table::AGGREGATES)?,
             pools: mapped(table::POOLS)?,
             aggregate_shares: mapped(table::AGG_SHARES)?,
@@ -155,6 +166,30 @@ impl Tables {
     pub(crate) fn set_flow(&self, index: u32, flow: Flow) {
         let words: [u64; 8] = transmute!(flow);
         self.flows.write(index, words);
+    }
+
+    /// What packets may still add to, so only of an entry that they do not find.
+    pub(crate) fn set_detail(&self, table: Noted, index: u32, detail: Detail) {
+        let words: [u64; 8] = transmute!(detail);
+        self.details(table).write(index, words);
+    }
+
+    pub(crate) fn detail(&self, table: Noted, index: u32) -> Detail {
+        transmute!(self.details(table).read::<8>(index))
+    }
+
+    const fn details(&self, table: Noted) -> &Mapped {
+        if matches!(table, Noted::Label) { &self.label_details } else { &self.flow_details }
+    }
+
+    pub(crate) fn reception(&self, index: u32) -> Reception {
+        transmute!(self.receptions.read::<8>(index))
+    }
+
+    /// The ends of an outgoing flow, and its flags.
+    pub(crate) fn flow_ends(&self, index: u32) -> (Ends, u16) {
+        let flow = self.flow(index);
+        (Ends::of(&flow, &self.detail(Noted::Flow, index)), flow.flags)
     }
 
     pub(crate) fn label(&self, index: u32) -> LabelEntry {
@@ -218,11 +253,11 @@ impl Tables {
     }
 
     pub(crate) fn port(&self, index: u32) -> Port {
-        transmute!(self.ports.read::<2>(index))
+        transmute!(self.ports.read::<4>(index))
     }
 
     pub(crate) fn set_port(&self, index: u32, port: Port) {
-        let words: [u64; 2] = transmute!(port);
+        let words: [u64; 4] = transmute!(port);
         self.ports.write(index, words);
     }
 
@@ -254,20 +289,35 @@ impl Tables {
         for (mapped, entry) in self.shares(table, index) {
             mapped.write(entry, [0; 8]);
         }
+        if table == Noted::Label {
+            self.receptions.write(index, [0; 8]);
+        }
     }
 
     /// What all CPUs counted.
     pub(crate) fn counters(&self, table: Noted, index: u32) -> Counters {
         let offset = if table == Noted::Aggregate { 2 } else { 0 };
-        let mut sum = [0_u64; 6];
+        let mut sum = [0_u64; 8];
         for (mapped, entry) in self.shares(table, index) {
             let words: [u64; 8] = mapped.read(entry);
             for (sum, word) in sum.iter_mut().zip(&words[offset..]) {
                 *sum += word;
             }
         }
-        let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes] = sum;
-        Counters { offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes }
+        let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes, ..] = sum;
+        // Aggregates have no colours of their own, and credit where flows have them.
+        let [.., excess_packets, excess_bytes] = if offset == 0 { sum } else { [0; 8] };
+        Counters {
+            offered_packets,
+            offered_bytes,
+            passed_packets,
+            passed_bytes,
+            dropped_packets,
+            dropped_bytes,
+            excess_packets,
+            excess_bytes,
+            reception: None,
+        }
     }
 
     fn shares(&self, table: Noted, index: u32) -> impl Iterator<Item = (&Mapped, u32)> {
@@ -294,7 +344,10 @@ impl Tables {
                 .clone()
                 .map(|index| transmute!(self.flow_shares.read::<8>(flow_share + index)))
                 .collect(),
+            flow_details: flows.clone().map(|index| self.detail(Noted::Flow, index)).collect(),
             labels: flows.clone().map(|index| self.label(index)).collect(),
+            label_details: flows.clone().map(|index| self.detail(Noted::Label, index)).collect(),
+            receptions: flows.clone().map(|index| self.reception(index)).collect(),
             label_shares: flows.map(|index| transmute!(self.label_shares.read::<8>(flow_share + index))).collect(),
             aggregates: carriers.clone().map(|index| self.aggregate(index)).collect(),
             pools: carriers.clone().map(|index| self.pool(index)).collect(),
@@ -304,6 +357,7 @@ impl Tables {
             reasons: (0..2 * REASONS_MAX).map(|row| transmute!(self.reasons.read::<2>(reason_share + row))).collect(),
             next_hops: (0..self.next_hops_max).map(|index| self.next_hop(index)).collect(),
             ports: (0..PORTS_MAX).map(|index| self.port(index)).collect(),
+            routes: Vec::new(),
             ticks,
             exact_ns,
         }
@@ -344,7 +398,7 @@ pub(crate) fn read_back(object: &Ebpf, name: &'static str, index: u32) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Unadmitted, XdpMode};
+    use crate::config::{Fragments, Unadmitted, XdpMode};
 
     /// The figure of `docs/life-of-a-packet.md`.
     #[test]
@@ -354,15 +408,18 @@ mod tests {
             lan: "lan".to_owned(),
             wan: "wan".to_owned(),
             xdp_mode: XdpMode::Auto,
-            tag_address: [198, 18, 0, 1].into(),
+            tag_addresses: vec![[198, 18, 0, 1].into()],
             tag_port: 47_700,
             peers: Vec::new(),
             unadmitted: Unadmitted::Limit,
+            fragments: Fragments::Unadmitted,
+            dscp_map_out: [0; 64],
+            dscp_map_in: [0; 64],
             flows_max: 65_536,
             aggregates_max: 4_096,
             lapse_after: std::time::Duration::from_secs(300),
         };
         let bytes = memory_bytes(&sizes(&config, 2));
-        assert_eq!(bytes >> 20, 29, "{bytes} bytes");
+        assert_eq!(bytes >> 20, 41, "{bytes} bytes");
     }
 }

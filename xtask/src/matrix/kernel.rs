@@ -141,7 +141,7 @@ pub(crate) fn obtain(cache: &Path, line: &'static Line, refresh: bool) -> anyhow
     copy(&image, &dir.join("vmlinuz"))?;
     let modules = fresh_dir(dir.join("modules"))?;
     let mut order = Vec::new();
-    for wanted in DRIVERS.iter().flat_map(|driver| driver.modules).chain(&["veth"]) {
+    for wanted in DRIVERS.iter().flat_map(|driver| driver.modules).chain(&["veth", "8021q"]) {
         add_module(wanted, &found, &modules, &mut order, &mut BTreeSet::new())?;
     }
     write(&modules.join("order"), &(order.join("\n") + "\n"))?;

@@ -1,14 +1,14 @@
 //! Four network namespaces in a row, two terminals and two nodes, and the links between them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, gettid};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, eth, ipproto, socket_with};
 
-use crate::host::{Elsewhere, ip};
+use crate::host::{Elsewhere, ip, write};
 
 /// A card takes its time after its rings were made anew.
 const LINK_UP_WITHIN: Duration = Duration::from_secs(30);
@@ -54,21 +54,36 @@ impl Places {
                 plug(&wan_b, &places.node_b, "wan");
             }
         }
-        for (place, interface, address) in [
-            (&places.terminal_a, "site", "10.1.0.10/24"),
-            (&places.node_a, "lan", "10.1.0.1/24"),
-            (&places.node_a, "wan", "198.18.0.1/24"),
-            (&places.node_b, "wan", "198.18.0.2/24"),
-            (&places.node_b, "lan", "10.2.0.1/24"),
-            (&places.terminal_b, "site", "10.2.0.10/24"),
+        for (place, interface, v4, v6) in [
+            (&places.terminal_a, "site", "10.1.0.10/24", "2001:db8:1::a/64"),
+            (&places.node_a, "lan", "10.1.0.1/24", "2001:db8:1::1/64"),
+            (&places.node_a, "wan", "198.18.0.1/24", "2001:db8:f::1/64"),
+            (&places.node_b, "wan", "198.18.0.2/24", "2001:db8:f::2/64"),
+            (&places.node_b, "lan", "10.2.0.1/24", "2001:db8:2::1/64"),
+            (&places.terminal_b, "site", "10.2.0.10/24", "2001:db8:2::a/64"),
         ] {
             place.run(move || {
-                ip(&format!("addr add {address} dev {interface}"));
+                // No address that comes and changes by itself.
+                write(&format!("net/ipv6/conf/{interface}/addr_gen_mode"), "1");
+                write(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "0");
+                ip(&format!("addr add {v4} dev {interface}"));
+                ip(&format!("-6 addr add {v6} dev {interface} nodad"));
                 ip(&format!("link set {interface} up"));
             });
         }
-        places.terminal_a.run(|| ip("route add default via 10.1.0.1"));
-        places.terminal_b.run(|| ip("route add default via 10.2.0.1"));
+        for (place, v4, v6) in
+            [(&places.terminal_a, "10.1.0.1", "2001:db8:1::1"), (&places.terminal_b, "10.2.0.1", "2001:db8:2::1")]
+        {
+            place.run(move || {
+                ip(&format!("route add default via {v4}"));
+                ip(&format!("-6 route add default via {v6}"));
+            });
+        }
+        for place in [&places.node_a, &places.node_b] {
+            place.run(|| {
+                ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|setting| write(&format!("net/{setting}"), "1"))
+            });
+        }
         places
     }
 
@@ -82,12 +97,18 @@ impl Places {
         to.run(move || ip(&format!("link set far name {far_name}")));
     }
 
-    /// Neighbours speak to each other as any two hosts do, until they hear each other: with ARP and plain datagrams, which are none of the
-    /// programs' business.
+    /// Neighbours speak to each other as any two hosts do, until they hear each other: with ARP, neighbour discovery and plain datagrams, which
+    /// are none of the programs' business.
     pub(crate) fn greet(&self) {
-        hello(&self.terminal_a, &self.node_a, Ipv4Addr::new(10, 1, 0, 1));
-        hello(&self.node_a, &self.node_b, Ipv4Addr::new(198, 18, 0, 2));
-        hello(&self.terminal_b, &self.node_b, Ipv4Addr::new(10, 2, 0, 1));
+        for (from, to, addresses) in [
+            (&self.terminal_a, &self.node_a, ["10.1.0.1", "2001:db8:1::1"]),
+            (&self.node_a, &self.node_b, ["198.18.0.2", "2001:db8:f::2"]),
+            (&self.terminal_b, &self.node_b, ["10.2.0.1", "2001:db8:2::1"]),
+        ] {
+            for address in addresses {
+                hello(from, to, address.parse().unwrap());
+            }
+        }
     }
 }
 
@@ -102,7 +123,7 @@ fn plug(card: &str, place: &Elsewhere, name: &'static str) {
     place.run(move || ip(&format!("link set {card} name {name}")));
 }
 
-fn hello(from: &Elsewhere, to: &Elsewhere, address: Ipv4Addr) {
+fn hello(from: &Elsewhere, to: &Elsewhere, address: IpAddr) {
     let echo = to.start(move || {
         let socket = UdpSocket::bind((address, 7)).unwrap();
         socket.set_read_timeout(Some(LINK_UP_WITHIN)).unwrap();
@@ -111,7 +132,8 @@ fn hello(from: &Elsewhere, to: &Elsewhere, address: Ipv4Addr) {
         socket.send_to(&buffer[..bytes], sender).unwrap();
     });
     from.run(move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let any = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let start = Instant::now();
         let mut buffer = [0; 64];
@@ -131,18 +153,17 @@ fn hello(from: &Elsewhere, to: &Elsewhere, address: Ipv4Addr) {
     }
 }
 
-/// A socket in this place that sends whole IP packets as they are. It stays there wherever it is used.
-pub(crate) fn raw_sender(place: &Elsewhere) -> UdpSocket {
-    raw(place, ipproto::RAW)
+/// A socket in this place that sends whole IP packets of a family as they are. It stays there wherever it is used.
+pub(crate) fn raw_sender(place: &Elsewhere, v6: bool) -> UdpSocket {
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    socket(place, family, SocketType::RAW, ipproto::RAW)
 }
 
-/// A socket in this place that gets all UDP packets with their IP headers.
-pub(crate) fn raw_receiver(place: &Elsewhere) -> UdpSocket {
-    raw(place, ipproto::UDP)
+/// A socket in this place that gets all IP packets of a family that come in, from the IP header on.
+pub(crate) fn receiver(place: &Elsewhere, v6: bool) -> UdpSocket {
+    socket(place, AddressFamily::PACKET, SocketType::DGRAM, if v6 { eth::IPV6 } else { eth::IP })
 }
 
-fn raw(place: &Elsewhere, protocol: rustix::net::Protocol) -> UdpSocket {
-    place
-        .run(move || socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol)).unwrap())
-        .into()
+fn socket(place: &Elsewhere, family: AddressFamily, kind: SocketType, protocol: Protocol) -> UdpSocket {
+    place.run(move || socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol)).unwrap()).into()
 }
