@@ -183,6 +183,13 @@ impl Tables for KernelTables {
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word.as_ptr(), value) };
     }
     #[inline(always)]
+    fn touch<E>(&self, entry: &E) {
+        const { assert!(align_of::<E>() >= 8 && size_of::<E>() >= 8) };
+        // SAFETY: the pointer comes from a reference to an entry of at least eight bytes, aligned to them. What is read is not used, so
+        // that others may write it meanwhile.
+        let _ = unsafe { read_volatile((&raw const *entry).cast::<u64>()) };
+    }
+    #[inline(always)]
     fn unknown(&self, mut value: u64) -> u64 {
         // SAFETY: the entry is always there, and is zero, which the verifier does not know.
         let zero = TP_CONFIG.get_ptr(0).map_or(0, |config| unsafe { read_volatile(&raw const (*config).zero) });

@@ -119,6 +119,7 @@ fn send<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Se
                 return Err(ELSEWHERE);
             }
             let share = tables.flow_share(index).ok_or(ELSEWHERE)?;
+            tables.touch(share);
             let carried = match admit(tables, config, flow, ip, total_length) {
                 Ok(admitted) => {
                     let written = write_tagged(frame, config, flow, &admitted);
@@ -170,6 +171,7 @@ fn admit<'t, T: Tables>(
     let carrier = u32::from(flow.aggregate);
     let aggregate = tables.aggregate(carrier).ok_or(ELSEWHERE)?;
     let share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
+    tables.touch(share);
     if aggregate.flags & OUTER_V6 != 0 {
         return Err(ELSEWHERE);
     }
@@ -300,6 +302,10 @@ fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result
         let Some(label) = tables.label(index) else {
             break 'refused Reason::UnknownLabel;
         };
+        let share = tables.label_share(index).ok_or(ELSEWHERE)?;
+        let reception = tables.reception(index).ok_or(ELSEWHERE)?;
+        tables.touch(share);
+        tables.touch(reception);
         let generation = tag::generation(tag);
         if label.generation != generation | LABEL_VALID {
             // An entry that is not in force remembers whose it was last.
@@ -314,8 +320,6 @@ fn receive<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result
             return Err(ELSEWHERE);
         }
         let inner_bytes = u64::from(total_length) - u64::from(tag::HEADER_LENGTH);
-        let share = tables.label_share(index).ok_or(ELSEWHERE)?;
-        let reception = tables.reception(index).ok_or(ELSEWHERE)?;
         let delivered = match accept(tables, config, label, aggregate, outer, inner_bytes) {
             Ok(admitted) => {
                 // What follows the packet in its frame is not its payload.
@@ -348,6 +352,7 @@ fn accept<'t, T: Tables>(
     const ELSEWHERE: Stop = Stop::Detour(Detour::InV4);
     let carrier = u32::from(label.aggregate);
     let share = tables.aggregate_share(carrier).ok_or(ELSEWHERE)?;
+    tables.touch(share);
     let way = plain_way(tables, label.next_hop, Detour::InV4)?;
     let coarse_ns = tables.ticks() * config.tick_ns;
     if coarse_ns >= label.expires_ns {
