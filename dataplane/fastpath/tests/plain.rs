@@ -58,6 +58,7 @@ fn the_short_way_is_the_long_way_for_every_named_frame() {
 fn node_of(choice: u16) -> World {
     let mut world = World::new();
     world.config.unadmitted = [UNADMITTED_PASS, UNADMITTED_LIMIT, UNADMITTED_DROP][usize::from(choice % 3)];
+    world.config.dscp_in.rotate_left(5);
     world.config.fragments_drop = choice >> 2 & 1;
     for aggregate in &mut world.aggregates {
         aggregate.flags |= [0, DSCP_COPY, DSCP_MAP, DSCP_COPY][usize::from(choice >> 3 & 3)];
