@@ -7,7 +7,9 @@ mod contract;
 mod cost;
 mod fastpath;
 mod host;
+mod live;
 mod object;
+mod plot;
 #[cfg(test)]
 mod reception;
 mod record;
@@ -16,6 +18,7 @@ mod rounds;
 mod scene;
 mod stamp;
 mod stats;
+mod ways;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +40,11 @@ struct Command {
 enum Bench {
     /// What a packet costs in the XDP programs, piece by piece and as a whole, and how exactly the meters police.
     Fastpath(Options),
+    /// Draws the curve of cost over flows that a run of `fastpath` wrote.
+    Plot {
+        /// The run's lines of JSON; the picture gets the same name and the extension svg.
+        file: PathBuf,
+    },
 }
 
 /// Parts of `fastpath`.
@@ -44,6 +52,12 @@ enum Bench {
 pub(crate) enum Part {
     /// What packets cost.
     Cost,
+    /// What they cost with up to a million flows.
+    Curve,
+    /// What those cost that are not plain.
+    Ways,
+    /// Forwarding over a veth pair.
+    Live,
     /// How exactly meters police.
     Accuracy,
 }
@@ -75,6 +89,7 @@ fn main() -> ExitCode {
     let Command { commit, bench } = Command::parse();
     let outcome = match bench {
         Bench::Fastpath(options) => fastpath::run(&options, &commit),
+        Bench::Plot { file } => plot::run(&file).map(|target| println!("drawn to {}", target.display())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

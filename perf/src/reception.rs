@@ -26,7 +26,7 @@ fn loaded() -> Option<(Programs, Maps)> {
         return None;
     }
     let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
-    Some(object::load(cpus).unwrap())
+    Some(object::load(cpus, object::FLOWS).unwrap())
 }
 
 fn observe_in_kernel(programs: &Programs, payload: &[u8]) {
