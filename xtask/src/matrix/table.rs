@@ -140,7 +140,6 @@ mod tests {
                 ("vmxnet3", Cell { native: None, automatic: Some(Automatic::Known), generic: None }),
             ]
             .into(),
-            ..Serving::default()
         };
         let rows = [
             Row { outcome: refused, version: "5.10.223-1".to_owned(), ..Row::failed(&LINES[0], String::new()) },
