@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use aya::Ebpf;
 use aya::programs::links::PinnedLink;
 use turnpike_fastpath::contract::table;
-use turnpike_fastpath::entry::{Aggregate, Inner, Pool, Port, mac_bits};
+use turnpike_fastpath::entry::{Aggregate, Inner, Pool};
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, pool_rate};
 
 use crate::clock::CoarseClock;
@@ -17,6 +17,7 @@ use crate::monitor::Monitor;
 use crate::netlink::Netlink;
 use crate::next_hop::{NO_NEXT_HOP, NextHops, Ports};
 use crate::policy::{Counters, Policy, PolicyId};
+use crate::port::PortStates;
 use crate::status::TableStatus;
 use crate::sys::grace_period;
 use crate::table::{Note, Noted, Tables, read_back};
@@ -104,9 +105,10 @@ pub struct Engine {
     pub(crate) netlink: Netlink,
     pub(crate) monitor: Monitor,
     pub(crate) ports: Ports,
+    pub(crate) port_states: PortStates,
     pub(crate) clock: CoarseClock,
     pub(crate) adopted: Vec<PolicyId>,
-    /// Kept open; the pins keep them attached.
+    /// By port. Kept open; the pins keep them attached.
     pub(crate) links: Vec<PinnedLink>,
 }
 
@@ -385,18 +387,8 @@ impl Engine {
     }
 
     fn refresh(&mut self, probe: bool) -> Result<(), EngineError> {
-        for (index, port) in self.ports.clone() {
-            let name = if port == LAN { &self.config.lan } else { &self.config.wan };
-            let found = self.netlink.interface(name).map_err(EngineError::kernel("looking up an interface"))?;
-            // An interface that was made anew has another index, and needs its program first.
-            if let Some(found) = found.filter(|found| found.index == index) {
-                let entry = Port { mac_bits: mac_bits(found.mac), mtu_bytes: found.mtu, ifindex: index };
-                if self.tables.port(u32::from(port)) != entry {
-                    tracing::info!(interface = name, mtu = found.mtu, "port changed");
-                    self.tables.set_port(u32::from(port), entry);
-                }
-            }
-        }
+        self.follow_ports()?;
+        let probe = probe || self.port_states.is_asking();
         self.next_hops.refresh(&self.tables, &mut self.netlink, &self.ports, probe)
     }
 }

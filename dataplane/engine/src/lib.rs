@@ -4,6 +4,9 @@
 //! [`Engine::deinstall`] takes them out and returns the final counters. What was installed outlives the process.
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as turnpike_engine;
+
 mod adopt;
 mod best_effort;
 mod clock;
@@ -13,14 +16,19 @@ mod engine;
 mod error;
 mod flow;
 mod flow_table;
+mod generation;
+mod layout;
 #[allow(unsafe_code, reason = "maps kernel memory")]
 mod map;
+mod migrate;
 mod monitor;
 mod netlink;
 mod next_hop;
 mod observe;
 pub mod policy;
+mod port;
 mod program;
+mod settle;
 mod snapshot;
 mod start;
 mod status;

@@ -3,11 +3,13 @@
 use turnpike_fastpath::wire::tag;
 use turnpike_fastpath::{Direction, Reason};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, WAN};
 use crate::error::EngineError;
-use crate::table::{Noted, Tables, memory_bytes, sizes};
+use crate::layout::Shape;
+use crate::table::{Noted, Tables};
 
 use crate::policy::{Counters, PolicyId};
+use crate::port::PORTS;
 use crate::status::{InterfaceStatus, Status, TableStatus, VerdictStatus};
 
 impl Engine {
@@ -24,13 +26,15 @@ impl Engine {
     /// The kernel does not answer.
     pub fn status(&mut self) -> Result<Status, EngineError> {
         let mut interfaces = Vec::new();
-        for (role, name, tag_bytes) in
-            [("lan", self.config.lan.clone(), 0), ("wan", self.config.wan.clone(), tag::HEADER_LENGTH)]
-        {
+        for (port, role, _) in PORTS {
+            let name = self.interface_name(port).to_owned();
             let found = self.netlink.interface(&name).map_err(EngineError::kernel("looking up an interface"))?;
+            let state = found.as_ref().map_or("gone", |found| if found.up { "up" } else { "down" });
             let (mtu, xdp_mode) = found.map_or((0, "none"), |found| (found.mtu, found.xdp.unwrap_or("none")));
+            let tag_bytes = if port == WAN { tag::HEADER_LENGTH } else { 0 };
             let packet_bytes_max = mtu.saturating_sub(u32::from(tag_bytes));
-            interfaces.push(InterfaceStatus { name, role, xdp_mode, mtu, packet_bytes_max });
+            let restored = self.port_states.restored(port);
+            interfaces.push(InterfaceStatus { name, role, state, xdp_mode, mtu, packet_bytes_max, restored });
         }
         let count = |table: Noted| self.policies.values().filter(|placed| placed.kind.table() == table).count();
         let labels = TableStatus {
@@ -45,7 +49,7 @@ impl Engine {
             self.free_aggregates.status(count(Noted::Aggregate)),
             self.next_hops.status(),
         ];
-        let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
+        let memory_bytes = Shape::of(&self.config, self.cpus).memory_bytes();
         Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{DevMap, MapData, MapInfo, MapType};
+use aya::maps::{DevMap, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
@@ -14,61 +14,64 @@ use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::uname;
-use turnpike_fastpath::contract::{PORTS_MAX, VERSION, program, table};
+use turnpike_fastpath::contract::{program, table};
 
 use crate::config::{EngineConfig, XdpMode};
 use crate::error::EngineError;
-use crate::table::{Size, Tables, sizes};
+use crate::generation::{self, Left, Pinned, Place};
+use crate::layout::{LAYOUTS, Shape};
+use crate::migrate;
+use crate::sys::link_interface;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
 
 pub(crate) const KERNEL_NEEDED: &str = "5.15";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 pub(crate) const BPF_FS: &str = "/sys/fs/bpf";
-const MAPPED: u32 = 1 << 10;
-
-/// Where a map of this name is pinned.
-pub(crate) fn map_path(pin_dir: &Path, name: &str) -> PathBuf {
-    pin_dir.join("maps").join(name)
-}
 
 /// Where the link of this role is pinned.
 pub(crate) fn link_path(pin_dir: &Path, role: &str) -> PathBuf {
     pin_dir.join("links").join(role)
 }
 
-/// Sees whether this kernel will do and makes the folder of pins. What is pinned there is taken over if it fits exactly, and refused
-/// otherwise. Says whether there was something.
-pub(crate) fn prepare(config: &EngineConfig, cpus: u32) -> Result<bool, EngineError> {
+/// Sees whether this kernel will do and makes the folder of pins. What is pinned there is taken over: as it is if it fits exactly, moved to
+/// new tables if only sizes differ; anything else is refused. Says whether there was something.
+pub(crate) fn prepare(config: &EngineConfig, shape: Shape) -> Result<bool, EngineError> {
     let kernel = KernelVersion::current().map_err(|error| EngineError::Load { detail: error.to_string() })?;
     check_kernel(kernel, &uname().release().to_string_lossy())?;
     prepare_pin_dir(&config.pin_dir)?;
-    check_pins(&config.pin_dir, &sizes(config, cpus))
+    if generation::tidy(&config.pin_dir)? == Left::Both {
+        migrate::resume(&config.pin_dir)?;
+    }
+    match generation::look(&Place::Current.folder(&config.pin_dir))? {
+        Pinned::None => return Ok(false),
+        Pinned::Tables(found) if found == shape => {}
+        Pinned::Tables(found) => migrate::migrate(&config.pin_dir, found, shape)?,
+    }
+    Ok(true)
 }
 
-/// Loads the object with the tables that are pinned, or pins new ones.
-pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<Ebpf, EngineError> {
-    load_with(config, cpus, Some(&config.pin_dir))
+/// Loads the object with the tables that are pinned in a folder.
+pub(crate) fn load_pinned(folder: &Path, shape: Shape) -> Result<Ebpf, EngineError> {
+    load_with(shape, Some(folder))
 }
 
 /// Loads the object with tables that nobody else sees, and that end with it.
-pub(crate) fn load_unpinned(config: &EngineConfig, cpus: u32) -> Result<Ebpf, EngineError> {
-    load_with(config, cpus, None)
+pub(crate) fn load_unpinned(shape: Shape) -> Result<Ebpf, EngineError> {
+    load_with(shape, None)
 }
 
-fn load_with(config: &EngineConfig, cpus: u32, pin_dir: Option<&Path>) -> Result<Ebpf, EngineError> {
+fn load_with(shape: Shape, folder: Option<&Path>) -> Result<Ebpf, EngineError> {
     let mut loader = EbpfLoader::new();
-    let sizes = sizes(config, cpus);
-    for (name, entries, _) in sizes {
-        loader.map_max_entries(name, entries);
+    for layout in LAYOUTS {
+        loader.map_max_entries(layout.name, shape.entries(layout));
     }
-    if let Some(pin_dir) = pin_dir {
-        for name in sizes.map(|size| size.0).into_iter().chain([table::DEVICES]) {
-            loader.map_pin_path(name, map_path(pin_dir, name));
+    if let Some(folder) = folder {
+        for name in generation::names() {
+            loader.map_pin_path(name, folder.join(name));
         }
     }
-    let aggregates = config.aggregate_entries();
-    loader.override_global("FLOWS_MAX", &config.flows_max, true).override_global("AGGREGATES_MAX", &aggregates, true);
+    loader.override_global("FLOWS_MAX", &shape.flows, true).override_global("AGGREGATES_MAX", &shape.aggregates, true);
     let mut object = loader.load(OBJECT).map_err(load_error)?;
     for name in [program::OUT, program::IN, program::CLOCK] {
         xdp(&mut object, name)?.load().map_err(program_error)?;
@@ -107,19 +110,18 @@ fn prepare_pin_dir(pin_dir: &Path) -> Result<(), EngineError> {
             },
         )?;
     }
-    for folder in [pin_dir.join("maps"), pin_dir.join("links")] {
-        fs::create_dir_all(&folder).map_err(|errno| {
-            if errno.kind() == io::ErrorKind::PermissionDenied {
-                return EngineError::NotPermitted { action: "making the folder of pins" };
-            }
-            error(&folder, format!("cannot be made: {errno}; pin_dir must be on a BPF file system"))
-        })?;
-    }
+    let folder = pin_dir.join("links");
+    fs::create_dir_all(&folder).map_err(|errno| {
+        if errno.kind() == io::ErrorKind::PermissionDenied {
+            return EngineError::NotPermitted { action: "making the folder of pins" };
+        }
+        error(&folder, format!("cannot be made: {errno}; pin_dir must be on a BPF file system"))
+    })?;
     if is_bpf_fs(pin_dir) {
         return Ok(());
     }
     // Made on an ordinary file system: take it back.
-    for folder in [pin_dir.join("maps"), pin_dir.join("links"), pin_dir.to_owned()] {
+    for folder in [folder, pin_dir.to_owned()] {
         if let Err(errno) = fs::remove_dir(&folder) {
             tracing::debug!(folder = %folder.display(), %errno, "left in place");
         }
@@ -132,53 +134,6 @@ pub(crate) fn is_bpf_fs(path: &Path) -> bool {
     statfs(path).is_ok_and(|facts| facts.f_type as u32 as u64 == BPF_FS_MAGIC)
 }
 
-/// Compares what is pinned with what this program would make, attribute by attribute.
-pub(crate) fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineError> {
-    let mut expected: Vec<_> =
-        sizes.iter().map(|(name, entries, bytes)| (*name, MapType::Array, *entries, *bytes, MAPPED)).collect();
-    expected.push((table::DEVICES, MapType::DevMap, PORTS_MAX, 8, 0));
-    let mut found = 0;
-    for (name, kind, entries, bytes, flags) in &expected {
-        let path = map_path(pin_dir, name);
-        if !path.exists() {
-            continue;
-        }
-        found += 1;
-        let refuse = |detail: String| EngineError::Pins { path: path.clone(), detail };
-        let info = MapInfo::from_pin(&path).map_err(|error| refuse(error.to_string()))?;
-        let has = (info.map_type().ok(), info.max_entries(), info.key_size(), info.value_size() as usize);
-        let wants = (Some(*kind), *entries, 4, *bytes);
-        if has != wants || info.map_flags() & flags != *flags {
-            return Err(refuse(format!("type, entries, key and value bytes are {has:?}, and must be {wants:?}")));
-        }
-    }
-    match found {
-        0 => Ok(false),
-        _ if found == expected.len() => Ok(true),
-        _ => Err(EngineError::Pins {
-            path: pin_dir.to_owned(),
-            detail: format!("{found} of {} tables are there", expected.len()),
-        }),
-    }
-}
-
-/// Whether the tables that were taken over mean what this program means.
-pub(crate) fn check_version(pin_dir: &Path, tables: &Tables) -> Result<(), EngineError> {
-    check_contract(pin_dir, tables.config().version)
-}
-
-pub(crate) fn check_contract(pin_dir: &Path, version: u64) -> Result<(), EngineError> {
-    match version {
-        VERSION => Ok(()),
-        // Pinned, but never set up: the process ended in between.
-        0 => Ok(()),
-        other => Err(EngineError::Pins {
-            path: map_path(pin_dir, table::CONFIG),
-            detail: format!("its contract has version {other}, and this program's {VERSION}"),
-        }),
-    }
-}
-
 /// What to attach where.
 #[derive(Debug)]
 pub(crate) struct Attachment<'a> {
@@ -186,8 +141,6 @@ pub(crate) struct Attachment<'a> {
     pub(crate) role: &'static str,
     pub(crate) interface: &'a str,
     pub(crate) index: u32,
-    /// The interface that a pinned link was made for; zero if there was none.
-    pub(crate) index_before: u32,
 }
 
 /// Attaches a program, or puts it in the place of the one whose link is pinned: no packet is without a program in between.
@@ -199,19 +152,20 @@ pub(crate) fn attach(
     let Attachment { interface: name, index, .. } = *attachment;
     let path = link_path(&config.pin_dir, attachment.role);
     let program = xdp(object, attachment.program)?;
-    if path.exists() && attachment.index_before != index {
-        tracing::warn!(interface = name, "the pinned link is of another interface; attaching anew");
-        fs::remove_file(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
-    }
-    if path.exists() {
-        match replace(program, &path) {
-            Ok(link) => return Ok(link),
-            Err(error) => {
-                // The interface was deleted meanwhile; its link is only a shell.
-                tracing::warn!(interface = name, %error, "the pinned link is dead; attaching anew");
-                fs::remove_file(&path).map_err(EngineError::kernel("removing a dead link"))?;
-            }
+    if let Some(link) = pinned_link(&path)? {
+        let attached = link_interface(&path).map_err(EngineError::kernel("looking at a pinned link"))?;
+        if attached == Some(index)
+            && let Some(link) = replace(program, link, &path)?
+        {
+            return Ok(link);
         }
+        tracing::warn!(
+            interface = name,
+            index,
+            ?attached,
+            "the pinned link is of an interface that is no more this port"
+        );
+        fs::remove_file(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
     }
     let modes: &[(AyaMode, &'static str)] = match config.xdp_mode {
         XdpMode::Native => &[(AyaMode::Driver, "native")],
@@ -233,12 +187,39 @@ pub(crate) fn attach(
     })
 }
 
-fn replace(program: &mut Xdp, path: &Path) -> Result<PinnedLink, Box<dyn Error>> {
-    let link: FdLink = PinnedLink::from_pin(path)?.into();
-    let id = program.attach_to_link(link.try_into()?)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    drop(link);
-    Ok(PinnedLink::from_pin(path)?)
+/// Puts a program of the object in the place of the one whose link is pinned for this role. A link whose interface is gone stays as it is.
+pub(crate) fn exchange(object: &mut Ebpf, pin_dir: &Path, role: &str, program: &str) -> Result<(), EngineError> {
+    let path = link_path(pin_dir, role);
+    if let Some(link) = pinned_link(&path)? {
+        replace(xdp(object, program)?, link, &path)?;
+    }
+    Ok(())
+}
+
+/// The link that is pinned there, if there is one.
+pub(crate) fn pinned_link(path: &Path) -> Result<Option<FdLink>, EngineError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let link = PinnedLink::from_pin(path)
+        .map_err(|error| EngineError::Pins { path: path.to_owned(), detail: chain(&error) })?;
+    Ok(Some(link.into()))
+}
+
+/// Exchanges the program of a link; none if the link's interface is gone.
+fn replace(program: &mut Xdp, link: FdLink, path: &Path) -> Result<Option<PinnedLink>, EngineError> {
+    let link = XdpLink::try_from(link).map_err(|error| EngineError::Load { detail: error.to_string() })?;
+    let id = match program.attach_to_link(link) {
+        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOLINK) => {
+            return Ok(None);
+        }
+        id => id.map_err(program_error)?,
+    };
+    // The program would take the link down with it.
+    drop(program.take_link(id).map_err(program_error)?);
+    let link = PinnedLink::from_pin(path)
+        .map_err(|error| EngineError::Pins { path: path.to_owned(), detail: chain(&error) })?;
+    Ok(Some(link))
 }
 
 fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<PinnedLink, EngineError> {
@@ -253,6 +234,12 @@ pub(crate) fn set_device(object: &mut Ebpf, port: u32, ifindex: u32) -> Result<(
     let map = object.map_mut(table::DEVICES).ok_or_else(|| detail(&"the object has no device map"))?;
     let mut devices: DevMap<&mut MapData> = map.try_into().map_err(|error: aya::maps::MapError| detail(&error))?;
     devices.set(port, ifindex, None, 0).map_err(|error| detail(&error))
+}
+
+/// The device in the device map, if there is one: the kernel takes out what is deleted.
+pub(crate) fn device(object: &Ebpf, port: u32) -> Option<u32> {
+    let devices: DevMap<&MapData> = object.map(table::DEVICES)?.try_into().ok()?;
+    Some(devices.get(port, 0).ok()?.if_index)
 }
 
 /// Attaches a program that passes everything, for as long as the returned value lives. A veth takes redirected frames only if its

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use turnpike_fastpath::contract::{VERSION, program};
+use turnpike_fastpath::contract::VERSION;
 use turnpike_fastpath::entry::{
     Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS, mac_bits,
 };
@@ -12,13 +12,16 @@ use turnpike_fastpath::entry::{
 use crate::config::{EngineConfig, Unadmitted};
 use crate::engine::{Engine, Free, LAN, WAN};
 use crate::error::EngineError;
+use crate::generation::{self, Place};
+use crate::layout::Shape;
 use crate::monitor::Monitor;
 use crate::netlink::{Interface, Netlink};
 use crate::next_hop::{NextHops, Ports};
 use crate::policy::PolicyId;
+use crate::port::{PORTS, PortStates};
 use crate::program::{self as programs, Attachment};
 use crate::status::InterfaceStatus;
-use crate::table::{Tables, next_hops_max};
+use crate::table::Tables;
 use crate::{adopt, clock};
 
 impl Engine {
@@ -35,8 +38,9 @@ impl Engine {
         let cpus =
             u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?)
                 .unwrap_or(u32::MAX);
-        let adopting = programs::prepare(config, cpus)?;
-        Self::set_up(config, netlink, [&lan, &wan], cpus, adopting).inspect_err(|_| {
+        let shape = Shape::of(config, cpus);
+        let adopting = programs::prepare(config, shape)?;
+        Self::set_up(config, netlink, [&lan, &wan], shape, adopting).inspect_err(|_| {
             if !adopting {
                 // What is reported is why it could not start.
                 let _ = Self::detach(&config.pin_dir);
@@ -48,18 +52,26 @@ impl Engine {
         config: &EngineConfig,
         mut netlink: Netlink,
         interfaces: [&Interface; 2],
-        cpus: u32,
+        shape: Shape,
         adopting: bool,
     ) -> Result<Self, EngineError> {
         let [lan, wan] = interfaces;
         // Before anything is looked up, so that no change is missed.
         let monitor = Monitor::open().map_err(EngineError::kernel("listening for changes of the network"))?;
-        let mut object = programs::load(config, cpus)?;
-        let tables = Tables::map(&object, config, cpus)?;
-        programs::check_version(&config.pin_dir, &tables)?;
+        let current = Place::Current.folder(&config.pin_dir);
+        let mut object = if adopting {
+            programs::load_pinned(&current, shape)?
+        } else {
+            let object = programs::load_unpinned(shape)?;
+            // Complete before it has its name, so that there is never a part of it.
+            generation::pin(&object, &config.pin_dir)?;
+            generation::rename(&config.pin_dir, Place::New, Place::Current)?;
+            object
+        };
+        let tables = Tables::map(&object, shape)?;
+        generation::check_contract(&current, tables.config().version)?;
         let clock = clock::measure(&mut object, &tables)?;
 
-        let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
         let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
         for (port, interface) in [(LAN, lan), (WAN, wan)] {
             let entry = Port { mac_bits: mac_bits(interface.mac), mtu_bytes: interface.mtu, ifindex: interface.index };
@@ -81,12 +93,12 @@ impl Engine {
         let mut engine = Self {
             config: config.clone(),
             tables,
-            cpus,
+            cpus: shape.cpus,
             seed,
             policies: BTreeMap::new(),
             ended: BTreeMap::new(),
             flow_ends: BTreeMap::new(),
-            next_hops: NextHops::new(next_hops_max(config)),
+            next_hops: NextHops::new(shape.next_hops()),
             free_flows: Free::new("flows", config.flows_max),
             free_aggregates: Free::new("aggregates", config.aggregates_max),
             labels_full: 0,
@@ -94,6 +106,7 @@ impl Engine {
             netlink,
             monitor,
             ports,
+            port_states: PortStates::default(),
             clock,
             adopted: Vec::new(),
             links: Vec::new(),
@@ -102,12 +115,10 @@ impl Engine {
         adopt::adopt(&mut engine);
         engine.adopted = engine.policies.keys().chain(engine.ended.keys()).copied().collect();
         engine.renew();
-        let attachments = [
-            (program::OUT, "lan", &config.lan, lan.index, before[usize::from(LAN)]),
-            (program::IN, "wan", &config.wan, wan.index, before[usize::from(WAN)]),
-        ];
-        for (program, role, interface, index, index_before) in attachments {
-            let attachment = Attachment { program, role, interface, index, index_before };
+        for ((_, role, program), (interface, index)) in
+            PORTS.into_iter().zip([(&config.lan, lan.index), (&config.wan, wan.index)])
+        {
+            let attachment = Attachment { program, role, interface, index };
             let link = programs::attach(&mut engine.object, &attachment, config)?;
             engine.links.push(link);
         }
@@ -129,16 +140,10 @@ impl Engine {
     /// # Errors
     /// Something could not be removed.
     pub fn detach(pin_dir: &Path) -> Result<Vec<String>, EngineError> {
+        let folders = Place::ALL.map(|place| place.folder(pin_dir));
         let mut removed = Vec::new();
-        for folder in ["links", "maps"] {
-            let folder = pin_dir.join(folder);
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries {
-                let path = entry.map_err(EngineError::kernel("listing pins"))?.path();
-                fs::remove_file(&path).map_err(EngineError::kernel("removing a pin"))?;
-                removed.push(path.display().to_string());
-            }
-            fs::remove_dir(&folder).map_err(EngineError::kernel("removing a folder of pins"))?;
+        for folder in std::iter::once(pin_dir.join("links")).chain(folders) {
+            removed.extend(generation::remove(&folder)?);
         }
         if pin_dir.exists() {
             fs::remove_dir(pin_dir).map_err(EngineError::kernel("removing the folder of pins"))?;

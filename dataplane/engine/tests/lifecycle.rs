@@ -175,14 +175,38 @@ fn final_counters_outlive_the_process_until_they_are_forgotten() {
     });
 }
 
+/// Puts another table's pin in the place of one.
+fn replace_pin(config: &EngineConfig, name: &str, other: &str) -> MapData {
+    let path = |name: &str| config.pin_dir.join("maps").join(name);
+    let ours = MapData::from_pin(path(name)).unwrap();
+    std::fs::remove_file(path(name)).unwrap();
+    MapData::from_pin(path(other)).unwrap().pin(path(name)).unwrap();
+    ours
+}
+
 #[test]
 fn pins_of_another_shape_are_refused_and_left_alone() {
     in_own_namespace(|config| {
         drop(start(config));
-        let larger = EngineConfig { flows_max: 512, ..config.clone() };
-        let error = Engine::start(&larger).unwrap_err();
-        assert_eq!(error.code(), "pins_mismatch", "{error}");
-        assert!(error.to_string().contains("turnpike detach"), "{error}");
+        // Entries of another length, another kind of map, and a number of entries that does not go with the others.
+        let cases = [
+            ("TP_FLOWS", "TP_PORTS", "value bytes"),
+            ("TP_DEVICES", "TP_FLOWS", "type"),
+            ("TP_LABELS", "TP_POOLS", "sizes"),
+        ];
+        for (name, other, word) in cases {
+            let ours = replace_pin(config, name, other);
+            let path = config.pin_dir.join("maps").join(name);
+            for config in [config, &EngineConfig { flows_max: 512, ..config.clone() }] {
+                let error = Engine::start(config).unwrap_err();
+                assert_eq!(error.code(), "pins_mismatch", "{name}: {error}");
+                assert!(error.to_string().contains(word) && error.to_string().contains("turnpike detach"), "{error}");
+            }
+            std::fs::remove_file(&path).unwrap();
+            let error = Engine::start(config).unwrap_err();
+            assert!(error.to_string().contains("14 of 15 tables"), "{error}");
+            ours.pin(&path).unwrap();
+        }
         assert_eq!(Engine::start(config).unwrap().adopted().len(), 4);
     });
 }
@@ -197,9 +221,11 @@ fn pins_of_another_version_are_refused_and_left_alone() {
         let mut other = ours;
         other[0] += 1;
         table.set(0, other, 0).unwrap();
-        let error = Engine::start(config).unwrap_err();
-        assert_eq!(error.code(), "pins_mismatch", "{error}");
-        assert!(error.to_string().contains("version"), "{error}");
+        for config in [config, &EngineConfig { flows_max: 512, ..config.clone() }] {
+            let error = Engine::start(config).unwrap_err();
+            assert_eq!(error.code(), "pins_mismatch", "{error}");
+            assert!(error.to_string().contains("version") && error.to_string().contains("turnpike detach"), "{error}");
+        }
         table.set(0, ours, 0).unwrap();
         assert_eq!(Engine::start(config).unwrap().adopted().len(), 4);
     });
