@@ -12,6 +12,7 @@ use turnpike_fastpath::entry::{
 use turnpike_fastpath::verdict::REASONS_MAX;
 
 use crate::config::EngineConfig;
+use crate::error::EngineError;
 use crate::table::Note;
 
 /// What an entry belongs to, and so what its index is.
@@ -100,6 +101,19 @@ impl Shape {
         Self { flows: config.flows_max, aggregates: config.aggregate_entries(), cpus }
     }
 
+    /// Whether the entries of every table can be numbered.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let most = u64::from(self.flows.max(self.aggregates)) * u64::from(self.lines());
+        if u32::try_from(most).is_ok() {
+            return Ok(());
+        }
+        Err(EngineError::Config {
+            key: "flows_max",
+            value: self.flows.to_string(),
+            allowed: format!("must be smaller on {} CPUs", self.cpus),
+        })
+    }
+
     /// The shape of tables whose sizes are known, if they have one that this program could have made.
     pub(crate) fn found(entries: impl Fn(&'static str) -> Option<u32>) -> Option<Self> {
         let (flows, aggregates) = (entries(table::FLOWS)?, entries(table::AGGREGATES)?);
@@ -171,6 +185,7 @@ impl Shape {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
 
@@ -181,6 +196,14 @@ mod tests {
     fn the_default_sizes_take_the_documented_memory() {
         let bytes = DEFAULT.memory_bytes();
         assert_eq!(bytes >> 20, 37, "{bytes} bytes");
+    }
+
+    #[test]
+    fn more_entries_than_can_be_numbered_are_refused() {
+        let shape = Shape { flows: 1 << 20, aggregates: 4_098, cpus: 4_094 };
+        shape.check().unwrap();
+        let error = Shape { cpus: 4_095, ..shape }.check().unwrap_err();
+        assert_eq!(error.to_string(), "flows_max = 1048576: must be smaller on 4095 CPUs");
     }
 
     #[test]

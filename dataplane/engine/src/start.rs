@@ -31,14 +31,18 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the configuration, the host or the pins; then nothing was changed that was not there before.
     pub fn start(config: &EngineConfig) -> Result<Self, EngineError> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?;
+        Self::start_on(config, u32::try_from(cpus).unwrap_or(u32::MAX))
+    }
+
+    /// The same for so many CPUs, which must be at least those that are possible here.
+    pub(crate) fn start_on(config: &EngineConfig, cpus: u32) -> Result<Self, EngineError> {
         config.check()?;
+        let shape = Shape::of(config, cpus);
+        shape.check()?;
         let mut netlink = Netlink::open().map_err(EngineError::kernel("opening netlink"))?;
         let lan = interface(&mut netlink, &config.lan)?;
         let wan = interface(&mut netlink, &config.wan)?;
-        let cpus =
-            u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?)
-                .unwrap_or(u32::MAX);
-        let shape = Shape::of(config, cpus);
         let adopting = programs::prepare(config, shape)?;
         Self::set_up(config, netlink, [&lan, &wan], shape, adopting).inspect_err(|_| {
             if !adopting {
