@@ -1,6 +1,6 @@
 //! Puts policies in force and takes them out again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use aya::Ebpf;
@@ -285,9 +285,7 @@ impl Engine {
     /// same.
     pub fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let mut leaving: Vec<PolicyId> = policies.to_vec();
-        for id in policies {
-            leaving.extend(self.carried_by(*id).into_iter().filter(|flow| !policies.contains(flow)));
-        }
+        leaving.extend(self.carried_by(policies));
         let mut changed = false;
         for id in &leaving {
             if let Some(placed) = self.policies.remove(id) {
@@ -312,17 +310,20 @@ impl Engine {
         }
     }
 
-    /// The flows that an aggregate carries.
-    fn carried_by(&self, id: PolicyId) -> Vec<PolicyId> {
-        let Some(carrier) = self.policies.get(&id).filter(|placed| placed.kind.table() == Noted::Aggregate) else {
+    /// The flows that these aggregates carry. Looks through all flows once, however many aggregates there are.
+    fn carried_by(&self, policies: &[PolicyId]) -> Vec<PolicyId> {
+        let installed = policies.iter().filter_map(|id| self.policies.get(id));
+        let carriers: BTreeSet<u32> =
+            installed.filter(|placed| placed.kind.table() == Noted::Aggregate).map(|placed| placed.index).collect();
+        if carriers.is_empty() {
             return Vec::new();
-        };
-        let carries = |placed: &Placed| match placed.kind {
-            Kind::FlowOut => u32::from(self.tables.flow(placed.index).aggregate) == carrier.index,
-            Kind::FlowIn => u32::from(self.tables.label(placed.index).aggregate) == carrier.index,
+        }
+        let carried = |placed: &Placed| match placed.kind {
+            Kind::FlowOut => carriers.contains(&self.tables.flow(placed.index).aggregate.into()),
+            Kind::FlowIn => carriers.contains(&self.tables.label(placed.index).aggregate.into()),
             Kind::AggregateOut | Kind::AggregateIn => false,
         };
-        self.policies.iter().filter(|(_, placed)| carries(placed)).map(|(id, _)| *id).collect()
+        self.policies.iter().filter(|(_, placed)| carried(placed)).map(|(id, _)| *id).collect()
     }
 
     /// Hides a policy from packets that come from now on.

@@ -199,29 +199,20 @@ impl Netlink {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Inet;
         let answers = self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP)?;
-        let mut neighbours = Vec::new();
-        for answer in answers {
-            let RouteNetlinkMessage::NewNeighbour(entry) = answer else {
-                continue;
-            };
-            if matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None)
-            {
-                continue;
-            }
-            let mut address = None;
-            let mut mac = None;
-            for attribute in &entry.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
-                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
-                    _ => {}
-                }
-            }
-            if let (Some(address), Some(mac)) = (address, mac) {
-                neighbours.push((entry.header.ifindex, address, mac));
-            }
-        }
-        Ok(neighbours)
+        Ok(answers.iter().filter_map(neighbour).collect())
+    }
+
+    /// The MAC address of one neighbour, if the kernel knows it. Costs the same however many neighbours there are.
+    pub(crate) fn neighbour(&mut self, interface: u32, address: Ipv4Addr) -> io::Result<Option<[u8; 6]>> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = interface;
+        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+        let answers = match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.iter().find_map(neighbour).map(|(_, _, mac)| mac))
     }
 
     /// Has the kernel find out a neighbour's MAC address, as if a packet had to go there.
@@ -281,6 +272,23 @@ impl Connection {
             }
         }
     }
+}
+
+/// Interface, address and MAC address of a neighbour that is known.
+fn neighbour(answer: &RouteNetlinkMessage) -> Option<(u32, Ipv4Addr, [u8; 6])> {
+    let RouteNetlinkMessage::NewNeighbour(entry) = answer else { return None };
+    if matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None) {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            _ => {}
+        }
+    }
+    Some((entry.header.ifindex, address?, mac?))
 }
 
 fn describe(link: &LinkMessage) -> Interface {

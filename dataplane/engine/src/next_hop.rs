@@ -195,10 +195,9 @@ fn resolve(netlink: &mut Netlink, ports: &Ports, address: Ipv4Addr, patience: u3
         fail(format!("the route leaves by interface {interface}, which is no port of this node; correct the route"))
     })?;
     for step in 0..patience {
-        let known = netlink.neighbours().map_err(EngineError::kernel("listing neighbours"))?;
-        if let Some((_, _, mac)) = known.iter().find(|(index, address, _)| *index == interface && *address == neighbour)
-        {
-            return Ok(NextHop::new(port, *mac));
+        let mac = netlink.neighbour(interface, neighbour).map_err(EngineError::kernel("looking up a neighbour"))?;
+        if let Some(mac) = mac {
+            return Ok(NextHop::new(port, mac));
         }
         if step == 0 {
             netlink.probe(interface, neighbour).map_err(EngineError::kernel("probing a neighbour"))?;

@@ -3,10 +3,10 @@
 use turnpike_fastpath::wire::tag;
 use turnpike_fastpath::{Direction, Reason};
 
-use crate::engine::{Engine, WAN};
+use crate::engine::{Engine, Kind, WAN};
 use crate::error::EngineError;
 use crate::layout::Shape;
-use crate::table::{Noted, Tables};
+use crate::table::Tables;
 
 use crate::policy::{Counters, PolicyId};
 use crate::port::PORTS;
@@ -36,17 +36,24 @@ impl Engine {
             let restored = self.port_states.restored(port);
             interfaces.push(InterfaceStatus { name, role, state, xdp_mode, mtu, packet_bytes_max, restored });
         }
-        let count = |table: Noted| self.policies.values().filter(|placed| placed.kind.table() == table).count();
-        let labels = TableStatus {
+        let [mut flows, mut labels, mut aggregates] = [0_usize; 3];
+        for placed in self.policies.values() {
+            match placed.kind {
+                Kind::FlowOut => flows += 1,
+                Kind::FlowIn => labels += 1,
+                Kind::AggregateOut | Kind::AggregateIn => aggregates += 1,
+            }
+        }
+        let label_table = TableStatus {
             name: "labels",
-            used: count(Noted::Label) as u64,
+            used: labels as u64,
             max: u64::from(self.config.flows_max),
             full: self.labels_full,
         };
         let tables = vec![
-            self.free_flows.status(count(Noted::Flow)),
-            labels,
-            self.free_aggregates.status(count(Noted::Aggregate)),
+            self.free_flows.status(flows),
+            label_table,
+            self.free_aggregates.status(aggregates),
             self.next_hops.status(),
         ];
         let memory_bytes = Shape::of(&self.config, self.cpus).memory_bytes();

@@ -9,7 +9,7 @@ use turnpike_fastpath::entry::{
     Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS, mac_bits,
 };
 
-use crate::config::{EngineConfig, Unadmitted};
+use crate::config::{EngineConfig, Unadmitted, possible_cpus};
 use crate::engine::{Engine, Free, LAN, WAN};
 use crate::error::EngineError;
 use crate::generation::{self, Place};
@@ -31,8 +31,7 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the configuration, the host or the pins; then nothing was changed that was not there before.
     pub fn start(config: &EngineConfig) -> Result<Self, EngineError> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?;
-        Self::start_on(config, u32::try_from(cpus).unwrap_or(u32::MAX))
+        Self::start_on(config, possible_cpus()?)
     }
 
     /// The same for so many CPUs, which must be at least those that are possible here.
