@@ -32,6 +32,7 @@ mod settle;
 mod snapshot;
 mod start;
 mod status;
+mod survey;
 #[allow(unsafe_code, reason = "system calls")]
 mod sys;
 mod table;
@@ -42,3 +43,4 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use program::{PassProgram, attach_pass};
 pub use status::{InterfaceStatus, Status, TableStatus, VerdictStatus};
+pub use survey::{LinkSurvey, PolicySurvey, Survey, Takeover};

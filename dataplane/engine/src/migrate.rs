@@ -75,9 +75,8 @@ pub(crate) fn migrate(pin_dir: &Path, found: Shape, wanted: Shape) -> Result<(),
 }
 
 /// Whether what is in force would fit into tables of another shape. Changes nothing.
-pub(crate) fn check(folder: &Path, found: Shape, wanted: Shape) -> Result<(), EngineError> {
-    let old = Generation::open(folder, found)?;
-    Plan::new(&old.tables, found, wanted).map(drop)
+pub(crate) fn check(old: &Generation, wanted: Shape) -> Result<(), EngineError> {
+    Plan::new(&old.tables, old.shape, wanted).map(drop)
 }
 
 /// Completes what a process that died had begun: programs may use either generation.

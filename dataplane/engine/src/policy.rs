@@ -83,3 +83,14 @@ pub struct Counters {
     /// IP bytes refused.
     pub dropped_bytes: u64,
 }
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.offered_packets += other.offered_packets;
+        self.offered_bytes += other.offered_bytes;
+        self.passed_packets += other.passed_packets;
+        self.passed_bytes += other.passed_bytes;
+        self.dropped_packets += other.dropped_packets;
+        self.dropped_bytes += other.dropped_bytes;
+    }
+}

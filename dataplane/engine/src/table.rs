@@ -223,16 +223,12 @@ impl Tables {
 
     /// What all CPUs counted, in this generation of tables and in those before it.
     pub(crate) fn counters(&self, table: Noted, index: u32) -> Counters {
-        let offset = if table == Noted::Aggregate { 2 } else { 0 };
-        let mut sum = [0_u64; 6];
-        for (mapped, entry) in self.shares(table, index) {
-            let words: [u64; 8] = mapped.read(entry);
-            for (sum, word) in sum.iter_mut().zip(&words[offset..]) {
-                *sum += word;
-            }
-        }
-        let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes] = sum;
-        Counters { offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes }
+        counters(table, self.shares(table, index))
+    }
+
+    /// What all CPUs counted in this generation of tables.
+    pub(crate) fn counters_of_cpus(&self, table: Noted, index: u32) -> Counters {
+        counters(table, self.shares(table, index).take(self.cpus as usize))
     }
 
     fn shares(&self, table: Noted, index: u32) -> impl Iterator<Item = (&Mapped, u32)> {
@@ -281,6 +277,19 @@ impl Tables {
             .map(|cpu| self.reasons.read::<2>(cpu * 2 * REASONS_MAX + row))
             .fold((0, 0), |(packets, bytes), [more_packets, more_bytes]| (packets + more_packets, bytes + more_bytes))
     }
+}
+
+fn counters<'t>(table: Noted, shares: impl Iterator<Item = (&'t Mapped, u32)>) -> Counters {
+    let offset = if table == Noted::Aggregate { 2 } else { 0 };
+    let mut sum = [0_u64; 6];
+    for (mapped, entry) in shares {
+        let words: [u64; 8] = mapped.read(entry);
+        for (sum, word) in sum.iter_mut().zip(&words[offset..]) {
+            *sum += word;
+        }
+    }
+    let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes] = sum;
+    Counters { offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes }
 }
 
 const ORDER: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Acquire;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aya::maps::{Array, Map, MapData};
 use host::{in_own_namespace, ip};
 use turnpike_engine::policy::{Counters, Meter, Policy, PolicyId};
-use turnpike_engine::{Engine, EngineConfig, EngineError, XdpMode};
+use turnpike_engine::{Engine, EngineConfig, EngineError, Survey, Takeover, XdpMode};
 use turnpike_fastpath::entry::{Config, Inner};
 use turnpike_fastpath::{Direction, Reason};
 use world::*;
@@ -332,6 +332,48 @@ fn policies_lapse_unless_they_are_renewed() {
         assert!(!redirected(&mut engine, Direction::In, &received()));
         assert_eq!(engine.verdict(Direction::Out, Reason::Expired).0, 1);
         assert_eq!(engine.verdict(Direction::In, Reason::Expired).0, 1);
+    });
+}
+
+#[test]
+fn a_survey_tells_what_the_next_start_would_take_over() {
+    in_own_namespace(|config| {
+        let config = &EngineConfig { lapse_after: Duration::from_secs(4), ..config.clone() };
+        assert_eq!(Engine::survey(config).unwrap().takeover, Takeover::Nothing);
+        assert!(!config.pin_dir.exists(), "somebody who looks makes nothing");
+        let mut engine = start(config);
+        assert!(redirected(&mut engine, Direction::Out, &sent()));
+        engine.deinstall(&[FLOW_IN]);
+        drop(engine);
+        let survey = Engine::survey(config).unwrap();
+        assert_eq!((&survey.takeover, survey.memory_bytes), (&Takeover::AsItIs, config.memory_bytes().unwrap()));
+        let facts: Vec<_> = survey.policies.iter().map(|policy| (policy.id, policy.kind, policy.in_force)).collect();
+        let wanted = [
+            (OUT, "aggregate_out", true),
+            (IN, "aggregate_in", true),
+            (FLOW_OUT, "flow_out", true),
+            (FLOW_IN, "flow_in", false),
+        ];
+        assert_eq!(facts, wanted);
+        assert_eq!((survey.policies[2].counters, survey.policies[3].counters), (packets(1, 0), Counters::default()));
+        assert!(survey.links.iter().all(|link| link.interface.is_some_and(|index| index > 1)), "{:?}", survey.links);
+        let lapses_in = |survey: &Survey| survey.policies[2].lapses_in.unwrap();
+        let first = lapses_in(&survey);
+        assert!((Duration::from_secs(3)..=Duration::from_secs(4)).contains(&first), "{first:?}");
+        std::thread::sleep(Duration::from_secs(1));
+        let second = lapses_in(&Engine::survey(config).unwrap());
+        assert!(first - second >= Duration::from_millis(900), "{first:?}, a second later {second:?}");
+        std::thread::sleep(second + Duration::from_millis(20));
+        assert_eq!(lapses_in(&Engine::survey(config).unwrap()), Duration::ZERO);
+
+        let larger = EngineConfig { flows_max: 512, ..config.clone() };
+        assert_eq!(Engine::survey(&larger).unwrap().takeover, Takeover::Moves("256 flows become 512".to_owned()));
+        ip("link del lan");
+        assert_eq!(Engine::survey(config).unwrap().links[0].interface, None);
+        let ours = replace_pin(config, "TP_LABELS", "TP_POOLS");
+        let takeover = Engine::survey(config).unwrap().takeover;
+        assert!(matches!(takeover, Takeover::Refused("pins_mismatch", _)), "{takeover:?}");
+        drop(ours);
     });
 }
 

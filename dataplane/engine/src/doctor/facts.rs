@@ -16,7 +16,7 @@ use super::ethtool::{Channels, Ethtool, Features, XDP_TRANSMIT};
 use crate::clock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::generation::{self, Left, Pinned, Place};
+use crate::generation::{self, Generation, Left, Pinned, Place};
 use crate::layout::Shape;
 use crate::migrate;
 use crate::netlink::{Address, Link, Netlink};
@@ -237,7 +237,8 @@ fn pins(config: &EngineConfig, cpus: u32, capabilities: &Seen<u64>) -> Pins {
         Err(error) => return Pins::Refused(text(error)),
     };
     let wanted = Shape::of(config, cpus);
-    if let Err(error) = migrate::check(&current, found, wanted) {
+    let checked = Generation::open(&current, found).and_then(|generation| migrate::check(&generation, wanted));
+    if let Err(error) = checked {
         return Pins::Refused(text(error));
     }
     if generation::left(&config.pin_dir) == Left::Both {

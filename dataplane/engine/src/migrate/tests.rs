@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation, reason = "a test")]
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use turnpike_fastpath::entry::{Flow, Inner, Pool};
 use turnpike_fastpath::{Direction, Reason};
 
 use super::Step;
-use crate::EngineConfig;
 use crate::engine::Engine;
 use crate::generation::{self, Generation, Left, Pinned, Place};
 use crate::policy::{Counters, Meter, Policy, PolicyId};
+use crate::{EngineConfig, Takeover};
 
 #[path = "../../tests/host/mod.rs"]
 mod host;
@@ -113,12 +114,27 @@ fn cut_off_anywhere_nothing_is_lost() {
             let left = generation::left(&config.pin_dir);
             let both = matches!(step, Step::Named | Step::ExchangedOne | Step::Exchanged | Step::Settled);
             assert_eq!(left == Left::Both, both, "{step:?}: {:?}", folders(&config.pin_dir));
-            // Whichever generation is in force, it carries on while nobody is there.
+            // Whichever generation is in force, it carries on while nobody is there, and somebody who looks changes nothing.
             load.wait_for(200);
+            let survey = Engine::survey(&other).unwrap();
+            let wanted = match step {
+                Step::Filled | Step::Pinned => {
+                    matches!(&survey.takeover, Takeover::Moves(how) if how.contains("flows become"))
+                }
+                Step::OldRenamed | Step::Renamed => survey.takeover == Takeover::AsItIs,
+                Step::Named | Step::ExchangedOne | Step::Exchanged | Step::Settled => {
+                    survey.takeover == Takeover::Completes
+                }
+            };
+            assert!(wanted, "{step:?}: {:?}", survey.takeover);
+            assert!(survey.policies.iter().all(|policy| policy.in_force));
+            let surveyed: BTreeMap<_, _> = survey.policies.iter().map(|policy| (policy.id, policy.counters)).collect();
+            let surveyed: Vec<_> = before.iter().map(|(id, _)| (*id, surveyed[id])).collect();
+            assert_monotone(&before, &surveyed);
             engine = Engine::start(&other).unwrap();
             assert_eq!(engine.adopted().len(), 2 + 2 * usize::from(FLOWS), "{step:?}");
             assert_eq!(folders(&config.pin_dir), [Place::Current], "{step:?}");
-            assert_monotone(&before, &all_counters(&engine));
+            assert_monotone(&surveyed, &all_counters(&engine));
         }
         load.wait_for(200);
         let reports = load.end();
