@@ -13,6 +13,7 @@ pub mod serve;
 pub mod time;
 pub mod tls;
 
+mod adopt;
 mod body;
 mod client;
 mod core;

@@ -39,6 +39,15 @@ impl Engine {
         config.check()?;
         let shape = Shape::of(config, cpus);
         shape.check()?;
+        let memory_bytes = shape.memory_bytes();
+        tracing::info!(
+            flows = config.flows_max,
+            aggregates = config.aggregates_max,
+            cpus,
+            memory_bytes,
+            "the tables take {} MiB of kernel memory, all of it from the start",
+            memory_bytes.div_ceil(1 << 20)
+        );
         let mut netlink = Netlink::open().map_err(EngineError::kernel("opening netlink"))?;
         let lan = interface(&mut netlink, &config.lan)?;
         let wan = interface(&mut netlink, &config.wan)?;
