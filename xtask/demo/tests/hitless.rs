@@ -14,11 +14,11 @@ use turnpike_api::{NodeView, SessionView};
 use turnpike_broker::policy::Counters;
 use turnpike_demo::calls::{Way, port};
 use turnpike_demo::certificates::Authority;
-use turnpike_demo::media::{Phones, Receiver, SPEECH_IP_BYTES, Sender, Stream};
+use turnpike_demo::media::{Phones, Receiver, SPEECH_IP_BYTES, SendCount, Sender, Stream};
 use turnpike_demo::node::{API, EDGE_A, EDGE_B, Node, Scratch};
 use turnpike_demo::recording::Recording;
 use turnpike_demo::rest::{Answer, Client};
-use turnpike_demo::topology::{Place, Topology};
+use turnpike_demo::topology::{Cable, Place, Topology};
 
 const LINK_RATE_BPS: u64 = 10_000_000;
 const CALLS: [u16; 5] = [1, 2, 3, 4, 5];
@@ -26,6 +26,8 @@ const CALLS: [u16; 5] = [1, 2, 3, 4, 5];
 const CHURN: std::ops::Range<u16> = 1_000..9_000;
 const INTERVAL: Duration = Duration::from_millis(5);
 const ROUNDS: u64 = 10;
+/// Packets of a call that may be under way when a port goes.
+const UNDER_WAY: u64 = 4;
 const EDGES: [Place; 2] = [Place::EdgeA, Place::EdgeB];
 
 /// Steps of a fixed sequence that looks random, so that a failure can be repeated.
@@ -130,6 +132,44 @@ impl<'t> Field<'t> {
         }
     }
 
+    /// Both aggregates, and the calls.
+    fn reserve(&self) {
+        for (way, edge, peer) in [(Way::Forward, 0, EDGE_B.name), (Way::Back, 1, EDGE_A.name)] {
+            let body = json!({"name": way.aggregate(), "peer": peer, "rate_bps": 8_000_000, "burst_bytes": 262_144, "dscp": 46});
+            let _: Value = self.client(edge).create("/v1/aggregates", &body).unwrap();
+        }
+        for number in CALLS {
+            let _: SessionView = self.client(0).create("/v1/sessions", &request(number)).unwrap();
+        }
+    }
+
+    /// Ends the calls.
+    fn hang_up(&self) -> Vec<SessionView> {
+        let end = |number: &u16| self.client(0).delete(&format!("/v1/sessions/{}", id(*number))).unwrap();
+        CALLS.iter().map(end).collect()
+    }
+
+    /// Ends everything, and sees that nothing is left.
+    fn end(mut self) {
+        for (way, edge) in [(Way::Forward, 0), (Way::Back, 1)] {
+            let _: Value = self.client(edge).delete(&format!("/v1/aggregates/{}", way.aggregate())).unwrap();
+        }
+        self.wait_used(&[("flows", 0), ("labels", 0), ("aggregates", 0), ("next_hops", 0)]);
+        for (node, place) in self.nodes.iter_mut().zip(EDGES) {
+            let adopt = |node: &Node| {
+                let (ok, said) = node.ask(self.topology.at(place), "adopt").unwrap();
+                assert!(ok, "{said}");
+                serde_json::from_str::<Value>(&said).unwrap()
+            };
+            node.terminate().unwrap();
+            let said = adopt(node);
+            assert!(said["takeover"] == "as_it_is" && said["policies"] == json!([]), "{said}");
+            node.detach(self.topology.at(place)).unwrap();
+            let said = adopt(node);
+            assert!(said["takeover"] == "nothing" && said["links"][0]["interface_index"].is_null(), "{said}");
+        }
+    }
+
     fn counters(&self, edge: usize) -> BTreeMap<(u16, String), Counters> {
         let of_call = |number: &u16| {
             let view: SessionView = self.client(edge).get(&format!("/v1/sessions/{}", id(*number))).unwrap();
@@ -175,7 +215,7 @@ fn end_churn(field: &Field<'_>) {
 }
 
 /// One node goes and comes back; what it had counted by then is not less afterwards.
-fn round(field: &mut Field<'_>, number: u64, dice: &mut Dice, heard: &dyn Fn() -> [u64; 2]) {
+fn round(field: &mut Field<'_>, number: u64, dice: &mut Dice, media: &Media) {
     let edge = usize::try_from(dice.roll(2)).unwrap();
     let before = field.counters(edge);
     field.nodes[edge].kill().unwrap();
@@ -191,15 +231,7 @@ fn round(field: &mut Field<'_>, number: u64, dice: &mut Dice, heard: &dyn Fn() -
         std::thread::sleep(Duration::from_millis(dice.roll(450)));
         field.nodes[edge].kill().unwrap();
     }
-    let (begin, start) = (heard(), Instant::now());
-    while heard().iter().zip(&begin).any(|(now, begin)| now < &(begin + 50)) {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "nothing comes through while {} is dead",
-            field.nodes[edge].name()
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    media.wait_until_it_flows(&format!("{} is dead", field.nodes[edge].name()));
     let (ok, said) = field.nodes[edge].ask(field.topology.at(EDGES[edge]), "adopt").unwrap();
     let said: Value = serde_json::from_str(&said).unwrap();
     assert!(ok && said["policies"].as_array().unwrap().len() >= 2 + 2 * CALLS.len(), "{said}");
@@ -220,47 +252,81 @@ fn round(field: &mut Field<'_>, number: u64, dice: &mut Dice, heard: &dyn Fn() -
     }
 }
 
-#[test]
-fn killed_and_started_again_under_calls_nothing_is_lost() {
+/// Calls under way both ways.
+struct Media {
+    ears: [Receiver; 2],
+    mouths: [Sender; 2],
+}
+
+impl Media {
+    fn start(topology: &Topology, recording: &Arc<Recording>) -> Self {
+        let ports = CALLS.map(port);
+        let site = |place: Place| Phones::bind(topology.at(place), place.address(), &ports).unwrap();
+        let (a, b) = (site(Place::SiteA), site(Place::SiteB));
+        let settle = Instant::now() + Duration::from_secs(3_600);
+        let ear =
+            |name, phones, way| Receiver::start(name, phones, streams(way), Arc::clone(recording), settle).unwrap();
+        let mouth = |name, phones, way| {
+            let numbered = streams(way).into_iter().enumerate().collect();
+            Sender::start(name, phones, numbered, Arc::clone(recording)).unwrap()
+        };
+        Self {
+            ears: [ear("hear-b", &b, Way::Forward), ear("hear-a", &a, Way::Back)],
+            mouths: [mouth("send-a", &a, Way::Forward), mouth("send-b", &b, Way::Back)],
+        }
+    }
+
+    /// Packets heard, by direction.
+    fn heard(&self) -> [u64; 2] {
+        [0, 1].map(|way| self.ears[way].heard().streams.iter().map(|heard| heard.packets).sum())
+    }
+
+    /// Packets sent, by direction and call.
+    fn sent(&self) -> [Vec<u64>; 2] {
+        [0, 1].map(|way| self.mouths[way].counts().iter().map(SendCount::sent).collect())
+    }
+
+    /// Waits until more packets have come through in both directions; how long that took.
+    fn wait_until_it_flows(&self, why: &str) -> Duration {
+        let (begin, start) = (self.heard(), Instant::now());
+        while self.heard().iter().zip(&begin).any(|(now, begin)| now < &(begin + 50)) {
+            assert!(start.elapsed() < Duration::from_secs(20), "nothing comes through: {why}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        start.elapsed()
+    }
+
+    fn stop(&mut self) {
+        self.mouths.iter_mut().for_each(Sender::stop);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// What is needed to run, or why it is not there.
+fn needs() -> Option<(PathBuf, Arc<Recording>)> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root for network namespaces and XDP");
-        return;
+        return None;
     }
     let Ok(path) = Recording::find() else {
         println!("skipped: no recording, package sip-tester is not installed");
-        return;
+        return None;
     };
     let Some(turnpike) = std::env::var_os("TURNPIKE_BIN").map(PathBuf::from) else {
         println!("skipped: TURNPIKE_BIN does not name the program turnpike");
-        return;
+        return None;
     };
-    let recording = Arc::new(Recording::read(&path).unwrap());
+    Some((turnpike, Arc::new(Recording::read(&path).unwrap())))
+}
+
+#[test]
+fn killed_and_started_again_under_calls_nothing_is_lost() {
+    let Some((turnpike, recording)) = needs() else { return };
     let topology = Topology::new(&format!("tpkh{}", std::process::id())).unwrap();
     let scratch = Scratch::new(&format!("turnpike-hitless-{}", std::process::id())).unwrap();
     let mut field = Field::new(&turnpike, &topology, &scratch);
-    for (way, edge, peer) in [(Way::Forward, 0, EDGE_B.name), (Way::Back, 1, EDGE_A.name)] {
-        let body =
-            json!({"name": way.aggregate(), "peer": peer, "rate_bps": 8_000_000, "burst_bytes": 262_144, "dscp": 46});
-        let _: Value = field.client(edge).create("/v1/aggregates", &body).unwrap();
-    }
-    for number in CALLS {
-        let _: SessionView = field.client(0).create("/v1/sessions", &request(number)).unwrap();
-    }
-
-    let ports = CALLS.map(port);
-    let site = |place: Place| Phones::bind(field.topology.at(place), place.address(), &ports).unwrap();
-    let (a, b) = (site(Place::SiteA), site(Place::SiteB));
-    let settle = Instant::now() + Duration::from_secs(3_600);
-    let ears = [
-        Receiver::start("hear-b", &b, streams(Way::Forward), Arc::clone(&recording), settle).unwrap(),
-        Receiver::start("hear-a", &a, streams(Way::Back), Arc::clone(&recording), settle).unwrap(),
-    ];
-    let numbered = |way| streams(way).into_iter().enumerate().collect();
-    let mut mouths = [
-        Sender::start("send-a", &a, numbered(Way::Forward), Arc::clone(&recording)).unwrap(),
-        Sender::start("send-b", &b, numbered(Way::Back), recording).unwrap(),
-    ];
-    let heard = || [&ears[0], &ears[1]].map(|ear| ear.heard().streams.iter().map(|heard| heard.packets).sum());
+    field.reserve();
+    let mut media = Media::start(&topology, &recording);
 
     let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut dice = Dice(20_260_101);
@@ -275,7 +341,7 @@ fn killed_and_started_again_under_calls_nothing_is_lost() {
                     assert!(start.elapsed() < Duration::from_secs(40), "no session is admitted any more");
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                round(&mut field, number, &mut dice, &heard);
+                round(&mut field, number, &mut dice, &media);
             }
         }));
         stop.store(true, Ordering::Relaxed);
@@ -287,43 +353,87 @@ fn killed_and_started_again_under_calls_nothing_is_lost() {
     let calls = CALLS.len() as u64;
     field.wait_used(&[("flows", calls), ("labels", calls), ("aggregates", 2)]);
 
-    for mouth in &mut mouths {
-        mouth.stop();
-    }
-    std::thread::sleep(Duration::from_millis(500));
-    let ended: Vec<SessionView> =
-        CALLS.iter().map(|number| field.client(0).delete(&format!("/v1/sessions/{}", id(*number))).unwrap()).collect();
+    media.stop();
+    let ended = field.hang_up();
     let mut all = 0;
-    for (way, mouth, ear) in [(Way::Forward, &mouths[0], &ears[0]), (Way::Back, &mouths[1], &ears[1])] {
-        for ((session, sent), heard) in ended.iter().zip(mouth.counts()).zip(&ear.heard().streams) {
-            let what = format!("{} {}", session.id, way.flow());
-            let sent = sent.sent();
+    for (way, (sent, ear)) in Way::ALL.into_iter().zip(media.sent().iter().zip(&media.ears)) {
+        for ((session, sent), heard) in ended.iter().zip(sent).zip(&ear.heard().streams) {
+            let (what, sent) = (format!("{} {}", session.id, way.flow()), *sent);
             assert!(sent > 1_000, "{what}: too little traffic to tell");
             assert_eq!((heard.missing(0..sent), heard.packets, heard.mismatches), (0, sent, 0), "{what}");
             let usage: Vec<_> = session.usage.iter().filter(|usage| usage.flow.as_str() == way.flow()).collect();
             assert_eq!(usage.len(), 2, "{what}: both nodes counted it");
             for usage in usage {
-                let counted =
-                    (usage.counters.offered_packets, usage.counters.passed_packets, usage.counters.passed_bytes);
+                let Counters { offered_packets, passed_packets, passed_bytes, .. } = usage.counters;
+                let counted = (offered_packets, passed_packets, passed_bytes);
                 assert_eq!(counted, (sent, sent, sent * SPEECH_IP_BYTES), "{what} at {}", usage.node);
             }
             all += sent;
         }
     }
     println!("{all} packets sent, heard and counted at both nodes; none lost");
+    field.end();
+}
 
-    for (way, edge) in [(Way::Forward, 0), (Way::Back, 1)] {
-        let _: Value = field.client(edge).delete(&format!("/v1/aggregates/{}", way.aggregate())).unwrap();
+#[test]
+fn ports_that_go_and_come_back_cost_what_is_sent_meanwhile() {
+    let Some((turnpike, recording)) = needs() else { return };
+    let topology = Topology::new(&format!("tpki{}", std::process::id())).unwrap();
+    let scratch = Scratch::new(&format!("turnpike-ports-{}", std::process::id())).unwrap();
+    let field = Field::new(&turnpike, &topology, &scratch);
+    field.reserve();
+    let mut media = Media::start(&topology, &recording);
+    media.wait_until_it_flows("at the beginning");
+
+    let mut kept = vec![[vec![0; CALLS.len()], vec![0; CALLS.len()]]];
+    for (cable, name) in
+        [(Cable::LanA, "lan of A"), (Cable::Wan, "wan"), (Cable::LanB, "lan of B"), (Cable::Wan, "wan")]
+    {
+        kept.push(media.sent());
+        topology.lay_anew(cable).unwrap();
+        let took = media.wait_until_it_flows(&format!("{name} was made anew\n{}", field.nodes[0].log_tail()));
+        // What was under way when the first packets came through.
+        std::thread::sleep(Duration::from_millis(200));
+        kept.push(media.sent());
+        println!("{name}: made anew; 50 packets each way {took:.0?} later");
     }
-    field.wait_used(&[("flows", 0), ("labels", 0), ("aggregates", 0), ("next_hops", 0)]);
-    for (node, place) in field.nodes.iter_mut().zip(EDGES) {
-        node.terminate().unwrap();
-        let (ok, said) = node.ask(topology.at(place), "adopt").unwrap();
-        let said: Value = serde_json::from_str(&said).unwrap();
-        assert!(ok && said["takeover"] == "as_it_is" && said["policies"] == json!([]), "{said}");
-        node.detach(topology.at(place)).unwrap();
-        let (ok, said) = node.ask(topology.at(place), "adopt").unwrap();
-        let said: Value = serde_json::from_str(&said).unwrap();
-        assert!(ok && said["takeover"] == "nothing" && said["links"][0]["interface_index"].is_null(), "{said}");
+    for (place, port) in [(Place::EdgeA, "lan"), (Place::EdgeB, "wan")] {
+        media.wait_until_it_flows("between flaps");
+        kept.push(media.sent());
+        topology.set_port(place, port, false).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        topology.set_port(place, port, true).unwrap();
+        media.wait_until_it_flows("a port was down and is up again");
+        std::thread::sleep(Duration::from_millis(200));
+        kept.push(media.sent());
     }
+    media.wait_until_it_flows("at the end");
+    kept.push(media.sent());
+    media.stop();
+
+    let restored = [0, 1].map(|edge| {
+        let view: NodeView = field.client(edge).get("/v1/node").unwrap();
+        assert!(
+            view.interfaces.iter().all(|port| port.state == "up" && port.xdp_mode == "native"),
+            "{:?}",
+            view.interfaces
+        );
+        view.interfaces.iter().map(|port| port.restored).collect::<Vec<_>>()
+    });
+    assert_eq!(restored, [[1, 2], [1, 2]], "how often each port got a new interface");
+    // What was sent while everything was there has come; a few packets may have been under way when a port went.
+    let mut lost_while_there = 0;
+    for spell in kept.chunks_exact(2) {
+        for way in 0..2 {
+            for (heard, (from, to)) in
+                media.ears[way].heard().streams.iter().zip(spell[0][way].iter().zip(&spell[1][way]))
+            {
+                assert_eq!(heard.mismatches, 0);
+                lost_while_there += heard.missing(*from..to.saturating_sub(UNDER_WAY).max(*from));
+            }
+        }
+    }
+    assert_eq!(lost_while_there, 0);
+    field.hang_up();
+    field.end();
 }
