@@ -36,6 +36,8 @@ mod survey;
 #[allow(unsafe_code, reason = "system calls")]
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod trial;
 
 pub use config::{EngineConfig, Unadmitted, XdpMode};

@@ -48,9 +48,7 @@ pub(crate) enum Step {
 const fn reached(_: Step) {}
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
-use tests::reached;
+use crate::tests::migrate::reached;
 
 /// Moves the tables that are pinned to another shape.
 pub(crate) fn migrate(pin_dir: &Path, found: Shape, wanted: Shape) -> Result<(), EngineError> {

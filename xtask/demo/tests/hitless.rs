@@ -221,7 +221,7 @@ fn round(field: &mut Field<'_>, number: u64, dice: &mut Dice, media: &Media) {
     field.nodes[edge].kill().unwrap();
     let sizes = [512, 1_024, 4_096, 65_536];
     let flows_max = sizes[usize::try_from(dice.roll(4)).unwrap()];
-    if number % 3 != 0 {
+    if !number.is_multiple_of(3) {
         field.nodes[edge].set_flows_max(flows_max).unwrap();
     }
     // Killed again in the middle of its start: before, in and after the change of sizes.
@@ -424,10 +424,9 @@ fn ports_that_go_and_come_back_cost_what_is_sent_meanwhile() {
     // What was sent while everything was there has come; a few packets may have been under way when a port went.
     let mut lost_while_there = 0;
     for spell in kept.chunks_exact(2) {
-        for way in 0..2 {
-            for (heard, (from, to)) in
-                media.ears[way].heard().streams.iter().zip(spell[0][way].iter().zip(&spell[1][way]))
-            {
+        let [from, to] = [&spell[0], &spell[1]];
+        for (ear, (from, to)) in media.ears.iter().zip(from.iter().zip(to)) {
+            for (heard, (from, to)) in ear.heard().streams.iter().zip(from.iter().zip(to)) {
                 assert_eq!(heard.mismatches, 0);
                 lost_while_there += heard.missing(*from..to.saturating_sub(UNDER_WAY).max(*from));
             }

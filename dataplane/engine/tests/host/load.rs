@@ -17,8 +17,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use turnpike_engine::PassProgram;
 use turnpike_engine::policy::{Meter, Policy, PolicyId};
+use turnpike_engine::{Engine, PassProgram};
+use turnpike_fastpath::{Direction, Reason};
 
 use super::{Elsewhere, ip, pin};
 
@@ -308,5 +309,22 @@ impl Load {
             way.stop.store(true, Ordering::Relaxed);
         }
         self.ways.map(Way::end)
+    }
+}
+
+/// What every party counted is the same, to the packet: nothing was lost, and nothing came twice.
+pub fn assert_exact(engine: &Engine, reports: &[Report; 2]) {
+    for (report, aggregate, flow, direction, reason) in [
+        (&reports[0], AGGREGATE_OUT, flow_out as fn(u16) -> PolicyId, Direction::Out, Reason::Tagged),
+        (&reports[1], AGGREGATE_IN, flow_in as fn(u16) -> PolicyId, Direction::In, Reason::Restored),
+    ] {
+        let first: Vec<_> = report.missing.iter().take(5).collect();
+        assert!(report.sent > 500, "too little traffic to tell: {} packets", report.sent);
+        assert_eq!((report.missing.len(), report.doubled, report.strange), (0, 0, 0), "first lost: {first:?}");
+        let flows: Vec<_> = (0..FLOWS).map(|index| engine.counters(flow(index)).unwrap()).collect();
+        assert_eq!(flows.iter().map(|flow| flow.offered_packets).sum::<u64>(), report.sent);
+        assert_eq!(flows.iter().map(|flow| flow.passed_packets).sum::<u64>(), report.sent);
+        assert_eq!(engine.counters(aggregate).unwrap().passed_packets, report.sent);
+        assert_eq!(engine.verdict(direction, reason).0, report.sent);
     }
 }

@@ -14,19 +14,14 @@ use aya::programs::loaded_programs;
 use turnpike_fastpath::entry::{Flow, Inner, Pool};
 use turnpike_fastpath::{Direction, Reason};
 
-use super::Step;
+use super::host::load::{self, AGGREGATE_IN, AGGREGATE_OUT, FLOWS, Wire, assert_exact, flow_in, flow_out};
+use super::host::{in_own_namespace, ip};
+use super::world;
 use crate::engine::Engine;
 use crate::generation::{self, Generation, Left, Pinned, Place};
+use crate::migrate::Step;
 use crate::policy::{Counters, Meter, Policy, PolicyId};
 use crate::{EngineConfig, Takeover};
-
-#[path = "../../tests/host/mod.rs"]
-mod host;
-#[path = "../../../fastpath/tests/world/mod.rs"]
-mod world;
-
-use host::load::{self, AGGREGATE_IN, AGGREGATE_OUT, FLOWS, Wire, flow_in, flow_out};
-use host::{in_own_namespace, ip};
 
 thread_local! {
     static CUT_AT: Cell<Option<Step>> = const { Cell::new(None) };
@@ -35,7 +30,7 @@ thread_local! {
 /// Thrown where a test has the process end.
 struct CutOff;
 
-pub(super) fn reached(step: Step) {
+pub(crate) fn reached(step: Step) {
     if CUT_AT.get() == Some(step) {
         CUT_AT.set(None);
         // Without the message of a panic.
@@ -61,22 +56,6 @@ fn assert_monotone(before: &[(PolicyId, Counters)], after: &[(PolicyId, Counters
             after.offered_packets >= before.offered_packets && after.passed_bytes >= before.passed_bytes,
             "policy {id}: {before:?}, later {after:?}"
         );
-    }
-}
-
-/// What every party counted is the same, to the packet.
-fn assert_exact(engine: &Engine, reports: &[load::Report; 2]) {
-    for (report, aggregate, flow, direction, reason) in [
-        (&reports[0], AGGREGATE_OUT, flow_out as fn(u16) -> PolicyId, Direction::Out, Reason::Tagged),
-        (&reports[1], AGGREGATE_IN, flow_in as fn(u16) -> PolicyId, Direction::In, Reason::Restored),
-    ] {
-        assert!(report.sent > 500, "too little traffic to tell: {report:?}");
-        assert_eq!((report.missing.len(), report.doubled, report.strange), (0, 0, 0), "{:?}", report.missing);
-        let flows: Vec<_> = (0..FLOWS).map(|index| engine.counters(flow(index)).unwrap()).collect();
-        assert_eq!(flows.iter().map(|flow| flow.offered_packets).sum::<u64>(), report.sent);
-        assert_eq!(flows.iter().map(|flow| flow.passed_packets).sum::<u64>(), report.sent);
-        assert_eq!(engine.counters(aggregate).unwrap().passed_packets, report.sent);
-        assert_eq!(engine.verdict(direction, reason).0, report.sent);
     }
 }
 
