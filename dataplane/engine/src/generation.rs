@@ -87,6 +87,11 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     LAYOUTS.iter().map(|layout| layout.name).chain([table::DEVICES])
 }
 
+/// The newest complete generation, if there is one.
+pub(crate) fn newest(pin_dir: &Path) -> Option<Place> {
+    [Place::Next, Place::Current].into_iter().find(|place| place.folder(pin_dir).exists())
+}
+
 /// What a process that died left of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {

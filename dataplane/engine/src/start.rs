@@ -49,8 +49,10 @@ impl Engine {
             memory_bytes.div_ceil(1 << 20)
         );
         let mut netlink = Netlink::open().map_err(EngineError::kernel("opening netlink"))?;
-        let lan = interface(&mut netlink, &config.lan)?;
-        let wan = interface(&mut netlink, &config.wan)?;
+        // What runs already is taken over also while an interface is down: it may come up again before it lapses.
+        let runs = generation::newest(&config.pin_dir).is_some();
+        let lan = interface(&mut netlink, &config.lan, runs)?;
+        let wan = interface(&mut netlink, &config.wan, runs)?;
         let adopting = programs::prepare(config, shape)?;
         Self::set_up(config, netlink, [&lan, &wan], shape, adopting).inspect_err(|_| {
             if !adopting {
@@ -164,14 +166,16 @@ impl Engine {
     }
 }
 
-fn interface(netlink: &mut Netlink, name: &str) -> Result<Interface, EngineError> {
+fn interface(netlink: &mut Netlink, name: &str, may_be_down: bool) -> Result<Interface, EngineError> {
     let found = netlink.interface(name).map_err(EngineError::kernel("looking up an interface"))?;
     let found = found.ok_or_else(|| EngineError::InterfaceMissing { name: name.to_owned() })?;
     let unfit = |detail: &str| EngineError::InterfaceUnfit { name: name.to_owned(), detail: detail.to_owned() };
     if !found.ethernet {
         return Err(unfit("its frames have no Ethernet header; Turnpike needs an Ethernet device"));
     }
-    if !found.up {
+    if !found.up && may_be_down {
+        tracing::warn!(interface = name, "the port's interface is down");
+    } else if !found.up {
         return Err(unfit("it is down; `ip link set up` brings it up"));
     }
     Ok(found)

@@ -104,10 +104,10 @@ impl Engine {
 
 /// The generations that programs may use, the newest last.
 fn look(config: &EngineConfig) -> Result<Vec<Generation>, EngineError> {
-    let both = generation::left(&config.pin_dir) == Left::Both;
-    // The current one may just be on its way out.
-    let newest = if Place::Current.folder(&config.pin_dir).exists() { Place::Current } else { Place::Next };
-    let places = if both { vec![Place::Current, Place::Next] } else { vec![newest] };
+    let places = match generation::left(&config.pin_dir) {
+        Left::Both => vec![Place::Current, Place::Next],
+        Left::Nothing => generation::newest(&config.pin_dir).into_iter().collect(),
+    };
     let mut found = Vec::new();
     for place in places {
         let folder = place.folder(&config.pin_dir);

@@ -222,8 +222,8 @@ fn pin_place(pin_dir: &Path) -> PinPlace {
 fn pins(config: &EngineConfig, cpus: u32, capabilities: &Seen<u64>) -> Pins {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     const CAP_BPF: u64 = 1 << 39;
-    let current = Place::Current.folder(&config.pin_dir);
-    match fs::read_dir(&current) {
+    let newest = generation::newest(&config.pin_dir).unwrap_or(Place::Current).folder(&config.pin_dir);
+    match fs::read_dir(&newest) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Pins::None,
         Err(error) => return Pins::Unseen(text(error)),
         Ok(_) if capabilities.as_ref().is_ok_and(|bits| bits & (CAP_BPF | CAP_SYS_ADMIN) == 0) => {
@@ -231,13 +231,13 @@ fn pins(config: &EngineConfig, cpus: u32, capabilities: &Seen<u64>) -> Pins {
         }
         Ok(_) => {}
     }
-    let found = match generation::look(&current) {
+    let found = match generation::look(&newest) {
         Ok(Pinned::Tables(shape)) => shape,
         Ok(Pinned::None) => return Pins::None,
         Err(error) => return Pins::Refused(text(error)),
     };
     let wanted = Shape::of(config, cpus);
-    let checked = Generation::open(&current, found).and_then(|generation| migrate::check(&generation, wanted));
+    let checked = Generation::open(&newest, found).and_then(|generation| migrate::check(&generation, wanted));
     if let Err(error) = checked {
         return Pins::Refused(text(error));
     }
