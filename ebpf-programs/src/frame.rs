@@ -1,5 +1,8 @@
 //! The frame of an XDP context.
 
+use core::arch::asm;
+use core::intrinsics::is_val_statically_known;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
@@ -16,22 +19,25 @@ impl XdpFrame {
         if offset > OFFSET_MAX {
             return None;
         }
-        let start = self.0.data() + offset;
+        let start =
+            if is_val_statically_known(offset) { self.0.data() + offset } else { behind(self.0.data(), offset) };
         if start + size_of::<T>() > self.0.data_end() {
             return None;
         }
         Some(start as *mut T)
     }
+}
 
-    #[inline(always)]
-    fn move_head(&mut self, bytes: i32) -> Result<(), NoRoom> {
-        // SAFETY: the context is the one that the kernel gave us; the helper checks the room and refuses what does not fit.
-        // Headers borrowed before cannot be alive: they borrow the frame, and this takes it mutably.
-        match unsafe { bpf_xdp_adjust_head(self.0.as_ptr().cast(), bytes) } {
-            0 => Ok(()),
-            _ => Err(NoRoom),
-        }
+/// The address `offset` bytes behind `data`. The verifier follows a pointer that something variable was added to only in the register where that
+/// was done, and only if it knows there how large that was; the compiler would compute things elsewhere, and drop a mask that changes nothing.
+#[inline(always)]
+fn behind(data: usize, offset: usize) -> usize {
+    let mut start = offset;
+    // SAFETY: two operations on a register; the mask keeps the offset, which is at most `OFFSET_MAX`.
+    unsafe {
+        asm!("{0} &= 255", "{0} += {1}", inout(reg) start, in(reg) data, options(pure, nomem, nostack));
     }
+    start
 }
 
 impl Frame for XdpFrame {
@@ -54,12 +60,12 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn grow_head(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        self.move_head(-(bytes as i32))
-    }
-
-    #[inline(always)]
-    fn shrink_head(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        self.move_head(bytes as i32)
+    fn grow_head(&mut self, bytes: i32) -> Result<(), NoRoom> {
+        // SAFETY: the context is the one that the kernel gave us; the helper checks the room and refuses what does not fit.
+        // Headers borrowed before cannot be alive: they borrow the frame, and this takes it mutably.
+        match unsafe { bpf_xdp_adjust_head(self.0.as_ptr().cast(), -bytes) } {
+            0 => Ok(()),
+            _ => Err(NoRoom),
+        }
     }
 }

@@ -4,22 +4,27 @@
 //! cache lines, and user space reads and writes them without a system call. Shares are indexed by CPU × table size + index.
 //! Sizes stand at one here and are set when the object is loaded.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::ptr::read_volatile;
 use core::sync::atomic::AtomicU64;
 
-use aya_ebpf::Global;
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{Array, DevMap};
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
-use turnpike_fastpath::Tables;
+use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{EbpfContext, Global};
 use turnpike_fastpath::contract::PORTS_MAX;
 use turnpike_fastpath::entry::{
-    Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
+    Aggregate, AggregateShare, Bucket, ClockReading, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
     ReasonShare,
 };
+use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::verdict::REASONS_MAX;
+use turnpike_fastpath::{Route, Tables};
+
+use crate::route;
 
 const MAPPED: usize = 1 << 10;
 
@@ -35,6 +40,12 @@ static TP_FLOW_SHARES: Array<FlowShare, 1, MAPPED> = Array::new();
 static TP_LABELS: Array<LabelEntry, 1, MAPPED> = Array::new();
 #[btf_map]
 static TP_LBL_SHARES: Array<FlowShare, 1, MAPPED> = Array::new();
+#[btf_map]
+static TP_FLOW_DETAILS: Array<Detail, 1, MAPPED> = Array::new();
+#[btf_map]
+static TP_LBL_DETAILS: Array<Detail, 1, MAPPED> = Array::new();
+#[btf_map]
+static TP_RECEPTIONS: Array<Reception, 1, MAPPED> = Array::new();
 #[btf_map]
 static TP_AGGREGATES: Array<Aggregate, 1, MAPPED> = Array::new();
 #[btf_map]
@@ -64,13 +75,14 @@ static AGGREGATES_MAX: Global<u32> = Global::new(1);
 /// The maps as seen by one run of a program.
 pub(crate) struct KernelTables {
     cpu: u32,
+    context: *mut xdp_md,
 }
 
 impl KernelTables {
     #[inline(always)]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(context: &XdpContext) -> Self {
         // SAFETY: the helper has no precondition.
-        Self { cpu: unsafe { bpf_get_smp_processor_id() } as u32 }
+        Self { cpu: unsafe { bpf_get_smp_processor_id() } as u32, context: context.as_ptr().cast() }
     }
 }
 
@@ -88,6 +100,10 @@ impl Tables for KernelTables {
         TP_FLOWS.get(index)
     }
     #[inline(always)]
+    fn flow_detail(&self, index: u32) -> Option<&Detail> {
+        TP_FLOW_DETAILS.get(index)
+    }
+    #[inline(always)]
     fn flow_share(&self, index: u32) -> Option<&FlowShare> {
         TP_FLOW_SHARES.get(self.cpu.wrapping_mul(FLOWS_MAX.load()).wrapping_add(index))
     }
@@ -96,8 +112,16 @@ impl Tables for KernelTables {
         TP_LABELS.get(index)
     }
     #[inline(always)]
+    fn label_detail(&self, index: u32) -> Option<&Detail> {
+        TP_LBL_DETAILS.get(index)
+    }
+    #[inline(always)]
     fn label_share(&self, index: u32) -> Option<&FlowShare> {
         TP_LBL_SHARES.get(self.cpu.wrapping_mul(FLOWS_MAX.load()).wrapping_add(index))
+    }
+    #[inline(always)]
+    fn reception(&self, index: u32) -> Option<&Reception> {
+        TP_RECEPTIONS.get(index)
     }
     #[inline(always)]
     fn aggregate(&self, index: u32) -> Option<&Aggregate> {
@@ -125,6 +149,10 @@ impl Tables for KernelTables {
         TP_PORTS.get(index)
     }
     #[inline(always)]
+    fn route(&self, route: &Route) -> Option<NextHop> {
+        Some(NextHop(route::look_up(self.context, route)))
+    }
+    #[inline(always)]
     fn exact_ns(&self) -> u64 {
         // SAFETY: the helper has no precondition.
         unsafe { bpf_ktime_get_ns() }
@@ -149,11 +177,32 @@ impl Tables for KernelTables {
         found == old
     }
     #[inline(always)]
+    fn add(&self, word: &AtomicU64, value: u64) {
+        // SAFETY: the pointer comes from a reference. The value before is not looked at: it would be wrong with this ordering.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word.as_ptr(), value) };
+    }
+    #[inline(always)]
+    fn unknown(&self, mut value: u64) -> u64 {
+        // SAFETY: the entry is always there, and is zero, which the verifier does not know.
+        let zero = TP_CONFIG.get_ptr(0).map_or(0, |config| unsafe { read_volatile(&raw const (*config).zero) });
+        // SAFETY: an addition.
+        unsafe {
+            core::arch::asm!("{0} += {1}", inout(reg) value, in(reg) u64::from(zero), options(pure, nomem, nostack))
+        };
+        value
+    }
+    #[inline(always)]
     fn opaque(&self, mut value: u64) -> u64 {
         // SAFETY: a register is moved onto itself.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
         value
     }
+}
+
+/// The port at `index`.
+#[inline(always)]
+pub(crate) fn port_entry(index: u32) -> Option<&'static Port> {
+    TP_PORTS.get(index)
 }
 
 /// Sends the frame out of a port. An empty entry is the node's own fault: the frame is aborted, which the kernel traces.

@@ -112,6 +112,8 @@ pub(crate) const ROWS: &[Row] = &[
     piece("both_meters", "both meters", "tb_both"),
     apart("both_meters_apart", "  CPUs' flows in pages apart", piece("both_meters", "", "tb_both")),
     piece("counters", "all counters of a packet", "tb_counters"),
+    piece("reception", "what arrived: RTP in order", "tb_reception"),
+    piece("reception_jitter", "  with jitter of one packet in 16", "tb_reception_jitter"),
     out("out_stop", "out up to the hop count: parse, lookup, count", "tb_out_stop", XDP_DROP).stopped(),
     out("out", "out, whole, no redirect call", "tb_out", XDP_DROP),
     out("out_redirect", "out, whole, as shipped", "tb_out_redirect", XDP_REDIRECT),

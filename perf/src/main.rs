@@ -8,6 +8,8 @@ mod cost;
 mod fastpath;
 mod host;
 mod object;
+#[cfg(test)]
+mod reception;
 mod record;
 mod report;
 mod rounds;

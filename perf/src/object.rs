@@ -28,6 +28,7 @@ pub(crate) mod bench_map {
     pub(crate) const WINDOWS: &str = "TB_WINDOWS";
     pub(crate) const LOCKED: &str = "TB_LOCKED";
     pub(crate) const HASH: &str = "TB_HASH";
+    pub(crate) const RECEPTIONS: &str = "TB_RECEPTIONS";
 }
 
 /// Loaded programs.
@@ -43,6 +44,9 @@ pub(crate) fn load(cpus: u32) -> anyhow::Result<(Programs, Maps)> {
         (table::BUCKETS, BUCKETS),
         (table::FLOWS, FLOWS),
         (table::LABELS, FLOWS),
+        (table::FLOW_DETAILS, FLOWS),
+        (table::LABEL_DETAILS, FLOWS),
+        (table::RECEPTIONS, FLOWS),
         (table::FLOW_SHARES, FLOWS * cpus),
         (table::LABEL_SHARES, FLOWS * cpus),
         (table::AGGREGATES, AGGREGATES_MAX),
@@ -53,6 +57,7 @@ pub(crate) fn load(cpus: u32) -> anyhow::Result<(Programs, Maps)> {
         (bench_map::EXACT_FLOWS, FLOWS),
         (bench_map::SCHEDULES, KEYS_MAX),
         (bench_map::WINDOWS, KEYS_MAX),
+        (bench_map::RECEPTIONS, FLOWS),
     ] {
         loader.map_max_entries(name, entries);
     }

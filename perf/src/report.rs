@@ -14,6 +14,7 @@ const OTHERS_MAX: f64 = 0.2;
 const COST_GOALS: &[(&str, u32, f64)] = &[
     ("both_meters", 1_024, 8.0),
     ("both_meters", 65_536, 20.0),
+    ("reception", 1_024, 8.0),
     ("out_redirect", 1_024, 45.0),
     ("out_redirect", 32_768, 75.0),
     ("in_redirect", 1_024, 35.0),

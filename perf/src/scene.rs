@@ -8,10 +8,11 @@ use anyhow::{Context as _, bail, ensure};
 use nix::net::if_::if_nametoindex;
 use turnpike_fastpath::contract::{AGGREGATES_MAX, VERSION, table};
 use turnpike_fastpath::entry::{
-    Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowRate, Inner, LABEL_VALID, LOCAL_MAX, LabelEntry,
-    NextHop, Outer, PEERS_MAX, Pool, Port, UNADMITTED_DROP, changes_in, changes_out, mac_bits,
+    Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowRate, LOCAL_MAX, LabelEntry, NextHop, PEERS_MAX,
+    Port, TO_SITE, UNADMITTED_DROP, mac_bits, mapped,
 };
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, flow_rate, pool_rate};
+use turnpike_fastpath::plan::{Ends, Outer, Plan as FlowPlan};
 use turnpike_fastpath::wire::tag;
 use turnpike_fastpath::{FlowKey, alternative, bucket_of, fingerprint, flow_hash};
 use zerocopy::transmute;
@@ -54,18 +55,26 @@ impl Scene {
             hash_seed: SEED,
             bucket_mask: BUCKETS - 1,
             unadmitted: UNADMITTED_DROP,
+            fragments_drop: 0,
             best_effort: 0,
-            reserved: 0,
-            tag_address: NODE,
+            tag_address_v4: NODE,
+            tag_address_v6: [0; 16],
             tag_port: TAG_PORT,
             peers_count: 1,
-            local: [[0; 4]; LOCAL_MAX],
-            peers: [PEER; PEERS_MAX],
+            zero: 0,
+            local: [[0; 16]; LOCAL_MAX],
+            peers: [mapped(PEER); PEERS_MAX],
+            dscp_out: [0; 64],
+            dscp_in: [0; 64],
         });
         self.maps.write(table::CONFIG, [(0, words)])?;
         self.maps.write(table::NEXT_HOPS, [(0, [NextHop::new(0, [2, 0, 0, 0, 0, 9]).0])])?;
-        let port: [u64; 2] =
-            transmute!(Port { mac_bits: mac_bits([2, 0, 0, 0, 0, 8]), mtu_bytes: MTU_BYTES, ifindex: 0 });
+        let port: [u64; 4] = transmute!(Port {
+            mac_bits: mac_bits([2, 0, 0, 0, 0, 8]),
+            mtu_bytes: MTU_BYTES,
+            flags: TO_SITE,
+            ..Port::default()
+        });
         self.maps.write(table::PORTS, [(0, port)])?;
         let rate = flow_rate(AMPLE_BPS, AMPLE_BURST_BYTES, self.tick_ns).context("the ample rate does not fit")?;
         self.set_flows(0..FLOWS, rate, 0)?;
@@ -74,8 +83,7 @@ impl Scene {
         self.set_aggregates(0..AGGREGATES_MAX, pool, 0)?;
         self.maps.write(table::BUCKETS, buckets()?)?;
         self.maps.write_hash((0..FLOWS).map(|index| {
-            let ends = ends(index);
-            let key = HashKey::new(ends.source, ends.destination, ends.source_port, ends.destination_port);
+            let key = HashKey::new(source(index), DESTINATION, SOURCE_PORT, DESTINATION_PORT);
             (transmute!(key), u64::from(index))
         }))?;
         self.fill_baselines()
@@ -106,8 +114,8 @@ impl Scene {
         spent_ns: u64,
     ) -> anyhow::Result<()> {
         let words: [u64; 8] = transmute!(Aggregate {
-            peer: PEER,
-            local: NODE,
+            peer: mapped(PEER),
+            local: mapped(NODE),
             tag_port: TAG_PORT,
             tos: 46 << 2,
             quantum_bytes: rate.quantum_bytes,
@@ -116,7 +124,9 @@ impl Scene {
             ..Aggregate::default()
         });
         self.maps.write(table::AGGREGATES, indexes.clone().map(|index| (index, words)))?;
-        let pool: [u64; 8] = transmute!(Pool { spent_ns: AtomicU64::new(spent_ns), reserved: [0; 7] });
+        let mut pool = rate.pool();
+        pool.spent_ns = AtomicU64::new(spent_ns);
+        let pool: [u64; 8] = transmute!(pool);
         self.maps.write(table::POOLS, indexes.clone().map(|index| (index, pool)))?;
         for cpu in 0..self.cpus {
             let share: [u64; 8] = transmute!(AggregateShare::default());
@@ -201,65 +211,43 @@ fn window_words(rate_bps: u64) -> [u64; 8] {
     transmute!(WindowMeter { used_ns: 0.into(), rate_bps, reserved: [0; 6] })
 }
 
-fn ends(index: u32) -> Inner {
-    Inner {
-        source: (SOURCE + index).to_be_bytes(),
-        destination: DESTINATION,
-        source_port: SOURCE_PORT,
-        destination_port: DESTINATION_PORT,
-    }
+fn source(index: u32) -> [u8; 4] {
+    (SOURCE + index).to_be_bytes()
+}
+
+fn ends(index: u32) -> Ends {
+    let end = |address: [u8; 4], port| (address, u16::from_be_bytes(port)).into();
+    Ends { source: end(source(index), SOURCE_PORT), destination: end(DESTINATION, DESTINATION_PORT) }
 }
 
 fn aggregate_of(index: u32) -> u16 {
     u16::try_from(carrier(index)).unwrap_or(0)
 }
 
-fn flow(index: u32, rate: FlowRate, due: u64) -> Flow {
-    let ends = ends(index);
-    let template = tag::template(GENERATION << tag::INDEX_BITS | u64::from(index));
-    let outer = Outer { source: NODE, destination: PEER, tag_port: TAG_PORT };
-    let entropy_port = [0xc1, 0x23];
-    let (ip_change, udp_change) = changes_out(&ends, &outer, entropy_port, template);
-    Flow {
-        source: ends.source,
-        destination: ends.destination,
-        source_port: ends.source_port,
-        destination_port: ends.destination_port,
+fn plan(index: u32, rate: FlowRate, from: [u8; 4], to: [u8; 4]) -> FlowPlan {
+    FlowPlan {
+        ends: ends(index),
+        outer: Outer { source: from.into(), destination: to.into(), tag_port: u16::from_be_bytes(TAG_PORT) },
+        label: GENERATION << tag::INDEX_BITS | u64::from(index),
         aggregate: aggregate_of(index),
         flags: 0,
-        ip_change,
-        udp_change,
-        packet_bytes_min: 28,
-        entropy_port,
-        tag: template,
-        expires_ns: u64::MAX,
         rate,
-        due: AtomicU64::new(due),
+        excess: None,
+        packet_bytes_min: 28,
+        expires_ns: u64::MAX,
     }
 }
 
+fn flow(index: u32, rate: FlowRate, due: u64) -> Flow {
+    let (mut flow, _) = plan(index, rate, NODE, PEER).flow(SEED, [0xc1, 0x23]);
+    flow.due = AtomicU64::new(due);
+    flow
+}
+
 fn label(index: u32, rate: FlowRate, due: u64) -> LabelEntry {
-    let ends = ends(index);
-    let template = tag::template(GENERATION << tag::INDEX_BITS | u64::from(index));
-    let outer = Outer { source: PEER, destination: NODE, tag_port: TAG_PORT };
-    let (ip_change, udp_change) = changes_in(&ends, &outer, template);
-    LabelEntry {
-        generation: tag::generation(template) | LABEL_VALID,
-        peer: PEER,
-        source: ends.source,
-        destination: ends.destination,
-        source_port: ends.source_port,
-        destination_port: ends.destination_port,
-        aggregate: aggregate_of(index),
-        flags: 0,
-        ip_change,
-        udp_change,
-        packet_bytes_min: 28,
-        next_hop: 0,
-        expires_ns: u64::MAX,
-        rate,
-        due: AtomicU64::new(due),
-    }
+    let (mut label, _) = plan(index, rate, PEER, NODE).label(0, 0);
+    label.due = AtomicU64::new(due);
+    label
 }
 
 /// The flow table with all flows in it: half of its slots, as the engine sizes it.
@@ -267,7 +255,7 @@ fn buckets() -> anyhow::Result<Vec<(u32, [u64; 8])>> {
     let mut table: Vec<Bucket> = vec![Bucket::default(); BUCKETS as usize];
     let mask = BUCKETS - 1;
     for index in 0..FLOWS {
-        let hash = flow_hash(SEED, &FlowKey::new(&ends(index)));
+        let hash = flow_hash(SEED, &FlowKey::new(SEED, &ends(index)));
         let fingerprint = fingerprint(hash);
         let value = u64::from(fingerprint) << 32 | u64::from(index + 1);
         let first = bucket_of(hash, mask);

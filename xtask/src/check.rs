@@ -15,6 +15,8 @@ const UNSAFE_FILES: &[&str] = &[
     "ebpf-programs/src/bench/baseline.rs",
     "ebpf-programs/src/bench/rotation.rs",
     "ebpf-programs/src/frame.rs",
+    "ebpf-programs/src/programs.rs",
+    "ebpf-programs/src/route.rs",
     "ebpf-programs/src/tables.rs",
 ];
 

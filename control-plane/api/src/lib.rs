@@ -17,8 +17,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use turnpike_broker::name::{AggregateName, FlowId, LinkName, NodeName, SessionId};
-use turnpike_broker::policy::Counters;
+use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName, SessionId};
+use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp};
+use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 use turnpike_broker::refusal::PoolState;
 
@@ -53,19 +54,51 @@ pub struct FlowRequest {
     pub id: FlowId,
     /// What is to carry it.
     pub aggregate: AggregateName,
-    /// Address and port that it is sent from.
+    /// Address and port that it is sent from, `10.1.0.10:5004` or `[2001:db8::1]:5004`.
     pub source: SocketAddr,
-    /// Address and port that it is sent to.
+    /// Address and port that it is sent to; of the same family.
     pub destination: SocketAddr,
+    /// Where its RTCP is: `same_port` (RFC 5761, also where there is none) or `next_port` (RFC 3550; then both ports are even, and the flow
+    /// has the next ones, too).
+    #[serde(default)]
+    pub rtcp: Rtcp,
     /// Bits per second.
     pub rate_bps: u64,
     /// Bytes that may come at once.
     pub burst_bytes: u32,
-    /// A smaller packet is counted as this many bytes (RFC 2215's minimum policed unit); 28 to the MTU.
+    /// A smaller packet is counted as this many bytes (RFC 2215's minimum policed unit); from 28 with IPv4 or 48 with IPv6 to 9000.
     pub packet_bytes_min: u16,
+    /// What it may send beyond that as long as its aggregate has room (RFC 4115); nothing is reserved for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess: Option<Excess>,
     /// The smallest rate that would do; `rate_bps` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_bps_min: Option<u64>,
+    /// What it carries, so that its jitter and its sound can be judged. Loss is counted without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+}
+
+/// A flow's media.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Media {
+    /// The encoding name of SDP's `rtpmap` (RFC 8866), such as `PCMU` or `opus`, in any case of letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<CodecName>,
+    /// Ticks of the RTP timestamp in a second, 1,000 to 10,000,000; the codec's own if absent, and needed where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_rate_hz: Option<u32>,
+    /// Measure jitter at every packet, not at one in 16. It costs a clock reading for each.
+    #[serde(default)]
+    pub jitter_every_packet: bool,
+    /// Whether the listener's terminal conceals lost packets, which G.711 leaves to it; true if absent.
+    #[serde(default = "concealed")]
+    pub packet_loss_concealment: bool,
+}
+
+const fn concealed() -> bool {
+    true
 }
 
 /// A session as the node has it.
@@ -100,6 +133,8 @@ pub struct FlowView {
     pub source: SocketAddr,
     /// Address and port that it is sent to.
     pub destination: SocketAddr,
+    /// Where its RTCP is.
+    pub rtcp: Rtcp,
     /// What was asked for, bits per second.
     pub asked_rate_bps: u64,
     /// What is reserved, bits per second.
@@ -108,8 +143,23 @@ pub struct FlowView {
     pub burst_bytes: u32,
     /// A smaller packet is counted as this many bytes.
     pub packet_bytes_min: u16,
-    /// What this node counted so far.
+    /// What was asked for beyond the rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_excess: Option<Excess>,
+    /// What it may send beyond the rate: as asked, or what the second side made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess: Option<Excess>,
+    /// Largest UDP payload that fits this node's interfaces, with the tag and without, bytes; absent while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_bytes_max: Option<u32>,
+    /// What this node counted so far; `reception` only of flows that it receives.
     pub counters: Counters,
+    /// What it carries, with the clock rate in use; absent if nothing was said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+    /// How it may have sounded so far, 1 to 4.5: G.107 without delay, for codecs with figures in G.113, and only at the node that receives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mos_estimated: Option<Mos>,
 }
 
 /// An aggregate as the node has it.
@@ -125,14 +175,37 @@ pub struct AggregateView {
     pub rate_bps: u64,
     /// Bytes at once.
     pub burst_bytes: u32,
-    /// 6 bits.
-    pub dscp: u8,
+    /// What becomes of the DSCP of packets that the sending node tags.
+    pub dscp_policy: DscpPolicy,
+    /// 6 bits, where it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
+    /// 6 bits, of packets that flows send beyond their own rate; absent if they are like the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess_dscp: Option<u8>,
+    /// What becomes of the DSCP of packets that the receiving node delivers.
+    pub deliver_dscp_policy: DscpPolicy,
+    /// 6 bits, where it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_dscp: Option<u8>,
+    /// Largest UDP payloads of flows that fit this node's interfaces; absent while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_bytes_max: Option<PayloadBytesMax>,
     /// Where it is in its life.
     pub state: AggregateState,
     /// What is reserved of it and what is left.
     pub pool: PoolState,
     /// What this node counted so far.
     pub counters: Counters,
+}
+
+/// Largest UDP payloads of an aggregate's flows, by their family, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadBytesMax {
+    /// Of flows between IPv4 endpoints.
+    pub ipv4: u32,
+    /// Of flows between IPv6 endpoints.
+    pub ipv6: u32,
 }
 
 /// The node.
@@ -173,7 +246,8 @@ pub struct InterfaceView {
     pub xdp_mode: String,
     /// Bytes.
     pub mtu: u32,
-    /// Largest IP packet that still fits with the tag, bytes.
+    /// Largest IP packet that still fits with the tag, bytes, where flows and tag addresses are of one family; flows tell their own
+    /// `payload_bytes_max`.
     pub packet_bytes_max: u32,
     /// How often since the start the interface was deleted and made anew, and got its program again.
     pub restored: u64,

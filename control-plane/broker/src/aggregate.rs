@@ -1,15 +1,17 @@
 //! Aggregates: reserved at both ends by their sender before any session, and given up by it (R-003-1, R-003-3).
 
+use crate::address::Family;
 use crate::broker::{Broker, TableName};
-use crate::cost::Cost;
+use crate::cost::{Cost, overhead_bytes};
 use crate::event::{AggregateRequest, Answer};
 use crate::fence::Subject;
-use crate::message::{PeerAnswer, PeerRequest};
+use crate::marking::check_marking;
+use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Nanos, NodeName, PolicyId};
 use crate::notice::Notice;
-use crate::policy::{InstallError, Policy};
+use crate::policy::{Endpoints, InstallError, Marking, Policy};
 use crate::pool::Pool;
-use crate::record::{AggregateRecord, AggregateState, Change, Direction};
+use crate::record::{AggregateRecord, AggregateState, Change, Direction, FlowRecord};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::withdrawal::Undoing;
 
@@ -17,12 +19,13 @@ use crate::withdrawal::Undoing;
 pub(crate) const RATE_BPS_MIN: u64 = 1_000;
 /// Two full packets, so that half of the burst is at least one.
 const BURST_BYTES_MIN: u32 = 2 * 1_500;
-const DSCP_MAX: u8 = 63;
 
 /// An aggregate on this node. It stays in the table, and holds its part of the link, until both ends are rid of it.
 pub(crate) struct Aggregate {
     pub(crate) record: AggregateRecord,
     pub(crate) pool: Pool,
+    /// Of what tagged packets have around them.
+    tag_family: Family,
     /// The sender's, that the receiver knows it by; 0 if that was before a restart.
     pub(crate) attempt: u64,
     pub(crate) phase: Phase,
@@ -47,11 +50,22 @@ pub(crate) enum Asker {
 }
 
 impl Aggregate {
-    pub(crate) fn new(record: AggregateRecord, attempt: u64, phase: Phase) -> Self {
+    pub(crate) fn new(record: AggregateRecord, tag_family: Family, attempt: u64, phase: Phase) -> Self {
         // The other half of the burst pays for credit that the data plane caches per CPU.
         let burst_bytes = u64::from(record.burst_bytes / 2);
         let pool = Pool::new(Cost { rate_bps: record.rate_bps, burst_bytes });
-        Self { record, pool, attempt, phase }
+        Self { record, pool, tag_family, attempt, phase }
+    }
+
+    /// Bytes by which this makes a flow's packets longer.
+    pub(crate) const fn overhead_bytes(&self, endpoints: &Endpoints) -> i32 {
+        overhead_bytes(endpoints.family(), self.tag_family)
+    }
+
+    /// What a flow takes from the pool.
+    pub(crate) fn cost(&self, flow: &FlowRecord) -> Cost {
+        // A record's meter has passed `check_meter`, or was lowered from one that did.
+        Cost::of(&flow.meter, self.overhead_bytes(&flow.endpoints)).unwrap_or_default()
     }
 
     pub(crate) fn pool_state(&self, node: &NodeName) -> PoolState {
@@ -60,10 +74,11 @@ impl Aggregate {
 }
 
 fn policy(record: &AggregateRecord) -> (PolicyId, Policy) {
-    let AggregateRecord { peer, rate_bps, burst_bytes, dscp, .. } = record.clone();
+    let AggregateRecord { peer, rate_bps, burst_bytes, .. } = record.clone();
+    let Marking { dscp, excess_dscp, deliver_dscp } = record.marking;
     let policy = match record.direction {
-        Direction::Out => Policy::AggregateOut { peer, rate_bps, burst_bytes, dscp },
-        Direction::In => Policy::AggregateIn { peer, rate_bps, burst_bytes },
+        Direction::Out => Policy::AggregateOut { peer, rate_bps, burst_bytes, dscp, excess_dscp },
+        Direction::In => Policy::AggregateIn { peer, rate_bps, burst_bytes, dscp: deliver_dscp },
     };
     (record.policy, policy)
 }
@@ -85,13 +100,13 @@ pub(crate) fn busy(name: &AggregateName) -> Refusal {
 }
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
-    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, dscp, .. } = record;
+    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, .. } = record;
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
     };
     let detail = format!(
-        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, DSCP {dscp}; take another name"
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}; take another name"
     );
     Refusal::new(Reason::AggregateNameReused, detail).at("name")
 }
@@ -106,11 +121,12 @@ impl Broker {
 
     /// At the sender.
     pub(crate) fn create_aggregate(&mut self, ticket: u64, request: AggregateRequest) -> Result<(), Refusal> {
-        let AggregateRequest { name, peer, rate_bps, burst_bytes, dscp } = request;
+        let marking = request.marking()?;
+        let AggregateRequest { name, peer, rate_bps, burst_bytes, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.dscp)
-                    == (&peer, rate_bps, burst_bytes, dscp);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking)
+                    == (&peer, rate_bps, burst_bytes, marking);
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
@@ -123,18 +139,16 @@ impl Broker {
                 }
             };
         }
-        if dscp > DSCP_MAX {
-            return Err(Refusal::invalid("dscp", dscp, format!("0 to {DSCP_MAX}")));
-        }
         let policy = self.next_policy();
         let (direction, state) = (Direction::Out, AggregateState::Establishing);
-        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, dscp, policy, state };
+        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, policy, state };
         self.establish(record, policy.0, Asker::Client(ticket))
     }
 
     /// Holds the link and installs: the same at both ends.
     fn establish(&mut self, record: AggregateRecord, attempt: u64, asker: Asker) -> Result<(), Refusal> {
         let (_, rate_bps_max) = self.link_to(&record.peer, record.direction)?;
+        let tag_family = self.tag_family(&record.peer);
         check_values(record.rate_bps, rate_bps_max, record.burst_bytes)?;
         if self.aggregates.len() >= self.config.limits.aggregates_max {
             return Err(self.full(TableName::Aggregates));
@@ -144,26 +158,21 @@ impl Broker {
         self.persist(Change::PutAggregate(record.clone()));
         let install = self.install(Subject::Aggregate(name.clone()), vec![policy(&record)]);
         let phase = Phase::Installing { install, asker };
-        self.aggregates.insert(name, Aggregate::new(record, attempt, phase));
+        self.aggregates.insert(name, Aggregate::new(record, tag_family, attempt, phase));
         Ok(())
     }
 
-    /// At the receiver: `values` are the rate and the burst.
-    pub(crate) fn offer_received(
-        &mut self,
-        ticket: u64,
-        peer: NodeName,
-        name: AggregateName,
-        (rate_bps, burst_bytes): (u64, u32),
-        attempt: u64,
-    ) -> Result<(), Refusal> {
+    /// At the receiver.
+    pub(crate) fn offer_received(&mut self, ticket: u64, peer: NodeName, offer: Offer) -> Result<(), Refusal> {
+        let Offer { name, rate_bps, burst_bytes, marking, tag_family, attempt } = offer;
         if !self.fences.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
         if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
-                && (&record.peer, record.rate_bps, record.burst_bytes) == (&peer, rate_bps, burst_bytes);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking)
+                    == (&peer, rate_bps, burst_bytes, marking);
             if !same {
                 return Err(reused(record, &self.config.node));
             }
@@ -183,9 +192,11 @@ impl Broker {
                 }
             };
         }
+        self.check_tag_family(&peer, tag_family)?;
+        check_marking(&marking)?;
         let policy = self.next_policy();
         let (direction, state) = (Direction::In, AggregateState::Establishing);
-        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, dscp: 0, policy, state };
+        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, policy, state };
         self.establish(record, attempt, Asker::Peers(vec![ticket]))
     }
 
@@ -233,9 +244,10 @@ impl Broker {
         };
         match asker {
             Asker::Client(client) => {
-                let AggregateRecord { peer, rate_bps, burst_bytes, .. } = aggregate.record.clone();
-                let attempt = aggregate.attempt;
-                let request = PeerRequest::OfferAggregate { name: name.clone(), rate_bps, burst_bytes, attempt };
+                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, .. } = aggregate.record.clone();
+                let (tag_family, attempt) = (aggregate.tag_family, aggregate.attempt);
+                let offer = Offer { name: own, rate_bps, burst_bytes, marking, tag_family, attempt };
+                let request = PeerRequest::OfferAggregate(offer);
                 let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
                 if let Some(aggregate) = self.aggregates.get_mut(name) {
                     aggregate.phase = Phase::Offering { ask, client };

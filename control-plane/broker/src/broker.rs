@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::aggregate::Aggregate;
 use crate::config::Config;
+use crate::endpoints::Carried;
 use crate::event::{Answer, Input, Output, Request};
 use crate::fence::{Fences, Subject};
-use crate::flow::Carried;
 use crate::label::Labels;
 use crate::link::LinkPools;
-use crate::message::{PeerAnswer, PeerRequest};
+use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, InstallError, Policy};
 use crate::record::{AggregateRecord, Change, SessionRecord};
@@ -173,7 +173,7 @@ impl Broker {
         let (text, used, max) = match name {
             TableName::Aggregates => ("aggregates", self.aggregates.len(), limits.aggregates_max),
             TableName::Sessions => ("sessions", self.sessions.len(), limits.sessions_max),
-            TableName::Flows => ("flows", self.carried.out.len(), self.flows_max()),
+            TableName::Flows => ("flows", self.carried.flows_out(), self.flows_max()),
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
@@ -223,12 +223,12 @@ impl Broker {
     /// A refused offer or hold is over: another copy of it that comes late must not be taken.
     fn handle_heard(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, now: Nanos) -> Result<(), Refusal> {
         match request {
-            PeerRequest::OfferAggregate { attempt: 0, .. } | PeerRequest::HoldSession { attempt: 0, .. } => {
+            PeerRequest::OfferAggregate(Offer { attempt: 0, .. }) | PeerRequest::HoldSession { attempt: 0, .. } => {
                 Err(Refusal::invalid("attempt", 0, "1 or more"))
             }
-            PeerRequest::OfferAggregate { name, rate_bps, burst_bytes, attempt } => {
-                let subject = Subject::Aggregate(name.clone());
-                self.offer_received(ticket, peer.clone(), name, (rate_bps, burst_bytes), attempt)
+            PeerRequest::OfferAggregate(offer) => {
+                let (subject, attempt) = (Subject::Aggregate(offer.name.clone()), offer.attempt);
+                self.offer_received(ticket, peer.clone(), offer)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
             PeerRequest::WithdrawAggregate { name, attempt } => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::address::Family;
 use crate::name::{Epoch, LinkName, Nanos, NodeName};
 
 /// One node's share of the world.
@@ -13,8 +14,8 @@ pub struct Config {
     pub epoch: Epoch,
     /// What this node's links can carry.
     pub links: BTreeMap<LinkName, Link>,
-    /// The nodes that it peers with, each with the link that leads there.
-    pub peers: BTreeMap<NodeName, LinkName>,
+    /// The nodes that it peers with.
+    pub peers: BTreeMap<NodeName, Peer>,
     /// Upper bounds.
     pub limits: Limits,
     /// Deadlines.
@@ -23,6 +24,15 @@ pub struct Config {
     pub second_side: SecondSide,
     /// Makes labels unguessable; never leaves the node.
     pub label_secret: [u8; 16],
+}
+
+/// The way to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The link that leads there.
+    pub link: LinkName,
+    /// Of the tag addresses: what tagged packets have around them.
+    pub tag_family: Family,
 }
 
 /// A link's capacity for aggregates, in IP bytes.
@@ -34,7 +44,7 @@ pub struct Link {
     pub rate_in_bps: u64,
 }
 
-/// Upper bounds. Memory is at most about 2 KiB for each session and 200 bytes for each flow.
+/// Upper bounds. Memory is at most about 2 KiB for each session and 400 bytes for each flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Aggregates of both directions.
@@ -90,6 +100,8 @@ impl Default for Timers {
 pub struct SecondSide {
     /// No flow gets more bits per second than this.
     pub flow_rate_bps_max: Option<u64>,
+    /// No flow gets more excess than this, in bits per second; none at all if it is 0.
+    pub flow_excess_rate_bps_max: Option<u64>,
     /// Whether a flow that does not fit is lowered to what does, down to its smallest rate, or refused.
     pub lower_to_fit: bool,
 }

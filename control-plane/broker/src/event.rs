@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
-use crate::policy::{Counters, Endpoints, InstallError, Meter, Policy};
+use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp};
 use crate::record::{AggregateRecord, Change, SessionRecord};
 use crate::refusal::Refusal;
 
@@ -20,8 +21,21 @@ pub struct AggregateRequest {
     pub rate_bps: u64,
     /// Bytes at once.
     pub burst_bytes: u32,
-    /// 6 bits.
-    pub dscp: u8,
+    /// What becomes of the DSCP of packets that go out; `set` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp_policy: Option<DscpPolicy>,
+    /// 6 bits; needed where it is set, and only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
+    /// 6 bits, of packets that flows send beyond their own rate; like the others if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess_dscp: Option<u8>,
+    /// What becomes of the DSCP of packets that the receiving node delivers; if absent, `set` where `deliver_dscp` is there, else `copy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_dscp_policy: Option<DscpPolicy>,
+    /// 6 bits; needed where it is set, and only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_dscp: Option<u8>,
 }
 
 /// A client's wish for one flow.
@@ -33,10 +47,14 @@ pub struct FlowRequest {
     pub aggregate: AggregateName,
     /// Its ends.
     pub endpoints: Endpoints,
+    /// Where its RTCP is.
+    pub rtcp: Rtcp,
     /// What it wants to send.
     pub meter: Meter,
     /// The smallest rate that would do.
     pub rate_bps_min: u64,
+    /// What it carries.
+    pub media: Media,
 }
 
 /// A client's wish for a session.

@@ -7,7 +7,7 @@ use crate::fence::Subject;
 use crate::flow::{are_answer_to, is_label};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
-use crate::policy::{InstallError, Meter};
+use crate::policy::{Excess, InstallError, Meter};
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
@@ -94,7 +94,7 @@ impl Broker {
         }
         let mut flows = std::mem::take(&mut session.record.flows);
         for (flow, held) in flows.iter_mut().zip(held) {
-            self.shrink(flow, held.meter.rate_bps);
+            self.shrink(flow, held.meter);
             if flow.direction == Direction::Out {
                 flow.label = held.label;
             }
@@ -183,6 +183,17 @@ fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
     Refusal::new(Reason::PeerUnreachable, detail)
 }
 
+/// Whether the second side may give this where that is asked: the same, a lower rate, or nothing.
+const fn may_be_granted(asked: Option<Excess>, given: Option<Excess>) -> bool {
+    match (asked, given) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(asked), Some(given)) => {
+            0 < given.rate_bps && given.rate_bps <= asked.rate_bps && given.burst_bytes == asked.burst_bytes
+        }
+    }
+}
+
 /// Whether the second side's values are ones that it may choose.
 fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
     if flows.len() != held.len() {
@@ -200,8 +211,15 @@ fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
                 flow.rate_bps_min, flow.asked_rate_bps
             ));
         }
-        if held.meter != (Meter { rate_bps, ..flow.meter }) {
+        let excess = held.meter.excess;
+        if held.meter != (Meter { rate_bps, excess, ..flow.meter }) {
             return Err(format!("flow {id} has another burst or smallest packet than asked"));
+        }
+        if !may_be_granted(flow.asked_excess, excess) {
+            return Err(format!(
+                "flow {id} has the excess {excess:?}; allowed: less than {:?}, or none",
+                flow.asked_excess
+            ));
         }
         match (flow.direction, held.label) {
             (Direction::Out, Some(label)) if is_label(label) => {}

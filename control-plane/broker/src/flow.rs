@@ -1,21 +1,21 @@
 //! Flows: what may be asked, and what they take of the node's pools, labels and tables.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
-use crate::cost::{Cost, rate_that_fits};
+use crate::cost::{self, Cost, rate_that_fits};
+use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
 use crate::name::{Label, NodeName};
-use crate::policy::{Endpoints, Meter, Policy};
+use crate::policy::{Endpoints, Excess, Meter, Policy};
 use crate::pool::Shortage;
-use crate::record::{AggregateState, Direction, FlowRecord, SessionRecord, Side};
+use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{Reason, Refusal};
 
-/// Smallest and largest `packet_bytes_min`: a bare IPv4 and UDP header, and a jumbo frame.
-const PACKET_BYTES: std::ops::RangeInclusive<u16> = 28..=9000;
+/// Largest `packet_bytes_min`: a jumbo frame.
+const PACKET_BYTES_MAX: u16 = 9000;
 
 impl FlowRequest {
     pub(crate) fn to_hold(&self) -> HoldFlow {
@@ -23,23 +23,19 @@ impl FlowRequest {
             id: self.id.clone(),
             aggregate: self.aggregate.clone(),
             endpoints: self.endpoints,
+            rtcp: self.rtcp,
             meter: self.meter,
             rate_bps_min: self.rate_bps_min,
             label: None,
+            media: self.media.clone(),
         }
     }
 }
 
 impl FlowRecord {
-    /// What it takes from its aggregate's pool.
-    pub(crate) fn cost(&self) -> Cost {
-        // A record's meter has passed `check_meter`, or was lowered from one that did.
-        Cost::of(&self.meter).unwrap_or_default()
-    }
-
     /// Whether this is what `asked` asks for; the label only counts where the asking side gives it.
     pub(crate) fn is_answer_to(&self, asked: &HoldFlow, from: Side) -> bool {
-        let meter = Meter { rate_bps: self.asked_rate_bps, ..self.meter };
+        let meter = Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter };
         let label = match (from, self.direction) {
             (Side::First, Direction::Out) => self.label,
             (Side::First, Direction::In) | (Side::Second, _) => None,
@@ -47,9 +43,11 @@ impl FlowRecord {
         self.id == asked.id
             && self.aggregate == asked.aggregate
             && self.endpoints == asked.endpoints
+            && self.rtcp == asked.rtcp
             && meter == asked.meter
             && self.rate_bps_min == asked.rate_bps_min
             && label == asked.label
+            && self.media == asked.media
     }
 }
 
@@ -59,47 +57,56 @@ pub(crate) fn are_answer_to(flows: &[FlowRecord], asked: &[HoldFlow], from: Side
     flows.len() == asked.len() && flows.iter().zip(asked).all(|(flow, asked)| flow.is_answer_to(asked, from))
 }
 
-fn check_end(field: &str, end: SocketAddrV4) -> Result<(), Refusal> {
-    let ip = end.ip();
-    if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
-        return Err(Refusal::invalid(field, end, "a unicast IPv4 address"));
-    }
-    if end.port() == 0 {
-        return Err(Refusal::invalid(field, end, "a port from 1 to 65535"));
-    }
-    Ok(())
-}
-
-fn check_endpoints(field: &str, endpoints: &Endpoints) -> Result<(), Refusal> {
-    check_end(&format!("{field}.source"), endpoints.source)?;
-    check_end(&format!("{field}.destination"), endpoints.destination)?;
-    if endpoints.source == endpoints.destination {
-        return Err(Refusal::invalid(format!("{field}.destination"), endpoints.destination, "another than the source"));
-    }
-    Ok(())
-}
-
-fn check_meter(field: &str, asked: &HoldFlow, aggregate_rate_bps: u64) -> Result<Cost, Refusal> {
-    let Meter { rate_bps, burst_bytes, packet_bytes_min } = asked.meter;
-    if !(1..=aggregate_rate_bps).contains(&rate_bps) {
-        let allowed = format!("1 to {aggregate_rate_bps}, the rate of aggregate {}", asked.aggregate);
+fn check_meter(field: &str, asked: &HoldFlow, aggregate: &Aggregate) -> Result<(), Refusal> {
+    let AggregateRecord { name, rate_bps: rate_bps_max, .. } = &aggregate.record;
+    let Meter { rate_bps, burst_bytes, packet_bytes_min, excess } = asked.meter;
+    if !(1..=*rate_bps_max).contains(&rate_bps) {
+        let allowed = format!("1 to {rate_bps_max}, the rate of aggregate {name}");
         return Err(Refusal::invalid(format!("{field}.rate_bps"), rate_bps, allowed));
     }
     if !(1..=rate_bps).contains(&asked.rate_bps_min) {
         let allowed = format!("1 to {rate_bps}, the flow's rate_bps");
         return Err(Refusal::invalid(format!("{field}.rate_bps_min"), asked.rate_bps_min, allowed));
     }
-    if !PACKET_BYTES.contains(&packet_bytes_min) {
-        let allowed = format!("{} to {}", PACKET_BYTES.start(), PACKET_BYTES.end());
+    let packet_bytes = cost::packet_bytes_min(asked.endpoints.family())..=PACKET_BYTES_MAX;
+    if !packet_bytes.contains(&packet_bytes_min) {
+        let allowed = format!("{} to {}", packet_bytes.start(), packet_bytes.end());
         return Err(Refusal::invalid(format!("{field}.packet_bytes_min"), packet_bytes_min, allowed));
     }
     if burst_bytes < u32::from(packet_bytes_min) {
         let allowed = format!("{packet_bytes_min} or more, one packet of packet_bytes_min");
         return Err(Refusal::invalid(format!("{field}.burst_bytes"), burst_bytes, allowed));
     }
-    Cost::of(&asked.meter).ok_or_else(|| {
-        Refusal::invalid(format!("{field}.rate_bps"), rate_bps, "a rate that with the tag is below 2^64")
-    })
+    if let Some(excess) = excess {
+        check_excess(&format!("{field}.excess"), excess, packet_bytes_min, &aggregate.record)?;
+    }
+    if Cost::of(&asked.meter, aggregate.overhead_bytes(&asked.endpoints)).is_none() {
+        let allowed = "a rate that with the tag is below 2^64";
+        return Err(Refusal::invalid(format!("{field}.rate_bps"), rate_bps, allowed));
+    }
+    Ok(())
+}
+
+/// Nothing is reserved for excess, but more than the aggregate has can never pass.
+fn check_excess(
+    field: &str,
+    excess: Excess,
+    packet_bytes_min: u16,
+    aggregate: &AggregateRecord,
+) -> Result<(), Refusal> {
+    let Excess { rate_bps, burst_bytes } = excess;
+    let AggregateRecord { name, rate_bps: rate_bps_max, burst_bytes: burst_bytes_max, .. } = aggregate;
+    if !(1..=*rate_bps_max).contains(&rate_bps) {
+        let allowed = format!("1 to {rate_bps_max}, the rate of aggregate {name}");
+        return Err(Refusal::invalid(format!("{field}.rate_bps"), rate_bps, allowed));
+    }
+    if !(u32::from(packet_bytes_min)..=*burst_bytes_max).contains(&burst_bytes) {
+        let allowed = format!(
+            "{packet_bytes_min}, one packet of packet_bytes_min, to {burst_bytes_max}, the burst of aggregate {name}"
+        );
+        return Err(Refusal::invalid(format!("{field}.burst_bytes"), burst_bytes, allowed));
+    }
+    Ok(())
 }
 
 fn check_label(field: &str, label: Option<Label>, expected: bool) -> Result<(), Refusal> {
@@ -116,29 +123,6 @@ fn check_label(field: &str, label: Option<Label>, expected: bool) -> Result<(), 
 /// Whether a number from a peer can be a label at all.
 pub(crate) const fn is_label(label: Label) -> bool {
     label.0 != 0 && label.0 < 1 << Label::BITS
-}
-
-/// The endpoints of all flows on this node: the data plane finds a flow by them.
-#[derive(Default)]
-pub(crate) struct Carried {
-    pub(crate) out: BTreeSet<Endpoints>,
-    pub(crate) into: BTreeSet<Endpoints>,
-}
-
-impl Carried {
-    pub(crate) const fn of(&mut self, direction: Direction) -> &mut BTreeSet<Endpoints> {
-        match direction {
-            Direction::Out => &mut self.out,
-            Direction::In => &mut self.into,
-        }
-    }
-
-    fn has(&self, direction: Direction, endpoints: &Endpoints) -> bool {
-        match direction {
-            Direction::Out => self.out.contains(endpoints),
-            Direction::In => self.into.contains(endpoints),
-        }
-    }
 }
 
 /// Everything about a session's flows that can be judged without taking anything.
@@ -164,7 +148,7 @@ impl Broker {
                 .and_then(|meter| self.take(asked, direction, meter));
             match taken {
                 Ok(flow) => {
-                    self.carried.of(direction).insert(flow.endpoints);
+                    self.carried.insert(&flow);
                     flows.push(flow);
                 }
                 Err(refusal) => {
@@ -192,14 +176,17 @@ impl Broker {
             }
             let aggregate = self.usable_aggregate(&field, flow, peer.as_ref())?;
             let direction = aggregate.record.direction;
-            check_endpoints(&field, &flow.endpoints)?;
-            check_meter(&field, flow, aggregate.record.rate_bps)?;
+            check_endpoints(&field, &flow.endpoints, flow.rtcp)?;
+            check_meter(&field, flow, aggregate)?;
+            flow.media.check(&field)?;
             check_label(&field, flow.label, asker.is_some() && direction == Direction::Out)?;
-            let key = (direction, flow.endpoints);
-            if self.carried.has(direction, &flow.endpoints) || !endpoints.insert(key) {
-                let Endpoints { source, destination } = flow.endpoints;
-                let detail = format!("{field}: {source} to {destination} is carried by another flow already");
-                return Err(Refusal::new(Reason::EndpointsInUse, detail).at(format!("{field}.source")));
+            for ends in occupied(flow.endpoints, flow.rtcp) {
+                if self.carried.has(direction, &ends) || !endpoints.insert((direction, ends)) {
+                    let Endpoints { source, destination } = ends;
+                    let what = if ends == flow.endpoints { "" } else { " (its RTCP)" };
+                    let detail = format!("{field}: {source} to {destination}{what} is carried by another flow already");
+                    return Err(Refusal::new(Reason::EndpointsInUse, detail).at(format!("{field}.source")));
+                }
             }
             peer.get_or_insert_with(|| aggregate.record.peer.clone());
             directions.push(direction);
@@ -232,7 +219,7 @@ impl Broker {
     fn check_places(&mut self, directions: &[Direction]) -> Result<(), Refusal> {
         let out = directions.iter().filter(|&&d| d == Direction::Out).count();
         let flows_max = self.flows_max();
-        if self.carried.out.len() + out > flows_max {
+        if self.carried.flows_out() + out > flows_max {
             return Err(self.full(TableName::Flows));
         }
         if self.labels.used() + (directions.len() - out) > flows_max {
@@ -260,12 +247,15 @@ impl Broker {
         if settings.lower_to_fit
             && let Some(aggregate) = self.aggregates.get(&asked.aggregate)
         {
-            let fits = rate_that_fits(aggregate.pool.free().rate_bps, asked.meter.packet_bytes_min);
+            let fits = aggregate.rate_that_fits(asked.meter.packet_bytes_min, &asked.endpoints);
             if fits >= asked.rate_bps_min {
                 rate_bps = rate_bps.min(fits);
             }
         }
-        Ok(Meter { rate_bps, ..asked.meter })
+        let excess_rate_bps_max = settings.flow_excess_rate_bps_max.unwrap_or(u64::MAX);
+        let excess = asked.meter.excess.filter(|_| excess_rate_bps_max > 0);
+        let excess = excess.map(|excess| Excess { rate_bps: excess.rate_bps.min(excess_rate_bps_max), ..excess });
+        Ok(Meter { rate_bps, excess, ..asked.meter })
     }
 
     fn take(&mut self, asked: &HoldFlow, direction: Direction, meter: Meter) -> Result<FlowRecord, Refusal> {
@@ -275,16 +265,19 @@ impl Broker {
             aggregate: asked.aggregate.clone(),
             direction,
             endpoints: asked.endpoints,
+            rtcp: asked.rtcp,
             asked_rate_bps: asked.meter.rate_bps,
+            asked_excess: asked.meter.excess,
             rate_bps_min: asked.rate_bps_min,
             meter,
             label: asked.label,
             policy,
+            media: asked.media.clone(),
         };
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
-        let cost = flow.cost();
+        let cost = aggregate.cost(&flow);
         if let Err(shortage) = aggregate.pool.hold(cost) {
             return Err(aggregate.shortage(&self.config.node, &flow, cost, shortage));
         }
@@ -298,9 +291,9 @@ impl Broker {
     pub(crate) fn give_back(&mut self, flows: &[FlowRecord]) {
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.give_back(flow.cost());
+                aggregate.pool.give_back(aggregate.cost(flow));
             }
-            self.carried.of(flow.direction).remove(&flow.endpoints);
+            self.carried.remove(flow);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label) {
                 self.labels.give_back(label);
             }
@@ -311,9 +304,9 @@ impl Broker {
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
         for flow in &record.flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.adopt(flow.cost());
+                aggregate.pool.adopt(aggregate.cost(flow));
             }
-            self.carried.of(flow.direction).insert(flow.endpoints);
+            self.carried.insert(flow);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
                 && !self.labels.adopt(label)
             {
@@ -322,32 +315,36 @@ impl Broker {
         }
     }
 
-    /// Keeps of a flow's part only what the second side's value needs.
-    pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, rate_bps: u64) {
-        let before = flow.cost();
-        flow.meter.rate_bps = rate_bps;
-        let after = flow.cost();
+    /// Keeps of a flow's part only what the second side's values need.
+    pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter) {
+        let before = flow.clone();
+        flow.meter = meter;
         if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-            aggregate.pool.give_back(before);
-            aggregate.pool.adopt(after);
+            aggregate.pool.give_back(aggregate.cost(&before));
+            aggregate.pool.adopt(aggregate.cost(flow));
         }
     }
 
     /// What the data plane is to do for a flow. `None` if its label or its aggregate is not known.
     pub(crate) fn flow_policy(&self, flow: &FlowRecord) -> Option<Policy> {
         let aggregate = self.aggregates.get(&flow.aggregate)?.record.policy;
-        let (endpoints, label, meter) = (flow.endpoints, flow.label?, flow.meter);
+        let (endpoints, label, meter, rtcp) = (flow.endpoints, flow.label?, flow.meter, flow.rtcp);
         Some(match flow.direction {
-            Direction::Out => Policy::FlowOut { aggregate, endpoints, label, meter },
-            Direction::In => Policy::FlowIn { aggregate, endpoints, label, meter },
+            Direction::Out => Policy::FlowOut { aggregate, endpoints, label, meter, rtcp },
+            Direction::In => Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, media: flow.media.clone() },
         })
     }
 }
 
 impl Aggregate {
+    /// The largest rate of a flow that the pool has room for.
+    fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints) -> u64 {
+        rate_that_fits(self.pool.free().rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
+    }
+
     fn shortage(&self, node: &NodeName, flow: &FlowRecord, cost: Cost, shortage: Shortage) -> Refusal {
         let (id, name, free) = (&flow.id, &self.record.name, self.pool.free());
-        let fits = rate_that_fits(free.rate_bps, flow.meter.packet_bytes_min).min(flow.asked_rate_bps);
+        let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints).min(flow.asked_rate_bps);
         let (reason, detail) = match shortage {
             Shortage::Rate => (
                 Reason::PoolRateExhausted,

@@ -8,9 +8,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::result_large_err, reason = "a refusal is moved a few times for each request, never for each packet")]
 
+pub mod address;
+pub mod media;
 pub mod message;
 pub mod name;
 pub mod policy;
+pub mod quality;
 pub mod record;
 pub mod refusal;
 
@@ -18,12 +21,14 @@ mod aggregate;
 mod broker;
 mod config;
 mod cost;
+mod endpoints;
 mod event;
 mod fence;
 mod first_side;
 mod flow;
 mod label;
 mod link;
+mod marking;
 mod notice;
 mod pool;
 mod release;
@@ -34,6 +39,6 @@ mod usage;
 mod withdrawal;
 
 pub use broker::{Broker, Table};
-pub use config::{Config, Limits, Link, SecondSide, Timers};
-pub use cost::{Cost, TAG_BYTES, rate_that_fits};
+pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
+pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};
 pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};

@@ -1,5 +1,6 @@
 //! Links: what aggregates may have of them, in each direction.
 
+use crate::address::Family;
 use crate::broker::Broker;
 use crate::config::Link;
 use crate::cost::Cost;
@@ -43,7 +44,7 @@ const fn cost(record: &AggregateRecord) -> Cost {
 impl Broker {
     /// The link that leads to a peer, and its rate in one direction.
     pub(crate) fn link_to(&self, peer: &NodeName, direction: Direction) -> Result<(LinkName, u64), Refusal> {
-        let found = self.config.peers.get(peer).and_then(|name| Some((name, self.config.links.get(name)?)));
+        let found = self.config.peers.get(peer).and_then(|peer| Some((&peer.link, self.config.links.get(&peer.link)?)));
         let Some((name, link)) = found else {
             let known: Vec<&str> = self.config.peers.keys().map(NodeName::as_str).collect();
             let detail = format!("node {} has no peer {peer}; its peers: {}", self.config.node, known.join(", "));
@@ -54,6 +55,24 @@ impl Broker {
             Direction::In => link.rate_in_bps,
         };
         Ok((name.clone(), rate_bps))
+    }
+
+    /// What tagged packets to and from a peer have around them. It does not matter for one that is not configured any more: nothing is
+    /// admitted there.
+    pub(crate) fn tag_family(&self, peer: &NodeName) -> Family {
+        self.config.peers.get(peer).map_or(Family::Ipv4, |peer| peer.tag_family)
+    }
+
+    /// Both ends must count the same bytes on the wire.
+    pub(crate) fn check_tag_family(&self, peer: &NodeName, theirs: Family) -> Result<(), Refusal> {
+        let (node, ours) = (&self.config.node, self.tag_family(peer));
+        if ours == theirs {
+            return Ok(());
+        }
+        let detail = format!(
+            "{node} has an {ours} tag address for {peer}, and {peer} an {theirs} one for {node}; configure the same family on both"
+        );
+        Err(Refusal::new(Reason::TagFamilyDiffers, detail))
     }
 
     /// Holds an aggregate's rate on the link to its peer, or changes nothing.

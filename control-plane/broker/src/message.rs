@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Family;
+use crate::media::Media;
 use crate::name::{AggregateName, FlowId, Label, SessionId};
-use crate::policy::{Endpoints, Meter};
+use crate::policy::{Endpoints, Marking, Meter, Rtcp};
 use crate::record::{FlowUsage, Side};
 use crate::refusal::Refusal;
 
@@ -16,12 +18,17 @@ pub struct HoldFlow {
     pub aggregate: AggregateName,
     /// Its ends.
     pub endpoints: Endpoints,
+    /// Where its RTCP is.
+    pub rtcp: Rtcp,
     /// What is asked.
     pub meter: Meter,
     /// The smallest rate that would still do; the second side may choose from here to `meter.rate_bps`.
     pub rate_bps_min: u64,
     /// Set when the asking node receives this flow.
     pub label: Option<Label>,
+    /// What it carries.
+    #[serde(default)]
+    pub media: Media,
 }
 
 /// One flow as the second side will have it: these values count (R-001-1).
@@ -35,21 +42,29 @@ pub struct HeldFlow {
     pub label: Option<Label>,
 }
 
+/// An aggregate as its sender has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its name on both nodes.
+    pub name: AggregateName,
+    /// Bits per second, on the wire.
+    pub rate_bps: u64,
+    /// Bytes at once.
+    pub burst_bytes: u32,
+    /// What becomes of DSCPs.
+    pub marking: Marking,
+    /// Of the tag addresses between the nodes: both have to count the same bytes on the wire.
+    pub tag_family: Family,
+    /// Rises with every offer of the sender, so that a late message of an earlier one is known for what it is.
+    pub attempt: u64,
+}
+
 /// What one node asks of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PeerRequest {
     /// The sender of an aggregate has reserved it; the receiver is to do the same.
-    OfferAggregate {
-        /// Its name on both nodes.
-        name: AggregateName,
-        /// Bits per second, on the wire.
-        rate_bps: u64,
-        /// Bytes at once.
-        burst_bytes: u32,
-        /// Rises with every offer of the sender, so that a late message of an earlier one is known for what it is.
-        attempt: u64,
-    },
+    OfferAggregate(Offer),
     /// The sender of an aggregate gives it up.
     WithdrawAggregate {
         /// Its name on both nodes.

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
-use crate::policy::{Counters, Endpoints, Meter};
+use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp};
+use crate::quality::Mos;
 
 /// Which way, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,8 +42,8 @@ pub struct AggregateRecord {
     pub rate_bps: u64,
     /// Bytes at once.
     pub burst_bytes: u32,
-    /// 6 bits; meaningful where `direction` is out.
-    pub dscp: u8,
+    /// What becomes of DSCPs.
+    pub marking: Marking,
     /// Its policy in the data plane.
     pub policy: PolicyId,
     /// Where it is in its life.
@@ -87,8 +89,14 @@ pub struct FlowRecord {
     pub direction: Direction,
     /// Its ends.
     pub endpoints: Endpoints,
+    /// Where its RTCP is.
+    #[serde(default)]
+    pub rtcp: Rtcp,
     /// What was asked for.
     pub asked_rate_bps: u64,
+    /// What was asked for beyond it; the second side may have lowered or removed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_excess: Option<Excess>,
     /// The smallest rate that would have done.
     pub rate_bps_min: u64,
     /// What is reserved: the second side's values.
@@ -97,6 +105,9 @@ pub struct FlowRecord {
     pub label: Option<Label>,
     /// Its policy in the data plane.
     pub policy: PolicyId,
+    /// What it carries.
+    #[serde(default)]
+    pub media: Media,
 }
 
 /// A session on this node.
@@ -134,6 +145,9 @@ pub struct FlowUsage {
     pub reserved_rate_bps: u64,
     /// Absolute readings since installation.
     pub counters: Counters,
+    /// How it may have sounded ([`crate::quality`]); of an incoming flow with a codec that has published figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mos_estimated: Option<Mos>,
 }
 
 /// Start or end of a session's use.

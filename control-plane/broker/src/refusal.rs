@@ -38,6 +38,8 @@ pub enum Reason {
     PeerUnreachable,
     /// The peer's message is from an earlier life of it, or a late copy of an attempt that is over.
     StaleEpoch,
+    /// The two nodes have tag addresses of different families for each other.
+    TagFamilyDiffers,
     /// The data plane cannot enforce or deliver what was asked.
     NotEnforceable,
     /// The data plane did not take the policy.

@@ -46,7 +46,8 @@ impl Broker {
             Direction::In => 0,
         };
         let name = record.name.clone();
-        self.aggregates.insert(name.clone(), Aggregate::new(record, attempt, AggregatePhase::Active));
+        let tag_family = self.tag_family(&record.peer);
+        self.aggregates.insert(name.clone(), Aggregate::new(record, tag_family, attempt, AggregatePhase::Active));
         name
     }
 

@@ -3,7 +3,8 @@
 use crate::broker::Broker;
 use crate::name::{Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::Counters;
-use crate::record::{Change, FlowUsage, SessionRecord, UsageKind, UsageRecord};
+use crate::quality;
+use crate::record::{Change, Direction, FlowUsage, SessionRecord, UsageKind, UsageRecord};
 
 /// Notes final readings; a policy whose reading is missing counts as zero. A flow that has a reading keeps it.
 pub(crate) fn note(record: &mut SessionRecord, node: &NodeName, readings: &[(PolicyId, Counters)]) {
@@ -20,6 +21,7 @@ pub(crate) fn note(record: &mut SessionRecord, node: &NodeName, readings: &[(Pol
             direction: flow.direction,
             reserved_rate_bps: flow.meter.rate_bps,
             counters: *counters,
+            mos_estimated: quality::estimate(&flow.media, counters).filter(|_| flow.direction == Direction::In),
         });
     }
 }
@@ -86,8 +88,9 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Endpoints, Meter};
-    use crate::record::{Direction, FlowRecord, SessionState, Side};
+    use crate::media::Media;
+    use crate::policy::{Endpoints, Meter, Reception, Rtcp};
+    use crate::record::{FlowRecord, SessionState, Side};
 
     fn record() -> SessionRecord {
         let flow = FlowRecord {
@@ -95,11 +98,14 @@ mod tests {
             aggregate: "ab".parse().unwrap(),
             direction: Direction::Out,
             endpoints: Endpoints { source: "10.0.0.1:1".parse().unwrap(), destination: "10.0.0.2:1".parse().unwrap() },
+            rtcp: Rtcp::SamePort,
             asked_rate_bps: 1_000,
+            asked_excess: None,
             rate_bps_min: 1_000,
-            meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200 },
+            meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200, excess: None },
             label: None,
             policy: PolicyId(1),
+            media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },
         };
         SessionRecord {
             id: "s".parse().unwrap(),
@@ -120,6 +126,7 @@ mod tests {
             direction,
             reserved_rate_bps: 1_000,
             counters: Counters { offered_packets, ..Counters::default() },
+            mos_estimated: None,
         }
     }
 
@@ -148,5 +155,19 @@ mod tests {
         complete(&mut missing, &node);
         assert_eq!(own(&noted, &node), [reading("a", "f", Direction::Out, 7)]);
         assert_eq!(own(&missing, &node), [reading("a", "f", Direction::Out, 0)]);
+    }
+
+    #[test]
+    fn what_arrived_is_judged_with_the_reading_and_kept_as_the_peer_told_it() {
+        let (mut here, mut there) = (record(), record());
+        (here.flows[0].direction, there.peer) = (Direction::In, "a".parse().unwrap());
+        let node: NodeName = "a".parse().unwrap();
+        let reception = Some(Reception { lost_packets: 10, gaps: 10, ..Reception::default() });
+        let counters = Counters { passed_packets: 990, reception, ..Counters::default() };
+        note(&mut here, &node, &[(PolicyId(1), counters)]);
+        assert_eq!(here.usage[0].mos_estimated.map(|mos| mos.to_string()).as_deref(), Some("4.33"));
+        assert_eq!(here.usage[0].counters.reception, reception);
+        add_peers(&mut there, own(&here, &node));
+        assert_eq!(there.usage, here.usage);
     }
 }

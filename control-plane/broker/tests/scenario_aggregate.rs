@@ -8,8 +8,9 @@
 
 mod pair;
 
-use pair::{A, B, World, aggregate, call, config, name, perfect, reason, refusal};
-use turnpike_broker::message::{PeerAnswer, PeerRequest};
+use pair::{A, B, World, aggregate, call, config, name, offer, perfect, reason, refusal};
+use turnpike_broker::message::{Offer, PeerAnswer, PeerRequest};
+use turnpike_broker::policy::{Dscp, DscpPolicy, Marking, Policy};
 use turnpike_broker::record::{AggregateState, Direction};
 use turnpike_broker::refusal::Reason;
 use turnpike_broker::{AggregateRequest, Answer, Limits, Link, Request};
@@ -50,10 +51,60 @@ fn repeating_a_request_gives_the_same_aggregate_and_changing_it_is_refused() {
     };
     assert_eq!(record, again);
     assert_eq!(reason(create(&mut world, aggregate("ab", "b", 1_000_001))), Reason::AggregateNameReused);
-    let dscp = AggregateRequest { dscp: 0, ..aggregate("ab", "b", 1_000_000) };
+    let dscp = AggregateRequest { dscp: Some(0), ..aggregate("ab", "b", 1_000_000) };
     assert_eq!(reason(create(&mut world, dscp)), Reason::AggregateNameReused);
     let from_receiver = world.ask(B, Request::CreateAggregate(aggregate("ab", "a", 1_000_000)));
     assert_eq!(reason(from_receiver), Reason::AggregateNameReused);
+}
+
+#[test]
+fn what_becomes_of_dscps_is_said_by_the_sender_and_in_force_at_both_ends() {
+    let mut world = World::new();
+    let request = AggregateRequest {
+        dscp_policy: Some(DscpPolicy::Map),
+        dscp: None,
+        excess_dscp: Some(10),
+        deliver_dscp: Some(34),
+        ..aggregate("ab", "b", 1_000_000)
+    };
+    assert!(matches!(create(&mut world, request.clone()), Answer::Aggregate { created: true, .. }));
+    let policy = |node: usize| world.nodes[node].plane.values().next().unwrap().clone();
+    let [out, into] = [A, B].map(policy);
+    assert!(matches!(out, Policy::AggregateOut { dscp: Dscp::Map, excess_dscp: Some(10), .. }), "{out:?}");
+    assert!(matches!(into, Policy::AggregateIn { dscp: Dscp::Set(34), .. }), "{into:?}");
+    assert!(matches!(create(&mut world, request.clone()), Answer::Aggregate { created: false, .. }));
+    let others = [
+        AggregateRequest { excess_dscp: None, ..request.clone() },
+        AggregateRequest { deliver_dscp: None, ..request.clone() },
+        AggregateRequest { dscp_policy: Some(DscpPolicy::Copy), ..request },
+    ];
+    for other in others {
+        assert_eq!(reason(create(&mut world, other)), Reason::AggregateNameReused);
+    }
+    world.crash_host(B);
+    world.restart(B);
+    world.rest();
+    world.check_rest();
+    assert_eq!(*world.nodes[B].plane.values().next().unwrap(), into, "after a restart, too");
+}
+
+#[test]
+fn a_peers_offer_is_checked_as_a_clients_request_is() {
+    let mut world = World::new();
+    let marking = offer("ab", 1_000_000, 1).marking;
+    let bad = [
+        ("dscp", Marking { dscp: Dscp::Set(64), ..marking }),
+        ("excess_dscp", Marking { excess_dscp: Some(64), ..marking }),
+        ("deliver_dscp", Marking { deliver_dscp: Dscp::Set(64), ..marking }),
+    ];
+    for ((field, marking), attempt) in bad.into_iter().zip(1..) {
+        let offer = Offer { marking, ..offer("ab", 1_000_000, attempt) };
+        let PeerAnswer::Refused { refusal } = world.peer_request(B, 1, PeerRequest::OfferAggregate(offer)) else {
+            panic!("taken");
+        };
+        assert_eq!((refusal.reason, refusal.field.as_deref()), (Reason::InvalidValue, Some(field)));
+    }
+    assert_eq!(world.nodes[B].broker.aggregates().count(), 0);
 }
 
 #[test]
@@ -76,7 +127,7 @@ fn bad_values_are_refused_with_field_value_and_range_and_change_nothing() {
             "1000 to 10000000",
         ),
         (AggregateRequest { burst_bytes: 2_999, ..good.clone() }, Reason::InvalidValue, "burst_bytes", "3000"),
-        (AggregateRequest { dscp: 64, ..good.clone() }, Reason::InvalidValue, "dscp", "0 to 63"),
+        (AggregateRequest { dscp: Some(64), ..good.clone() }, Reason::InvalidValue, "dscp", "0 to 63"),
         (AggregateRequest { peer: name("c"), ..good }, Reason::UnknownPeer, "peer", "c"),
     ];
     let mut world = World::new();
@@ -190,7 +241,7 @@ fn a_late_copy_of_a_withdrawn_offer_is_not_taken() {
     let mut world = World::connected();
     let attempt = world.nodes[A].broker.aggregate(&name("ab")).unwrap().policy.0;
     world.ask(A, Request::DeleteAggregate(name("ab")));
-    let late = PeerRequest::OfferAggregate { name: name("ab"), rate_bps: 1_000_000, burst_bytes: 20_000, attempt };
+    let late = PeerRequest::OfferAggregate(offer("ab", 1_000_000, attempt));
     let PeerAnswer::Refused { refusal } = world.peer_request(B, 1, late) else { panic!("taken") };
     assert_eq!(refusal.reason, Reason::StaleEpoch);
     world.rest();
@@ -199,10 +250,7 @@ fn a_late_copy_of_a_withdrawn_offer_is_not_taken() {
 
 #[test]
 fn a_late_copy_of_a_refused_offer_is_not_taken_whatever_it_was_refused_for() {
-    let offer = |rate_bps| {
-        let attempt = (1 << 32) + 1;
-        PeerRequest::OfferAggregate { name: name("ab"), rate_bps, burst_bytes: 20_000, attempt }
-    };
+    let offer = |rate_bps| PeerRequest::OfferAggregate(offer("ab", rate_bps, (1 << 32) + 1));
     let mut world = World::new();
     let first = world.peer_request(B, 1, offer(999));
     let second = world.peer_request(B, 1, offer(1_000_000));
@@ -270,8 +318,7 @@ fn an_offer_that_is_repeated_while_its_receiver_starts_again_leaves_nothing_ther
     world.restart(B);
     // The connection was lost before the answer came, so the same offer goes out over a new one.
     let attempt = world.nodes[A].broker.aggregate(&name("ab")).unwrap().policy.0;
-    let (rate_bps, burst_bytes) = (active.rate_bps, active.burst_bytes);
-    let offer = PeerRequest::OfferAggregate { name: name("ab"), rate_bps, burst_bytes, attempt };
+    let offer = PeerRequest::OfferAggregate(offer("ab", active.rate_bps, attempt));
     let answer = world.peer_request(B, 1, offer);
     world.answer_sent(A, answer);
     assert_eq!(reason(world.wait(A, ticket)), Reason::Busy);

@@ -10,7 +10,7 @@ mod pair;
 
 use pair::{A, B, MS, World, call, config, counted, flow, name, perfect, reason, session};
 use turnpike_broker::name::PolicyId;
-use turnpike_broker::policy::Policy;
+use turnpike_broker::policy::{Dscp, Policy};
 use turnpike_broker::record::{Direction, SessionState, UsageKind};
 use turnpike_broker::refusal::Reason;
 use turnpike_broker::{Request, SessionRequest};
@@ -282,7 +282,8 @@ fn what_a_given_up_session_held_stays_its_next_holders_after_a_restart() {
 fn a_policy_that_no_record_knows_is_deinstalled_at_the_restart() {
     let mut world = World::connected();
     world.crash(A);
-    let orphan = Policy::AggregateOut { peer: name("b"), rate_bps: 1, burst_bytes: 1, dscp: 0 };
+    let orphan =
+        Policy::AggregateOut { peer: name("b"), rate_bps: 1, burst_bytes: 1, dscp: Dscp::Copy, excess_dscp: None };
     world.nodes[A].plane.insert(PolicyId(999), orphan);
     world.restart(A);
     recover(&mut world);

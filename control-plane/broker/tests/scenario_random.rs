@@ -9,16 +9,49 @@
 
 mod pair;
 
-use pair::{A, B, World, aggregate, call, config, flow, name, perfect};
+use pair::{A, B, World, aggregate, call, configs, endpoints, flow, name, perfect};
 use proptest::prelude::*;
-use turnpike_broker::{Request, SecondSide, SessionRequest};
+use turnpike_broker::address::Family;
+use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp};
+use turnpike_broker::{AggregateRequest, FlowRequest, Request, SecondSide, SessionRequest};
+
+/// What flows may differ in.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    family: Family,
+    excess_kbps: Option<u64>,
+    rtcp: Rtcp,
+}
+
+impl Kind {
+    /// So, between ports that collide with another kind's now and then: RTCP on the next ports takes an odd one, too.
+    fn apply(self, flow: &mut FlowRequest, port: u16) {
+        let port = if self.rtcp == Rtcp::NextPort { port & !1 } else { port };
+        flow.endpoints = endpoints(self.family, (port, port));
+        flow.rtcp = self.rtcp;
+        flow.meter.excess = self.excess_kbps.map(|kbps| Excess { rate_bps: kbps * 1_000, burst_bytes: 600 });
+    }
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let rtcp = prop_oneof![Just(Rtcp::SamePort), Just(Rtcp::NextPort)];
+    (family(), prop::option::of(1u64..900), rtcp).prop_map(|(family, excess_kbps, rtcp)| Kind {
+        family,
+        excess_kbps,
+        rtcp,
+    })
+}
 
 #[derive(Debug, Clone)]
 enum Operation {
-    Call { node: usize, id: u8, rate_kbps: u64 },
-    OneWay { node: usize, id: u8, out: bool },
+    Call { node: usize, id: u8, rate_kbps: u64, kind: Kind },
+    OneWay { node: usize, id: u8, out: bool, kind: Kind },
     Hangup { node: usize, id: u8 },
-    Reserve { node: usize, rate_kbps: u64 },
+    Reserve { node: usize, rate_kbps: u64, copy: bool },
     GiveUp { node: usize },
     FailInstalls { node: usize, count: u32 },
     Kill { node: usize, host: bool, down_ms: u64 },
@@ -30,10 +63,13 @@ fn operation() -> impl Strategy<Value = Operation> {
     let node = || 0usize..2;
     let id = || 0u8..6;
     prop_oneof![
-        8 => (node(), id(), 50u64..600).prop_map(|(node, id, rate_kbps)| Operation::Call { node, id, rate_kbps }),
-        3 => (node(), id(), any::<bool>()).prop_map(|(node, id, out)| Operation::OneWay { node, id, out }),
+        8 => (node(), id(), 50u64..600, kind())
+            .prop_map(|(node, id, rate_kbps, kind)| Operation::Call { node, id, rate_kbps, kind }),
+        3 => (node(), id(), any::<bool>(), kind())
+            .prop_map(|(node, id, out, kind)| Operation::OneWay { node, id, out, kind }),
         6 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
-        2 => (node(), 500u64..12_000).prop_map(|(node, rate_kbps)| Operation::Reserve { node, rate_kbps }),
+        2 => (node(), 500u64..12_000, any::<bool>())
+            .prop_map(|(node, rate_kbps, copy)| Operation::Reserve { node, rate_kbps, copy }),
         1 => node().prop_map(|node| Operation::GiveUp { node }),
         2 => (node(), 1u32..3).prop_map(|(node, count)| Operation::FailInstalls { node, count }),
         1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
@@ -68,22 +104,37 @@ fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
 fn apply(world: &mut World, operation: &Operation) {
     let session = |id: u8| format!("s{id}");
     match *operation {
-        Operation::Call { node, id, rate_kbps } => {
-            let request = call(&session(id), 1_000 + u16::from(id), rate_kbps * 1_000);
+        Operation::Call { node, id, rate_kbps, kind } => {
+            let port = 1_000 + u16::from(id);
+            let mut request = call(&session(id), port, rate_kbps * 1_000);
+            request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             world.request(node, Request::CreateSession(request));
         }
-        Operation::OneWay { node, id, out } => {
+        Operation::OneWay { node, id, out, kind } => {
             let carrier = if out { "ab" } else { "ba" };
             let port = 2_000 + u16::from(id);
-            let flows = vec![flow("only", carrier, (port, port), 100_000)];
-            world.request(node, Request::CreateSession(SessionRequest { id: name(&session(id)), flows }));
+            let mut flow = flow("only", carrier, (port, port), 100_000);
+            kind.apply(&mut flow, port);
+            let request = SessionRequest { id: name(&session(id)), flows: vec![flow] };
+            world.request(node, Request::CreateSession(request));
         }
         Operation::Hangup { node, id } => {
             world.request(node, Request::DeleteSession(name(&session(id))));
         }
-        Operation::Reserve { node, rate_kbps } => {
+        Operation::Reserve { node, rate_kbps, copy } => {
             let (own, peer) = [("extra-ab", "b"), ("extra-ba", "a")][node];
-            world.request(node, Request::CreateAggregate(aggregate(own, peer, rate_kbps * 1_000)));
+            let mut request = aggregate(own, peer, rate_kbps * 1_000);
+            if copy {
+                let copy = Some(DscpPolicy::Copy);
+                request = AggregateRequest {
+                    dscp: None,
+                    dscp_policy: copy,
+                    excess_dscp: Some(8),
+                    deliver_dscp: Some(0),
+                    ..request
+                };
+            }
+            world.request(node, Request::CreateAggregate(request));
         }
         Operation::GiveUp { node } => {
             let own = ["extra-ab", "extra-ba"][node];
@@ -113,12 +164,14 @@ proptest! {
         seed in 1u64..,
         loss_percent in 0u64..40,
         lower_to_fit in any::<bool>(),
+        flow_excess_rate_bps_max in prop::option::of(0u64..500_000),
+        tag_family in family(),
         sessions_ended_max in 1usize..4,
         operations in prop::collection::vec(operation(), 1..60),
     ) {
-        let configs = [A, B].map(|node| {
-            let mut config = config(node);
-            config.second_side = SecondSide { flow_rate_bps_max: Some(400_000), lower_to_fit };
+        let configs = configs(tag_family).map(|mut config| {
+            let flow_rate_bps_max = Some(400_000);
+            config.second_side = SecondSide { flow_rate_bps_max, flow_excess_rate_bps_max, lower_to_fit };
             config.limits.sessions_ended_max = sessions_ended_max;
             config.limits.flows_max = 7;
             config

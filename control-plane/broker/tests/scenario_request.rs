@@ -8,9 +8,13 @@
 
 mod pair;
 
-use pair::{A, B, World, call, flow, name, reason, refusal, session};
+use std::net::SocketAddr;
+
+use pair::{A, B, World, call, endpoints, flow, hold_flow, name, reason, refusal, session};
+use turnpike_broker::address::Family;
 use turnpike_broker::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Label, Nanos};
+use turnpike_broker::policy::{Excess, Rtcp::NextPort};
 use turnpike_broker::record::{SessionState, Side};
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{FlowRequest, Input, Output, Request, SessionRequest};
@@ -21,16 +25,29 @@ fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     SessionRequest { id: name("s"), flows: vec![flow] }
 }
 
+fn one_ipv6(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
+    one(|flow| {
+        flow.endpoints = endpoints(Family::Ipv6, (5000, 5000));
+        change(flow);
+    })
+}
+
+fn ipv6(address: &str) -> SocketAddr {
+    format!("[{address}]:5000").parse().unwrap()
+}
+
+fn odd(address: &str) -> SocketAddr {
+    format!("{address}:5001").parse().unwrap()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "as the field has it")]
+fn excess(rate_bps: u64, burst_bytes: u32) -> Option<Excess> {
+    Some(Excess { rate_bps, burst_bytes })
+}
+
 fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> PeerRequest {
     let flow = flow("out", "ab", (5000, 5000), 100_000);
-    let mut flow = HoldFlow {
-        id: flow.id,
-        aggregate: flow.aggregate,
-        endpoints: flow.endpoints,
-        meter: flow.meter,
-        rate_bps_min: flow.rate_bps_min,
-        label: None,
-    };
+    let mut flow = hold_flow(flow);
     change(&mut flow);
     PeerRequest::HoldSession { session: name(session), attempt, flows: vec![flow] }
 }
@@ -68,7 +85,34 @@ fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
         (one(|f| f.endpoints.source.set_ip([0; 4].into())), "flows[0].source", "unicast"),
         (one(|f| f.endpoints.destination.set_ip([224, 0, 0, 1].into())), "flows[0].destination", "unicast"),
         (one(|f| f.endpoints.destination.set_ip([255; 4].into())), "flows[0].destination", "unicast"),
+        (one(|f| f.endpoints.source.set_ip([127, 0, 0, 1].into())), "flows[0].source", "loopback"),
         (one(|f| f.endpoints.destination = f.endpoints.source), "flows[0].destination", "another than the source"),
+        (one(|f| f.media.clock_rate_hz = Some(999)), "flows[0].media.clock_rate_hz", "999; allowed: 1000 to 10000000"),
+        (one(|f| f.media.codec = Some(name("x"))), "flows[0].media.clock_rate_hz", "codec x has no rate known here"),
+        (one(|f| f.endpoints.destination = ipv6("::2")), "flows[0].destination", "an IPv4 address, as the source has"),
+        (one(|f| f.endpoints.source = ipv6("::2")), "flows[0].destination", "an IPv6 address, as the source has"),
+        (one_ipv6(|f| f.endpoints.source = ipv6("::")), "flows[0].source", "unicast"),
+        (one_ipv6(|f| f.endpoints.source = ipv6("::1")), "flows[0].source", "loopback"),
+        (one_ipv6(|f| f.endpoints.source = ipv6("ff0e::1")), "flows[0].source", "unicast"),
+        (one_ipv6(|f| f.endpoints.source = ipv6("fe80::1")), "flows[0].source", "link-local"),
+        (one_ipv6(|f| f.endpoints.destination = ipv6("::ffff:10.0.1.1")), "flows[0].destination", "mapped"),
+        (one_ipv6(|f| f.endpoints.destination = ipv6("2001:db8::2%7")), "flows[0].destination", "without a scope"),
+        (one_ipv6(|f| f.endpoints.destination = f.endpoints.source), "flows[0].destination", "another than the source"),
+        (one_ipv6(|f| f.meter.packet_bytes_min = 47), "flows[0].packet_bytes_min", "48 to 9000"),
+        (one(|f| (f.rtcp, f.endpoints.source) = (NextPort, odd("10.0.0.1"))), "flows[0].source", "an even port"),
+        (
+            one(|f| (f.rtcp, f.endpoints.destination) = (NextPort, odd("10.0.1.1"))),
+            "flows[0].destination",
+            "an even port",
+        ),
+        (one(|f| f.meter.excess = excess(0, 600)), "flows[0].excess.rate_bps", "1 to 1000000"),
+        (one(|f| f.meter.excess = excess(1_000_001, 600)), "flows[0].excess.rate_bps", "the rate of aggregate ab"),
+        (one(|f| f.meter.excess = excess(1_000, 199)), "flows[0].excess.burst_bytes", "200, one packet"),
+        (
+            one(|f| f.meter.excess = excess(1_000, 20_001)),
+            "flows[0].excess.burst_bytes",
+            "20000, the burst of aggregate ab",
+        ),
     ];
     let mut world = World::connected();
     let count = cases.len() as u64;
@@ -284,7 +328,9 @@ fn with_lying_peer(lie: impl FnOnce(&mut Vec<HeldFlow>)) -> (World, turnpike_bro
     world.lose("hold");
     let now = world.now;
     let node = &mut world.nodes[A];
-    let request = Request::CreateSession(call("s", 5000, 100_000));
+    let mut call = call("s", 5000, 100_000);
+    call.flows[0].meter.excess = excess(50_000, 600);
+    let request = Request::CreateSession(call);
     node.broker.handle(Input::Request { ticket: 1_000_000, request }, now);
     let mut sent = None;
     while let Some(output) = node.broker.poll() {
@@ -319,10 +365,14 @@ fn with_lying_peer(lie: impl FnOnce(&mut Vec<HeldFlow>)) -> (World, turnpike_bro
 
 #[test]
 fn a_second_side_that_answers_what_it_may_not_is_refused() {
-    let lies: [fn(&mut Vec<HeldFlow>); 8] = [
+    let lies: [fn(&mut Vec<HeldFlow>); 12] = [
         |held| held[0].meter.rate_bps += 1,
         |held| held[0].meter.rate_bps = 49_999,
         |held| held[0].meter.burst_bytes += 1,
+        |held| held[0].meter.excess = excess(50_001, 600),
+        |held| held[0].meter.excess = excess(0, 600),
+        |held| held[0].meter.excess = excess(50_000, 601),
+        |held| held[1].meter.excess = excess(1, 600),
         |held| held[0].label = None,
         |held| held[0].label = Some(Label(1 << 40)),
         |held| held[1].label = Some(Label(1)),

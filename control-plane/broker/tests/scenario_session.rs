@@ -8,8 +8,8 @@
 
 mod pair;
 
-use pair::{A, B, World, call, config, counted, flow, name, reason, refusal, session};
-use turnpike_broker::message::{PeerAnswer, PeerRequest};
+use pair::{A, B, World, call, config, counted, flow, hold_flow, name, reason, refusal, session};
+use turnpike_broker::message::{HoldFlow, PeerAnswer, PeerRequest};
 use turnpike_broker::name::NodeName;
 use turnpike_broker::policy::Policy;
 use turnpike_broker::record::{SessionState, Side, UsageKind};
@@ -82,7 +82,7 @@ fn repeating_a_request_gives_the_same_session_and_changing_it_is_refused() {
 
 #[test]
 fn the_second_sides_values_count_on_both_sides() {
-    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: Some(60_000), lower_to_fit: false });
+    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: Some(60_000), ..SecondSide::default() });
     let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
     for flow in &record.flows {
         assert_eq!((flow.asked_rate_bps, flow.meter.rate_bps), (100_000, 60_000));
@@ -100,7 +100,7 @@ fn the_second_sides_values_count_on_both_sides() {
 
 #[test]
 fn a_second_side_whose_most_is_below_the_least_asked_refuses() {
-    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: Some(40_000), lower_to_fit: false });
+    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: Some(40_000), ..SecondSide::default() });
     let refused = refusal(world.create(A, call("s", 5000, 100_000)));
     assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::SecondSideRefused, Some(40_000)));
     assert_eq!(refused.field.as_deref(), Some("flows[0].rate_bps_min"));
@@ -114,21 +114,14 @@ fn fill_at_second_side(world: &mut World, rate_bps: u64) {
     let hold = PeerRequest::HoldSession {
         session: name("hidden"),
         attempt: 1,
-        flows: vec![turnpike_broker::message::HoldFlow {
-            id: flow.id,
-            aggregate: flow.aggregate,
-            endpoints: flow.endpoints,
-            meter: flow.meter,
-            rate_bps_min: rate_bps,
-            label: None,
-        }],
+        flows: vec![HoldFlow { rate_bps_min: rate_bps, ..hold_flow(flow) }],
     };
     assert!(matches!(world.peer_request(B, 1, hold), PeerAnswer::Held { .. }));
 }
 
 #[test]
 fn a_second_side_that_lowers_to_fit_gives_what_is_left() {
-    let mut world = world_with_second_side(SecondSide { flow_rate_bps_max: None, lower_to_fit: true });
+    let mut world = world_with_second_side(SecondSide { lower_to_fit: true, ..SecondSide::default() });
     fill_at_second_side(&mut world, 890_000);
     let (record, _) = session(world.create(A, out("s", 5000, 100_000)));
     assert_eq!(record.flows[0].meter.rate_bps, 71_538, "of 74,400 bit/s on the wire");

@@ -6,11 +6,13 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{AggregateRequest, AggregateView, FlowRequest, NodeView, SessionRequest, SessionView, UsageRecord};
 use turnpike_broker::name::{AggregateName, NodeName, SessionId};
+use turnpike_broker::policy::DscpPolicy;
 
 use crate::client::{Client, Failure};
 use crate::config::{Config, LogFormat};
 use crate::doctor::{Diagnosis, Doctor};
 use crate::flow_spec;
+use crate::problem::read_word;
 use crate::quantity;
 use crate::show;
 
@@ -108,15 +110,34 @@ enum Aggregate {
         /// Bytes at once.
         #[arg(long, value_parser = quantity::parse_u32)]
         burst: u32,
-        /// Differentiated services code point, 0 to 63.
-        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63))]
-        dscp: u8,
+        #[command(flatten)]
+        marking: Marking,
     },
     /// Give one up.
     Delete {
         /// Its name.
         name: AggregateName,
     },
+}
+
+/// Differentiated services code points, 0 to 63.
+#[derive(Debug, Args)]
+struct Marking {
+    /// Of packets that go out: set to this.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63), required_unless_present = "dscp_policy")]
+    dscp: Option<u8>,
+    /// Of packets that go out: set (to --dscp), copy or map (by this node's dscp_map_out).
+    #[arg(long, value_parser = read_word::<DscpPolicy>)]
+    dscp_policy: Option<DscpPolicy>,
+    /// Of packets that flows send beyond their own rate; like the others if it is left out.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63))]
+    excess_dscp: Option<u8>,
+    /// Of packets that the peer delivers: set to this.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63))]
+    deliver_dscp: Option<u8>,
+    /// Of packets that the peer delivers: set (to --deliver-dscp), copy (as if left out) or map (by the peer's dscp_map_in).
+    #[arg(long, value_parser = read_word::<DscpPolicy>)]
+    deliver_dscp_policy: Option<DscpPolicy>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -142,8 +163,10 @@ struct CreateSession {
     /// Its id, chosen by you.
     #[arg(required_unless_present = "file", requires = "flow")]
     id: Option<SessionId>,
-    /// id=a,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate=80k,burst=1600,packet=200[,rate-min=40k];
-    /// once for each flow.
+    /// id=a,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate=80k,burst=1600,packet=200 and, if wanted,
+    /// rate-min=40k,excess-rate=20k,excess-burst=3200,rtcp=next_port; once for each flow. IPv6: source=[2001:db8::1]:4000.
+    /// What it carries, so that jitter and sound can be judged: codec=PCMU[,clock-rate=8000][,jitter=every-packet]
+    /// [,concealment=no].
     #[arg(long, value_parser = flow_spec::parse)]
     flow: Vec<FlowRequest>,
     /// The request as JSON, instead; - is standard input.
@@ -207,13 +230,17 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create { name, peer, rate, burst, dscp } => {
+            Aggregate::Create { name, peer, rate, burst, marking } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
                     rate_bps: *rate,
                     burst_bytes: *burst,
-                    dscp: *dscp,
+                    dscp_policy: marking.dscp_policy,
+                    dscp: marking.dscp,
+                    excess_dscp: marking.excess_dscp,
+                    deliver_dscp_policy: marking.deliver_dscp_policy,
+                    deliver_dscp: marking.deliver_dscp,
                 };
                 let (created, view): (_, AggregateView) = client.post("/v1/aggregates", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::aggregate(view)))
@@ -328,6 +355,10 @@ mod tests {
             "turnpike status --json".to_owned(),
             "turnpike --api http://127.0.0.1:1 aggregate list".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp-policy copy --excess-dscp 10"
+                .to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --deliver-dscp-policy map"
+                .to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
             "turnpike session create --file -".to_owned(),
             "turnpike usage --session s1".to_owned(),
@@ -344,6 +375,8 @@ mod tests {
             "turnpike".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1.5M --burst 64k --dscp 46".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 64".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp-policy keep".to_owned(),
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),

@@ -1,8 +1,10 @@
 //! The configuration: one TOML file, checked as a whole before anything starts.
 
+mod data_plane;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,10 @@ use hyper::Uri;
 use hyper::http::uri::Authority;
 use rustls::pki_types::DnsName;
 use serde::Deserialize;
+use turnpike_broker::address::Family;
 use turnpike_broker::name::{LinkName, NameError, NodeName};
+
+pub use data_plane::{DataPlane, DscpMap, Fragments, Unadmitted, XdpMode};
 
 /// As many as the data plane's table holds.
 const PEERS_MAX: usize = 64;
@@ -66,56 +71,6 @@ pub enum LogFormat {
 pub struct Api {
     /// Loopback only.
     pub listen: SocketAddr,
-}
-
-/// `[data_plane]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataPlane {
-    /// The interface of the site.
-    pub lan: String,
-    /// The interface of the peers.
-    pub wan: String,
-    /// How to attach.
-    #[serde(default)]
-    pub xdp_mode: XdpMode,
-    /// This node's address for tagged packets.
-    pub tag_address: Ipv4Addr,
-    /// The port of tagged packets, the same on all nodes.
-    #[serde(default = "default_tag_port")]
-    pub tag_port: u16,
-    /// What becomes of packets of no admitted flow.
-    #[serde(default)]
-    pub unadmitted: Unadmitted,
-    /// When the data plane lets reservations lapse if this program is gone.
-    #[serde(default = "default_lapse_after_s")]
-    pub lapse_after_s: u64,
-}
-
-/// How the programs are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum XdpMode {
-    /// Native where the driver can, else generic.
-    #[default]
-    Auto,
-    /// Native or not at all.
-    Native,
-    /// Generic.
-    Generic,
-}
-
-/// What becomes of packets of no admitted flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unadmitted {
-    /// They pass.
-    Pass,
-    /// They pass within what aggregates leave of the link.
-    #[default]
-    Limit,
-    /// They are dropped.
-    Drop,
 }
 
 /// `[link]`
@@ -176,6 +131,8 @@ pub struct Limits {
 pub struct SecondSide {
     /// No flow gets more than this.
     pub flow_rate_bps_max: Option<u64>,
+    /// No flow gets more excess than this; none at all if it is 0.
+    pub flow_excess_rate_bps_max: Option<u64>,
     /// Grant less where the pool has less, down to the smallest rate asked.
     #[serde(default)]
     pub lower_to_fit: bool,
@@ -202,7 +159,7 @@ pub struct Peer {
     /// Its name, and that of its certificate.
     pub name: NodeName,
     /// Where its tagged packets come from and go to.
-    pub tag_address: Ipv4Addr,
+    pub tag_address: IpAddr,
     /// `https://host:port`
     pub url: String,
 }
@@ -230,14 +187,6 @@ impl Default for Limits {
 
 fn default_pin_dir() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/turnpike")
-}
-
-fn default_tag_port() -> u16 {
-    47_700
-}
-
-fn default_lapse_after_s() -> u64 {
-    300
 }
 
 /// Why a configuration is refused.
@@ -287,7 +236,8 @@ impl Config {
 
     fn faults(&self) -> Vec<String> {
         let mut faults = Faults(Vec::new());
-        self.check_data_plane(&mut faults);
+        self.data_plane.check(&mut faults);
+        self.check_rates(&mut faults);
         self.check_limits(&mut faults);
         self.check_peers(&mut faults);
         if !self.api.listen.ip().is_loopback() {
@@ -297,23 +247,14 @@ impl Config {
         faults.0
     }
 
-    fn check_data_plane(&self, faults: &mut Faults) {
-        let data_plane = &self.data_plane;
-        for (key, name) in [("data_plane.lan", &data_plane.lan), ("data_plane.wan", &data_plane.wan)] {
-            if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
-                faults.add(key, format!("{name:?}"), "an interface's name of 1 to 15 characters");
-            }
-        }
-        if data_plane.lan == data_plane.wan {
-            faults.add("data_plane.wan", format!("{:?}", data_plane.wan), "another interface than data_plane.lan");
-        }
-        faults.check_tag_address("data_plane.tag_address", data_plane.tag_address);
-        faults.check("data_plane.tag_port", u64::from(data_plane.tag_port), 1..=65_535);
-        faults.check("data_plane.lapse_after_s", data_plane.lapse_after_s, 10..=86_400);
+    fn check_rates(&self, faults: &mut Faults) {
         faults.check("link.rate_out_bps", self.link.rate_out_bps, 1_000..=400_000_000_000);
         faults.check("link.rate_in_bps", self.link.rate_in_bps, 1_000..=400_000_000_000);
         if let Some(rate) = self.second_side.flow_rate_bps_max {
             faults.check("second_side.flow_rate_bps_max", rate, 1..=400_000_000_000);
+        }
+        if let Some(rate) = self.second_side.flow_excess_rate_bps_max {
+            faults.check("second_side.flow_excess_rate_bps_max", rate, 0..=400_000_000_000);
         }
     }
 
@@ -339,14 +280,21 @@ impl Config {
         if self.peers.len() > PEERS_MAX {
             faults.add("peers", format!("{} tables", self.peers.len()), &format!("at most {PEERS_MAX}"));
         }
-        let (mut names, mut addresses) = (BTreeSet::from([&self.node]), BTreeSet::from([self.data_plane.tag_address]));
+        let mut names = BTreeSet::from([&self.node]);
+        let mut addresses: BTreeSet<IpAddr> = self.data_plane.tag_addresses.iter().copied().collect();
         for (index, peer) in self.peers.iter().enumerate() {
             let key = |field: &str| format!("peers[{index}].{field}");
             check_host_name(&key("name"), &peer.name, faults);
             if !names.insert(&peer.name) {
                 faults.add(&key("name"), &peer.name, "a name that neither this node nor another peer has");
             }
-            faults.check_tag_address(&key("tag_address"), peer.tag_address);
+            data_plane::check_tag_address(&key("tag_address"), peer.tag_address, faults);
+            let family = Family::of(peer.tag_address);
+            if !self.data_plane.has(family) {
+                let allowed =
+                    format!("of a family that this node has, too; data_plane.tag_address has no {family} address");
+                faults.add(&key("tag_address"), peer.tag_address, &allowed);
+            }
             if !addresses.insert(peer.tag_address) {
                 let allowed = "an address that neither this node nor another peer has";
                 faults.add(&key("tag_address"), peer.tag_address, allowed);
@@ -390,12 +338,6 @@ impl Faults {
             self.add(key, value, &format!("{} to {}", allowed.start(), allowed.end()));
         }
     }
-
-    fn check_tag_address(&mut self, key: &str, address: Ipv4Addr) {
-        if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
-            self.add(key, address, "the address of one host");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -403,6 +345,7 @@ mod tests {
     use super::*;
 
     const EXAMPLE: &str = include_str!("../node.example.toml");
+    const OWN: &str = "tag_address = \"192.0.2.1\"";
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(text, Path::new("node.toml")).map_err(|error| error.to_string())
@@ -427,7 +370,7 @@ mod tests {
             ("lapse_after_s = 300", "lapse_after_s = 3", "data_plane.lapse_after_s = 3: must be 10 to 86400"),
             ("127.0.0.1:7880", "0.0.0.0:7880", "api.listen = 0.0.0.0:7880: must be a loopback address"),
             ("flows_max = 65536", "flows_max = 0", "limits.flows_max = 0: must be a power of two, 8 to 1048576"),
-            ("wan = \"eth1\"", "wan = \"eth0\"", "data_plane.wan = \"eth0\": must be another interface"),
+            ("wan = \"eth1\"", "wan = \"eth/1\"", "data_plane.wan = \"eth/1\": must be an interface's name"),
             ("\"https://198.51.100.7:7443\"", "\"https://:1\"", "peers[0].url = \"https://:1\": must be https://"),
             ("\"https://198.51.100.7:7443\"", "\"http://x:1\"", "peers[0].url = \"http://x:1\": must be https://"),
             ("name = \"edge-b\"", "name = \"edge-a\"", "peers[0].name = edge-a: must be a name that neither"),
@@ -441,6 +384,41 @@ mod tests {
                 "tag_address = \"224.0.0.1\"",
                 "peers[0].tag_address = 224.0.0.1: must be",
             ),
+            (OWN, "tag_address = \"192.0.2.300\"", "must be an IP address, or a list"),
+            (OWN, "tag_address = []", "data_plane.tag_address = []: must be one address, or one of each family"),
+            (
+                OWN,
+                "tag_address = [\"192.0.2.1\", \"192.0.2.2\"]",
+                "data_plane.tag_address = [192.0.2.1, 192.0.2.2]: must be one address, or one of each family",
+            ),
+            (
+                OWN,
+                "tag_address = [\"fe80::1\", \"192.0.2.1\"]",
+                "tag_address = fe80::1: must be an address that is routed",
+            ),
+            (OWN, "tag_address = \"2001:db8::1\"", "peers[0].tag_address = 198.51.100.7: must be of a family that"),
+            (
+                "tag_address = \"198.51.100.7\"",
+                "tag_address = \"2001:db8::7\"",
+                "peers[0].tag_address = 2001:db8::7: must be of a family that this node has, too; data_plane.tag_address has no IPv6",
+            ),
+            ("fragments = \"unadmitted\"", "fragments = \"pass\"", "unknown variant `pass`"),
+            (
+                "dscp_map_out = {}",
+                "dscp_map_out = { 64 = 0 }",
+                "dscp_map_out = { 64 = 0 }: must be a table with keys from 0",
+            ),
+            (
+                "dscp_map_out = {}",
+                "dscp_map_out = { 046 = 0 }",
+                "dscp_map_out = { 046 = 0 }: must be a table with keys",
+            ),
+            ("dscp_map_in = {}", "dscp_map_in = { 46 = 64 }", "data_plane.dscp_map_in.46 = 64: must be 0 to 63"),
+            (
+                "[second_side]",
+                "[second_side]\nflow_excess_rate_bps_max = 400000000001",
+                "second_side.flow_excess_rate_bps_max = 400000000001: must be 0 to",
+            ),
             ("node = \"edge-a\"", "nod = \"edge-a\"", "unknown field `nod`"),
             ("node = \"edge-a\"", "node = \"edge-a\"\nnode = \"edge-a\"", "duplicate key"),
             ("node = \"edge-a\"", "node = \"edge a\"", "node name \"edge a\" must be 1 to 32 characters"),
@@ -451,6 +429,18 @@ mod tests {
             let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(expected), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn a_node_may_have_one_interface_and_addresses_of_both_families() {
+        let text = EXAMPLE
+            .replace("wan = \"eth1\"", "wan = \"eth0\"")
+            .replace(OWN, "tag_address = [\"2001:DB8:0::1\", \"192.0.2.1\"]")
+            .replace("tag_address = \"198.51.100.7\"", "tag_address = \"2001:db8::7\"");
+        let config = parse(&text).unwrap();
+        let texts: Vec<_> = config.data_plane.tag_addresses.iter().map(IpAddr::to_string).collect();
+        assert_eq!(texts, ["2001:db8::1", "192.0.2.1"]);
+        assert_eq!(config.peers[0].tag_address.to_string(), "2001:db8::7");
     }
 
     #[test]

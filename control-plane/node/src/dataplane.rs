@@ -12,13 +12,15 @@ use turnpike_api::{InterfaceView, TableView, VerdictView};
 use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::{Counters, InstallError, Policy};
 
+use crate::payload::{LastMtus, Mtus};
+
 /// Installs and deinstalls that the thread has at once; the core keeps the others.
 pub(crate) const JOBS_MAX: usize = 256;
 /// Readings asked for at once.
 const READINGS_MAX: usize = 256;
 /// How soon a change of the network is seen.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
-/// How often next hops that nobody told of are looked up anew.
+/// How often next hops that nobody told of, and MTUs, are looked up anew.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What carries packets: the engine, or a stand-in for it in tests.
@@ -42,6 +44,8 @@ pub trait DataPlane {
     fn refresh_next_hops(&mut self) -> Result<(), InstallError>;
     /// Limits packets of no admitted flow.
     fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError>;
+    /// The MTUs of the ports as they are now; `None` if one is not there.
+    fn mtus(&mut self) -> Option<Mtus>;
     /// Ports, tables and verdicts.
     fn status(&mut self) -> Result<Status, InstallError>;
 }
@@ -102,6 +106,7 @@ enum Message {
 pub(crate) struct Handle {
     sender: SyncSender<Message>,
     readings: Arc<Semaphore>,
+    mtus: Arc<LastMtus>,
 }
 
 /// The thread has ended.
@@ -137,6 +142,11 @@ impl Handle {
         answered.await.map_err(|_| Unanswered::Stopped)
     }
 
+    /// The MTUs of the ports, at most as old as the last refresh; without waiting.
+    pub(crate) fn mtus(&self) -> Option<Mtus> {
+        self.mtus.get()
+    }
+
     /// Ends the thread; what is in force stays in force.
     pub(crate) fn stop(&self) {
         // Full is not possible, ended is what we want.
@@ -164,13 +174,16 @@ where
     // Two more: the stop, and the reading whose permit is on its way back.
     let (sender, receiver) = sync_channel(JOBS_MAX + READINGS_MAX + 2);
     let (started, has_started) = sync_channel(1);
+    let mtus = Arc::new(LastMtus::default());
+    let last = Arc::clone(&mtus);
     let thread = std::thread::Builder::new()
         .name("data-plane".to_owned())
         .spawn(move || match make() {
-            Ok(data_plane) => {
+            Ok(mut data_plane) => {
+                last.set(data_plane.mtus());
                 if started.send(Ok(data_plane.adopted())).is_ok() {
                     let report = ReportEnd(report);
-                    run(data_plane, &receiver, lapse_after, |outcome| (report.0)(outcome));
+                    run(data_plane, &last, &receiver, lapse_after, |outcome| (report.0)(outcome));
                 }
             }
             Err(error) => {
@@ -179,7 +192,7 @@ where
         })
         .map_err(StartError::Thread)?;
     let adopted = has_started.recv().map_err(|_| StartError::Ended(Ended))?.map_err(StartError::DataPlane)?;
-    let handle = Handle { sender, readings: Arc::new(Semaphore::new(READINGS_MAX)) };
+    let handle = Handle { sender, readings: Arc::new(Semaphore::new(READINGS_MAX)), mtus };
     Ok(Running { handle, adopted, thread })
 }
 
@@ -191,7 +204,13 @@ pub(crate) enum StartError<E> {
     DataPlane(E),
 }
 
-fn run(mut data_plane: impl DataPlane, receiver: &Receiver<Message>, lapse_after: Duration, report: impl Fn(Report)) {
+fn run(
+    mut data_plane: impl DataPlane,
+    mtus: &LastMtus,
+    receiver: &Receiver<Message>,
+    lapse_after: Duration,
+    report: impl Fn(Report),
+) {
     let renew_interval = lapse_after / 4;
     let now = Instant::now();
     let (mut renew_at, mut refresh_at, mut follow_at) = (now, now, now);
@@ -205,6 +224,7 @@ fn run(mut data_plane: impl DataPlane, receiver: &Receiver<Message>, lapse_after
             if let Err(error) = data_plane.refresh_next_hops() {
                 warn!(%error, "next hops cannot be looked up; the last ones stay in use");
             }
+            mtus.set(data_plane.mtus());
             refresh_at = now + REFRESH_INTERVAL;
         }
         if now >= follow_at {
@@ -305,6 +325,23 @@ mod tests {
         }
         assert_eq!(seen, [(3, 0), (1, 2), (2, 1)]);
         assert_eq!(calls.deinstalls(), 1, "one grace period");
+        running.handle.stop();
+        running.thread.join().unwrap();
+    }
+
+    #[test]
+    fn mtus_are_known_at_once_and_followed() {
+        let fake = FakeDataPlane::default();
+        let ports = fake.clone();
+        let running = start(move || Ok::<_, ()>(fake), Duration::from_secs(60), |_| ()).unwrap();
+        assert_eq!(running.handle.mtus(), Some(Mtus { lan: 1_500, wan: 1_500 }));
+        let changed = Mtus { lan: 9_000, wan: 1_400 };
+        ports.set_mtus(changed);
+        let end = Instant::now() + 3 * REFRESH_INTERVAL;
+        while running.handle.mtus() != Some(changed) {
+            assert!(Instant::now() < end, "still {:?}", running.handle.mtus());
+            std::thread::sleep(Duration::from_millis(50));
+        }
         running.handle.stop();
         running.thread.join().unwrap();
     }

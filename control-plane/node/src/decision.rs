@@ -32,7 +32,7 @@ impl Decision {
 
     pub(crate) fn of_peer_request(peer: &NodeName, request: &PeerRequest) -> Self {
         let (verb, name) = match request {
-            PeerRequest::OfferAggregate { name, .. } => ("offer aggregate", name.to_string()),
+            PeerRequest::OfferAggregate(offer) => ("offer aggregate", offer.name.to_string()),
             PeerRequest::WithdrawAggregate { name, .. } => ("withdraw aggregate", name.to_string()),
             PeerRequest::HoldSession { session, .. } => ("hold session", session.to_string()),
             PeerRequest::CommitSession { session, .. } => ("commit session", session.to_string()),

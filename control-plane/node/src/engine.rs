@@ -1,21 +1,23 @@
 //! The engine as the node's data plane: names become addresses, and the broker's types the engine's.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use turnpike_api::{InterfaceView, TableView, VerdictView};
+use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
-use turnpike_broker::policy::{Counters, InstallError, Meter, Policy};
+use turnpike_broker::policy::{Counters, Dscp, Excess, InstallError, Meter, Policy, Reception, Rtcp};
 use turnpike_engine::{Engine, EngineConfig, EngineError, policy as ours};
 
-use crate::config::{Config, Unadmitted, XdpMode};
+use crate::config::{Config, Fragments, Unadmitted, XdpMode};
 use crate::dataplane::{DataPlane, Status};
+use crate::payload::Mtus;
 
 /// What is needed to start the engine on its own thread.
 pub(crate) struct Start {
     config: EngineConfig,
-    peers: BTreeMap<NodeName, Ipv4Addr>,
+    peers: BTreeMap<NodeName, IpAddr>,
 }
 
 impl Start {
@@ -41,7 +43,7 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
             XdpMode::Native => turnpike_engine::XdpMode::Native,
             XdpMode::Generic => turnpike_engine::XdpMode::Generic,
         },
-        tag_address: data_plane.tag_address,
+        tag_addresses: data_plane.tag_addresses.clone(),
         tag_port: data_plane.tag_port,
         peers: config.peers.iter().map(|peer| peer.tag_address).collect(),
         unadmitted: match data_plane.unadmitted {
@@ -49,6 +51,12 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
             Unadmitted::Limit => turnpike_engine::Unadmitted::Limit,
             Unadmitted::Drop => turnpike_engine::Unadmitted::Drop,
         },
+        fragments: match data_plane.fragments {
+            Fragments::Unadmitted => turnpike_engine::Fragments::Unadmitted,
+            Fragments::Drop => turnpike_engine::Fragments::Drop,
+        },
+        dscp_map_out: data_plane.dscp_map_out.table(),
+        dscp_map_in: data_plane.dscp_map_in.table(),
         flows_max: config.limits.flows_max,
         aggregates_max: config.limits.aggregates_max,
         lapse_after: Duration::from_secs(data_plane.lapse_after_s),
@@ -58,36 +66,45 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
 /// The engine, and the addresses of the peers.
 pub(crate) struct EngineDataPlane {
     engine: Engine,
-    peers: BTreeMap<NodeName, Ipv4Addr>,
+    peers: BTreeMap<NodeName, IpAddr>,
 }
 
 impl EngineDataPlane {
     fn policy(&self, policy: &Policy) -> Result<ours::Policy, InstallError> {
         Ok(match *policy {
-            Policy::AggregateOut { ref peer, rate_bps, burst_bytes, dscp } => {
-                ours::Policy::AggregateOut { peer: self.peer(peer)?, rate_bps, burst_bytes, dscp }
-            }
-            Policy::AggregateIn { ref peer, rate_bps, burst_bytes } => {
-                ours::Policy::AggregateIn { peer: self.peer(peer)?, rate_bps, burst_bytes }
-            }
-            Policy::FlowOut { aggregate, endpoints, label, meter } => ours::Policy::FlowOut {
-                aggregate: aggregate.0,
-                source: endpoints.source,
-                destination: endpoints.destination,
-                label: label.0,
-                meter: our_meter(meter),
+            Policy::AggregateOut { ref peer, rate_bps, burst_bytes, dscp, excess_dscp } => ours::Policy::AggregateOut {
+                peer: self.peer(peer)?,
+                rate_bps,
+                burst_bytes,
+                dscp: our_dscp(dscp),
+                excess_dscp,
             },
-            Policy::FlowIn { aggregate, endpoints, label, meter } => ours::Policy::FlowIn {
+            Policy::AggregateIn { ref peer, rate_bps, burst_bytes, dscp } => {
+                ours::Policy::AggregateIn { peer: self.peer(peer)?, rate_bps, burst_bytes, dscp: our_dscp(dscp) }
+            }
+            Policy::FlowOut { aggregate, endpoints, label, meter, rtcp } => ours::Policy::FlowOut {
                 aggregate: aggregate.0,
                 source: endpoints.source,
                 destination: endpoints.destination,
                 label: label.0,
                 meter: our_meter(meter),
+                rtcp_next_port: rtcp == Rtcp::NextPort,
+                // Both ends know a flow by its label.
+                terminals: false,
+            },
+            Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, ref media } => ours::Policy::FlowIn {
+                aggregate: aggregate.0,
+                source: endpoints.source,
+                destination: endpoints.destination,
+                label: label.0,
+                meter: our_meter(meter),
+                rtcp_next_port: rtcp == Rtcp::NextPort,
+                media: our_media(media),
             },
         })
     }
 
-    fn peer(&self, name: &NodeName) -> Result<Ipv4Addr, InstallError> {
+    fn peer(&self, name: &NodeName) -> Result<IpAddr, InstallError> {
         self.peers.get(name).copied().ok_or_else(|| InstallError {
             code: "unknown_peer".to_owned(),
             detail: format!("peer {name} is not in the configuration, so its tag_address is not known"),
@@ -137,6 +154,13 @@ impl DataPlane for EngineDataPlane {
         self.engine.set_best_effort_rate(rate_bps).map_err(|error| install_error(&error))
     }
 
+    fn mtus(&mut self) -> Option<Mtus> {
+        let interfaces = self.engine.status().ok()?.interfaces;
+        // One that is not there has an MTU of 0.
+        let mtu = |role| interfaces.iter().find(|port| port.role == role).map(|port| port.mtu).filter(|mtu| *mtu > 0);
+        Some(Mtus { lan: mtu("lan")?, wan: mtu("wan")? })
+    }
+
     fn status(&mut self) -> Result<Status, InstallError> {
         let status = self.engine.status().map_err(|error| install_error(&error))?;
         let interfaces = status.interfaces.into_iter().map(|interface| InterfaceView {
@@ -163,8 +187,34 @@ impl DataPlane for EngineDataPlane {
     }
 }
 
-fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min }: Meter) -> ours::Meter {
-    ours::Meter { rate_bps, burst_bytes, packet_bytes_min }
+fn our_meter(Meter { rate_bps, burst_bytes, packet_bytes_min, excess }: Meter) -> ours::Meter {
+    let excess = excess.map(|Excess { rate_bps, burst_bytes }| ours::Excess { rate_bps, burst_bytes });
+    ours::Meter { rate_bps, burst_bytes, packet_bytes_min, excess }
+}
+
+const fn our_dscp(dscp: Dscp) -> ours::Dscp {
+    match dscp {
+        Dscp::Set(value) => ours::Dscp::Set(value),
+        Dscp::Copy => ours::Dscp::Copy,
+        Dscp::Map => ours::Dscp::Map,
+    }
+}
+
+fn our_media(media: &Media) -> ours::Media {
+    ours::Media { clock_rate_hz: media.clock_rate_hz().unwrap_or_default(), every_packet: media.jitter_every_packet }
+}
+
+fn broker_reception(found: turnpike_engine::reception::Reception) -> Reception {
+    Reception {
+        lost_packets: found.lost_packets,
+        duplicated_packets: found.duplicated_packets,
+        reordered_packets: found.reordered_packets,
+        unplaced_packets: found.unplaced_packets,
+        not_rtp_packets: found.not_rtp_packets,
+        gaps: found.gaps,
+        restarts: found.restarts,
+        jitter_ns: found.jitter_ns,
+    }
 }
 
 fn broker_counters(counters: ours::Counters) -> Counters {
@@ -175,9 +225,63 @@ fn broker_counters(counters: ours::Counters) -> Counters {
         passed_bytes: counters.passed_bytes,
         dropped_packets: counters.dropped_packets,
         dropped_bytes: counters.dropped_bytes,
+        excess_packets: counters.excess_packets,
+        excess_bytes: counters.excess_bytes,
+        reception: counters.reception.map(broker_reception),
     }
 }
 
 fn install_error(error: &EngineError) -> InstallError {
     InstallError { code: error.code().to_owned(), detail: error.to_string(), of_request: error.is_of_request() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use turnpike_broker::address::Family;
+    use turnpike_broker::overhead_bytes;
+    use turnpike_fastpath::plan::growth_bytes;
+
+    #[test]
+    fn what_is_admitted_for_a_packet_is_what_it_grows_by() {
+        for (inner, inner_v6) in [(Family::Ipv4, false), (Family::Ipv6, true)] {
+            for (outer, outer_v6) in [(Family::Ipv4, false), (Family::Ipv6, true)] {
+                assert_eq!(
+                    overhead_bytes(inner, outer),
+                    growth_bytes(inner_v6, outer_v6, false),
+                    "{inner} over {outer}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn media_and_what_arrived_cross_over_whole() {
+        let media = Media { codec: Some("opus".parse().unwrap()), jitter_every_packet: true, ..Media::default() };
+        assert_eq!(our_media(&media), ours::Media { clock_rate_hz: 48_000, every_packet: true });
+        assert_eq!(our_media(&Media::default()), ours::Media::default());
+        let found = turnpike_engine::reception::Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        let counters = broker_counters(ours::Counters { reception: Some(found), ..ours::Counters::default() });
+        let expected = Reception {
+            lost_packets: 1,
+            duplicated_packets: 2,
+            reordered_packets: 3,
+            unplaced_packets: 4,
+            not_rtp_packets: 5,
+            gaps: 6,
+            restarts: 7,
+            jitter_ns: Some(8),
+        };
+        assert_eq!(counters, Counters { reception: Some(expected), ..Counters::default() });
+        assert_eq!(broker_counters(ours::Counters::default()), Counters::default());
+    }
 }

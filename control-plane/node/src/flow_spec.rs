@@ -4,11 +4,29 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use turnpike_api::FlowRequest;
+use turnpike_api::{FlowRequest, Media};
+use turnpike_broker::policy::{Excess, Rtcp};
 
+use crate::problem::read_word;
 use crate::quantity;
 
-const KEYS: [&str; 8] = ["id", "aggregate", "source", "destination", "rate", "burst", "packet", "rate-min"];
+const KEYS: [&str; 15] = [
+    "id",
+    "aggregate",
+    "source",
+    "destination",
+    "rate",
+    "burst",
+    "packet",
+    "rate-min",
+    "excess-rate",
+    "excess-burst",
+    "rtcp",
+    "codec",
+    "clock-rate",
+    "jitter",
+    "concealment",
+];
 
 /// Reads one flow; an error names the key, the value and what is allowed.
 pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
@@ -23,21 +41,56 @@ pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
         }
     }
     let value = |key: &str| values.get(key).copied().ok_or_else(|| format!("{key} is missing"));
-    let packet = quantity::parse(value("packet")?).map_err(|error| format!("packet: {error}"))?;
+    let number = |key: &str| quantity::parse(value(key)?).map_err(|error| format!("{key}: {error}"));
+    let bytes = |key: &str| quantity::parse_u32(value(key)?).map_err(|error| format!("{key}: {error}"));
+    let has = |key: &str| values.contains_key(key);
+    let packet = number("packet")?;
     Ok(FlowRequest {
         id: read("id", value("id")?)?,
         aggregate: read("aggregate", value("aggregate")?)?,
-        source: read("source", value("source")?).map_err(|error| error + ", must be address:port")?,
-        destination: read("destination", value("destination")?).map_err(|error| error + ", must be address:port")?,
-        rate_bps: quantity::parse(value("rate")?).map_err(|error| format!("rate: {error}"))?,
-        burst_bytes: quantity::parse_u32(value("burst")?).map_err(|error| format!("burst: {error}"))?,
+        source: read("source", value("source")?).map_err(|error| error + ", must be address:port or [address]:port")?,
+        destination: read("destination", value("destination")?)
+            .map_err(|error| error + ", must be address:port or [address]:port")?,
+        rtcp: match values.get("rtcp") {
+            Some(word) => read_word(word).map_err(|error| format!("rtcp: {error}"))?,
+            None => Rtcp::default(),
+        },
+        rate_bps: number("rate")?,
+        burst_bytes: bytes("burst")?,
         packet_bytes_min: u16::try_from(packet)
             .map_err(|_| format!("packet: {packet} must be at most {}", u16::MAX))?,
-        rate_bps_min: match values.get("rate-min") {
-            Some(value) => Some(quantity::parse(value).map_err(|error| format!("rate-min: {error}"))?),
-            None => None,
+        excess: if has("excess-rate") || has("excess-burst") {
+            Some(Excess { rate_bps: number("excess-rate")?, burst_bytes: bytes("excess-burst")? })
+        } else {
+            None
         },
+        rate_bps_min: if has("rate-min") { Some(number("rate-min")?) } else { None },
+        media: media(|key| values.get(key).copied())?,
     })
+}
+
+/// What the flow carries, if any of its keys is given.
+fn media<'v>(value: impl Fn(&str) -> Option<&'v str>) -> Result<Option<Media>, String> {
+    let keys = ["codec", "clock-rate", "jitter", "concealment"];
+    if keys.iter().all(|key| value(key).is_none()) {
+        return Ok(None);
+    }
+    let clock_rate_hz = value("clock-rate").map(quantity::parse_u32).transpose();
+    Ok(Some(Media {
+        codec: value("codec").map(|name| read("codec", name)).transpose()?,
+        clock_rate_hz: clock_rate_hz.map_err(|error| format!("clock-rate: {error}"))?,
+        jitter_every_packet: one_of("jitter", value("jitter"), ["sampled", "every-packet"])?,
+        packet_loss_concealment: !one_of("concealment", value("concealment"), ["yes", "no"])?,
+    }))
+}
+
+/// Whether it is the second of two words; the first one if absent.
+fn one_of(key: &str, value: Option<&str>, words: [&str; 2]) -> Result<bool, String> {
+    match value {
+        Some(value) if value == words[1] => Ok(true),
+        Some(value) if value != words[0] => Err(format!("{key}={value}: must be {} or {}", words[0], words[1])),
+        Some(_) | None => Ok(false),
+    }
 }
 
 fn read<T: FromStr<Err: Display>>(key: &str, value: &str) -> Result<T, String> {
@@ -57,6 +110,35 @@ mod tests {
         assert_eq!((flow.rate_bps, flow.rate_bps_min), (80_000, Some(40_000)));
         assert_eq!((flow.burst_bytes, flow.packet_bytes_min), (1_600, 200));
         assert_eq!(flow.source.to_string(), "10.1.0.2:4000");
+        assert_eq!((flow.rtcp, flow.excess), (Rtcp::SamePort, None));
+    }
+
+    #[test]
+    fn a_flow_with_everything_is_read() {
+        let text = format!("{GOOD},excess-rate=20k,excess-burst=3200,rtcp=next_port")
+            .replace("10.1.0.2:", "[2001:db8::1]:")
+            .replace("10.2.0.2:", "[2001:DB8:1::1]:");
+        let flow = parse(&text).unwrap();
+        assert_eq!(flow.destination.to_string(), "[2001:db8:1::1]:4000");
+        assert_eq!(flow.rtcp, Rtcp::NextPort);
+        assert_eq!(flow.excess, Some(Excess { rate_bps: 20_000, burst_bytes: 3_200 }));
+    }
+
+    #[test]
+    fn what_a_flow_carries_is_read_if_it_is_said() {
+        let media = |more: &str| parse(&format!("{GOOD}{more}")).unwrap().media;
+        assert_eq!(media(""), None);
+        let plain = Media {
+            codec: Some("PCMU".parse().unwrap()),
+            clock_rate_hz: None,
+            jitter_every_packet: false,
+            packet_loss_concealment: true,
+        };
+        assert_eq!(media(",codec=PCMU"), Some(plain.clone()));
+        assert_eq!(media(",codec=PCMU,jitter=sampled,concealment=yes"), Some(plain.clone()));
+        let all =
+            Media { clock_rate_hz: Some(16_000), jitter_every_packet: true, packet_loss_concealment: false, ..plain };
+        assert_eq!(media(",codec=PCMU,clock-rate=16k,jitter=every-packet,concealment=no"), Some(all));
     }
 
     #[test]
@@ -69,6 +151,15 @@ mod tests {
             (GOOD.replace("80k", "80 k"), "rate: "),
             (GOOD.replace("packet=200", "packet=70000"), "packet: 70000 must be at most 65535"),
             (GOOD.replace("10.1.0.2:4000", "10.1.0.2"), "source=10.1.0.2: "),
+            (GOOD.replace("10.1.0.2:4000", "2001:db8::1:4000"), "must be address:port or [address]:port"),
+            (format!("{GOOD},excess-rate=1k"), "excess-burst is missing"),
+            (format!("{GOOD},excess-burst=1k"), "excess-rate is missing"),
+            (format!("{GOOD},excess-rate=1k,excess-burst=5G"), "excess-burst: "),
+            (format!("{GOOD},rtcp=next"), "expected `same_port` or `next_port`"),
+            (format!("{GOOD},codec=a b"), "codec=a b: "),
+            (format!("{GOOD},clock-rate=fast"), "clock-rate: "),
+            (format!("{GOOD},jitter=all"), "jitter=all: must be sampled or every-packet"),
+            (format!("{GOOD},concealment=1"), "concealment=1: must be yes or no"),
         ];
         for (text, expected) in cases {
             let error = parse(&text).unwrap_err();

@@ -9,6 +9,7 @@ pub mod config;
 pub mod dataplane;
 mod detach;
 pub mod node;
+pub mod payload;
 pub mod serve;
 pub mod time;
 pub mod tls;

@@ -14,6 +14,7 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
+use turnpike_broker::address::Family;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId};
 use turnpike_broker::record::{AggregateRecord, SessionRecord, SessionState};
 use turnpike_broker::{self as broker, Broker};
@@ -166,7 +167,7 @@ impl Node {
             node: config.node.clone(),
             epoch,
             started_at: rfc3339(clock.now()),
-            peers: config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address.to_string())).collect(),
+            peers: config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address)).collect(),
             body_bytes_max: size(config.limits.body_bytes_max),
             request_timeout: Duration::from_secs(config.limits.request_timeout_s),
         });
@@ -248,7 +249,14 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
         node: config.node.clone(),
         epoch,
         links: BTreeMap::from([(config.link.name.clone(), link)]),
-        peers: config.peers.iter().map(|peer| (peer.name.clone(), config.link.name.clone())).collect(),
+        peers: config
+            .peers
+            .iter()
+            .map(|peer| {
+                let way = broker::Peer { link: config.link.name.clone(), tag_family: Family::of(peer.tag_address) };
+                (peer.name.clone(), way)
+            })
+            .collect(),
         limits: broker::Limits {
             aggregates_max: size(limits.aggregates_max),
             sessions_max: size(limits.sessions_max),
@@ -259,6 +267,7 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
         timers: broker::Timers::default(),
         second_side: broker::SecondSide {
             flow_rate_bps_max: config.second_side.flow_rate_bps_max,
+            flow_excess_rate_bps_max: config.second_side.flow_excess_rate_bps_max,
             lower_to_fit: config.second_side.lower_to_fit,
         },
         label_secret,

@@ -35,7 +35,12 @@ pub(crate) async fn serve(
     let acceptor = TlsAcceptor::from(tls);
     let router = Router::new()
         .route(PATH, post(exchange))
-        .fallback(async || ProblemReply::new("not_found", format!("peers use {PATH}")))
+        .fallback(async || {
+            ProblemReply::new(
+                "not_found",
+                format!("peers of this version use {PATH}; run the same version on both nodes"),
+            )
+        })
         .with_state(core);
     let greet = move |stream: TcpStream| greet(stream, acceptor.clone(), Arc::clone(&peers), router.clone());
     http::serve(listener, Protocol::Http2, greet, stop).await;

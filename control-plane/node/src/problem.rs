@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use turnpike_api::Problem;
 use turnpike_broker::refusal::{Reason, Refusal};
 
@@ -100,6 +101,11 @@ pub(crate) fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// The reverse of [`word`]; the error says which words there are.
+pub(crate) fn read_word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
 fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
     let unknown = match named {
         Named::Path => StatusCode::NOT_FOUND,
@@ -122,6 +128,7 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::Busy => (StatusCode::CONFLICT, "Another request for the same thing is under way"),
         Reason::LimitReached => (StatusCode::SERVICE_UNAVAILABLE, "A limit of this node is reached"),
         Reason::PeerUnreachable => (StatusCode::GATEWAY_TIMEOUT, "The peer did not answer in time"),
+        Reason::TagFamilyDiffers => (StatusCode::CONFLICT, "The nodes have tag addresses of different families"),
         Reason::NotEnforceable => {
             (StatusCode::UNPROCESSABLE_ENTITY, "The data plane cannot enforce or deliver what was asked")
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 use turnpike_api::{
     AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionView, TableView,
 };
+use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::Counters;
 use turnpike_broker::record::{AggregateRecord, SessionRecord};
@@ -27,6 +29,7 @@ use crate::body;
 use crate::core::{self, View};
 use crate::dataplane::{self, Unanswered};
 use crate::frame::frame;
+use crate::payload::Room;
 use crate::problem::{self, Named, ProblemReply};
 use crate::query::{ListQuery, Raw};
 use crate::view;
@@ -39,7 +42,7 @@ pub(crate) struct Rest {
     pub(crate) epoch: Epoch,
     pub(crate) started_at: String,
     /// Name and tag address.
-    pub(crate) peers: Vec<(NodeName, String)>,
+    pub(crate) peers: Vec<(NodeName, IpAddr)>,
     pub(crate) body_bytes_max: usize,
     pub(crate) request_timeout: Duration,
 }
@@ -128,11 +131,11 @@ async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode,
 }
 
 async fn create_session(State(rest): Shared, request: Request) -> Result<Response, ProblemReply> {
-    let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
+    let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?);
     let (record, created) = rest.ask_session(Wish::CreateSession(wish), Named::Body).await?;
     let location = format!("/v1/sessions/{}", record.id);
     // What has just come up has counted nothing, and the data plane may be too busy to say so in time.
-    let view = if created { view::session(record, &[], &rest.node) } else { rest.session(record).await? };
+    let view = if created { rest.session_with(record, &[]) } else { rest.session(record).await? };
     Ok(made(created, &location, &view))
 }
 
@@ -218,10 +221,10 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     }))
 }
 
-fn peer_view(view: &View<'_>, name: NodeName, tag_address: String) -> PeerView {
+fn peer_view(view: &View<'_>, name: NodeName, tag_address: IpAddr) -> PeerView {
     let contact = view.peers.get(&name);
     let error = contact.and_then(|contact| contact.clone().err());
-    PeerView { reachable: contact.map(Result::is_ok), error, name, tag_address }
+    PeerView { reachable: contact.map(Result::is_ok), error, name, tag_address: tag_address.to_string() }
 }
 
 impl Rest {
@@ -268,11 +271,27 @@ impl Rest {
         read.await.map_err(unanswered)
     }
 
+    /// What there is room for on the way to a peer.
+    fn room(&self, peer: &NodeName) -> Option<Room> {
+        let (_, tag_address) = self.peers.iter().find(|(name, _)| name == peer)?;
+        Some(Room { mtus: self.data_plane.mtus()?, tag_family: Family::of(*tag_address) })
+    }
+
+    fn aggregate_with(&self, record: AggregateRecord, pool: Option<PoolState>, counters: Counters) -> AggregateView {
+        let room = self.room(&record.peer);
+        view::aggregate(record, pool, counters, room, &self.node)
+    }
+
+    fn session_with(&self, record: SessionRecord, counters: &[Counters]) -> SessionView {
+        let room = self.room(&record.peer);
+        view::session(record, counters, room, &self.node)
+    }
+
     async fn aggregate(&self, record: AggregateRecord) -> Result<AggregateView, ProblemReply> {
         let name = record.name.clone();
         let pool = self.look(move |view| view.broker.pool(&name)).await?;
         let counters = self.counters(vec![record.policy]).await?;
-        Ok(view::aggregate(record, pool, counters.first().copied().unwrap_or_default(), &self.node))
+        Ok(self.aggregate_with(record, pool, counters.first().copied().unwrap_or_default()))
     }
 
     async fn aggregates(
@@ -281,12 +300,12 @@ impl Rest {
     ) -> Result<Vec<AggregateView>, ProblemReply> {
         let counters = self.counters(records.iter().map(|(record, _)| record.policy).collect()).await?;
         let both = records.into_iter().zip(counters);
-        Ok(both.map(|((record, pool), counters)| view::aggregate(record, pool, counters, &self.node)).collect())
+        Ok(both.map(|((record, pool), counters)| self.aggregate_with(record, pool, counters)).collect())
     }
 
     async fn session(&self, record: SessionRecord) -> Result<SessionView, ProblemReply> {
         let counters = self.counters(view::policies(&record)).await?;
-        Ok(view::session(record, &counters, &self.node))
+        Ok(self.session_with(record, &counters))
     }
 
     async fn sessions(&self, records: Vec<SessionRecord>) -> Result<Vec<SessionView>, ProblemReply> {
@@ -295,7 +314,7 @@ impl Rest {
         let views = records.into_iter().map(|record| {
             let (own, others) = counters.split_at(view::policies(&record).len().min(counters.len()));
             counters = others;
-            view::session(record, own, &self.node)
+            self.session_with(record, own)
         });
         Ok(views.collect())
     }

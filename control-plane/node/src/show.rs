@@ -2,8 +2,9 @@
 
 use std::fmt::{Display, Write as _};
 
-use turnpike_api::{AggregateView, NodeView, Problem, SessionView, UsageRecord};
-use turnpike_broker::policy::Counters;
+use turnpike_api::{AggregateView, FlowView, NodeView, Problem, SessionView, UsageRecord};
+use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
+use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
 use turnpike_broker::refusal::PoolState;
 
@@ -51,7 +52,7 @@ pub(crate) fn aggregates(views: &[AggregateView]) -> String {
             text(view.rate_bps),
             text(view.pool.used_bps),
             text(view.pool.free_bps),
-            view.dscp.to_string(),
+            dscp(view.dscp_policy, view.dscp),
             view.counters.passed_packets.to_string(),
             view.counters.dropped_packets.to_string(),
         ]
@@ -68,12 +69,31 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("state", &word(&view.state)),
         ("rate", &format!("{} bit/s on the wire", text(view.rate_bps))),
         ("burst", &format!("{} bytes", text(view.burst_bytes.into()))),
-        ("dscp", &view.dscp),
+        ("dscp", &dscp(view.dscp_policy, view.dscp)),
+        ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
+        ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
+        ("payload max", &payload_max(view)),
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
         ("passed", &counted(view.counters.passed_packets, view.counters.passed_bytes)),
         ("dropped", &counted(view.counters.dropped_packets, view.counters.dropped_bytes)),
     ])
+}
+
+fn dscp(policy: DscpPolicy, value: Option<u8>) -> String {
+    value.map_or_else(|| word(&policy), |value| value.to_string())
+}
+
+fn payload_max(view: &AggregateView) -> String {
+    view.payload_bytes_max.map_or_else(
+        || "not known now".to_owned(),
+        |max| format!("{} bytes with IPv4, {} with IPv6", max.ipv4, max.ipv6),
+    )
+}
+
+/// A rate, with what may come in excess of it.
+fn rate(rate_bps: u64, excess: Option<Excess>) -> String {
+    excess.map_or_else(|| text(rate_bps), |excess| format!("{}+{}", text(rate_bps), text(excess.rate_bps)))
 }
 
 fn counted(packets: u64, bytes: u64) -> String {
@@ -107,38 +127,113 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("since", &view.since),
     ]);
     let rows = view.flows.iter().map(|flow| {
-        let rate = if flow.rate_bps == flow.asked_rate_bps {
-            text(flow.rate_bps)
-        } else {
-            format!("{} ({} asked)", text(flow.rate_bps), text(flow.asked_rate_bps))
-        };
+        let (asked, granted) = (rate(flow.asked_rate_bps, flow.asked_excess), rate(flow.rate_bps, flow.excess));
+        let rate = if granted == asked { granted } else { format!("{granted} ({asked} asked)") };
         [
             flow.id.to_string(),
             flow.aggregate.to_string(),
             word(&flow.direction),
             flow.source.to_string(),
             flow.destination.to_string(),
+            word(&flow.rtcp),
             rate,
+            flow.payload_bytes_max.map_or_else(String::new, |max| max.to_string()),
             flow.counters.passed_packets.to_string(),
+            flow.counters.excess_packets.to_string(),
             flow.counters.dropped_packets.to_string(),
         ]
     });
-    let head = ["FLOW", "AGGREGATE", "DIRECTION", "SOURCE", "DESTINATION", "RATE", "PASSED", "DROPPED"];
+    let head = [
+        "FLOW",
+        "AGGREGATE",
+        "DIRECTION",
+        "SOURCE",
+        "DESTINATION",
+        "RTCP",
+        "RATE",
+        "PAYLOAD MAX",
+        "PASSED",
+        "IN EXCESS",
+        "DROPPED",
+    ];
     let _ = write!(out, "\n{}", table(head, rows));
+    let arrived = view.flows.iter().filter_map(|flow| flow.counters.reception.map(|reception| (flow, reception)));
+    let rows: Vec<_> = arrived.map(|(flow, reception)| arrival_row(flow, &reception)).collect();
+    if !rows.is_empty() && view.usage.is_empty() {
+        let head = [
+            "FLOW",
+            "CODEC",
+            "LOST",
+            "DUPLICATED",
+            "REORDERED",
+            "UNPLACED",
+            "NOT RTP",
+            "GAPS",
+            "RESTARTS",
+            "JITTER",
+            "MOS",
+        ];
+        let _ = write!(out, "\narrived\n{}", table(head, rows));
+    }
     if !view.usage.is_empty() {
         let rows = view.usage.iter().map(|usage| usage_row("", "", "", usage));
-        let rows = rows.map(|[_, _, _, rest @ ..]| rest);
-        let _ = write!(
-            out,
-            "\nfinal usage\n{}",
-            table(["NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"], rows)
-        );
+        let rows = rows.map(|[_, _, _, rest @ ..]: [String; 3 + USAGE_HEAD.len()]| rest);
+        let _ = write!(out, "\nfinal usage\n{}", table(USAGE_HEAD, rows));
     }
     out
 }
 
-fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 10] {
-    let Counters { offered_packets, passed_packets, dropped_packets, .. } = usage.counters;
+fn arrival_row(flow: &FlowView, reception: &Reception) -> [String; 11] {
+    let Reception { unplaced_packets, not_rtp_packets, restarts, .. } = reception;
+    let [lost, duplicated, reordered, gaps, jitter, mos] = arrival(Some(reception), flow.mos_estimated);
+    let codec = flow.media.as_ref().and_then(|media| media.codec.as_ref());
+    let rare = [unplaced_packets, not_rtp_packets].map(u64::to_string);
+    let [unplaced, not_rtp] = rare;
+    let codec = codec.map_or_else(|| "-".to_owned(), ToString::to_string);
+    let id = flow.id.to_string();
+    [id, codec, lost, duplicated, reordered, unplaced, not_rtp, gaps, restarts.to_string(), jitter, mos]
+}
+
+/// Lost, duplicated, reordered, gaps, jitter and MOS; `-` for what was not counted or cannot be told.
+fn arrival(reception: Option<&Reception>, mos: Option<Mos>) -> [String; 6] {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let count = |of: fn(&Reception) -> u64| or_none(reception.map(|reception| of(reception).to_string()));
+    [
+        count(|reception| reception.lost_packets),
+        count(|reception| reception.duplicated_packets),
+        count(|reception| reception.reordered_packets),
+        count(|reception| reception.gaps),
+        or_none(reception.and_then(|reception| reception.jitter_ns).map(milliseconds)),
+        or_none(mos.map(|mos| mos.to_string())),
+    ]
+}
+
+fn milliseconds(ns: u64) -> String {
+    format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000)
+}
+
+/// Columns of a flow's usage, behind time, session and kind.
+const USAGE_HEAD: [&str; 14] = [
+    "NODE",
+    "FLOW",
+    "DIRECTION",
+    "RATE",
+    "OFFERED",
+    "PASSED",
+    "IN EXCESS",
+    "DROPPED",
+    "LOST",
+    "DUPLICATED",
+    "REORDERED",
+    "GAPS",
+    "JITTER",
+    "MOS",
+];
+
+fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 3 + USAGE_HEAD.len()] {
+    let Counters { offered_packets, passed_packets, excess_packets, dropped_packets, .. } = usage.counters;
+    let [lost, duplicated, reordered, gaps, jitter, mos] =
+        arrival(usage.counters.reception.as_ref(), usage.mos_estimated);
     [
         at.to_owned(),
         session.to_owned(),
@@ -149,7 +244,14 @@ fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String;
         text(usage.reserved_rate_bps),
         offered_packets.to_string(),
         passed_packets.to_string(),
+        excess_packets.to_string(),
         dropped_packets.to_string(),
+        lost,
+        duplicated,
+        reordered,
+        gaps,
+        jitter,
+        mos,
     ]
 }
 
@@ -159,7 +261,9 @@ pub(crate) fn usage(records: &[UsageRecord]) -> String {
         let (at, session, kind) = (rfc3339(record.at), record.session.to_string(), word(&record.kind));
         record.flows.iter().map(move |flow| usage_row(&at, &session, &kind, flow))
     });
-    let head = ["AT", "SESSION", "KIND", "NODE", "FLOW", "DIRECTION", "RATE", "OFFERED", "PASSED", "DROPPED"];
+    let mut head = [""; 3 + USAGE_HEAD.len()];
+    head[..3].copy_from_slice(&["AT", "SESSION", "KIND"]);
+    head[3..].copy_from_slice(&USAGE_HEAD);
     table(head, rows)
 }
 
@@ -246,6 +350,7 @@ fn next_step(code: &str) -> Option<&'static str> {
         "aggregate_name_reused" => "choose another name, or delete that aggregate first",
         "aggregate_in_use" => "`turnpike session list` shows its sessions; delete them first",
         "endpoints_in_use" => "`turnpike session list` shows who has them",
+        "tag_family_differs" => "set [[peers]].tag_address on both nodes to addresses of one family, and restart them",
         "link_exhausted" => "ask for less, or delete an aggregate that is not needed",
         "pool_rate_exhausted" | "pool_burst_exhausted" | "second_side_refused" => {
             "ask for less, say with rate-min what would still do, or wait until a session ends"
@@ -264,6 +369,17 @@ mod tests {
     fn columns_line_up() {
         let out = table(["A", "LONG"], [["wide".to_owned(), "1".to_owned()]]);
         assert_eq!(out, "A     LONG\nwide  1\n");
+    }
+
+    #[test]
+    fn what_arrived_is_shown_or_said_not_to_be_known() {
+        let reception = Reception { lost_packets: 3, gaps: 2, jitter_ns: Some(1_238_000), ..Reception::default() };
+        let mos = serde_json::from_str("4.33").ok();
+        assert_eq!(arrival(Some(&reception), mos), ["3", "0", "0", "2", "1.23 ms", "4.33"]);
+        let unknown = Reception { jitter_ns: None, ..reception };
+        assert_eq!(arrival(Some(&unknown), None), ["3", "0", "0", "2", "-", "-"]);
+        assert_eq!(arrival(None, None), ["-"; 6]);
+        assert_eq!(milliseconds(20_000_000), "20.00 ms");
     }
 
     #[test]

@@ -1,49 +1,48 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
-use std::net::{SocketAddr, SocketAddrV4};
-
-use turnpike_api::{AggregateView, FlowView, SessionRequest, SessionView};
+use turnpike_api::{AggregateView, FlowView, Media as MediaView, SessionRequest, SessionView};
+use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
-use turnpike_broker::policy::{Counters, Endpoints, Meter};
-use turnpike_broker::record::{AggregateRecord, FlowRecord, SessionRecord, SessionState};
+use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
+use turnpike_broker::quality;
+use turnpike_broker::record::{AggregateRecord, Direction, FlowRecord, SessionRecord, SessionState};
 use turnpike_broker::refusal::PoolState;
 use turnpike_broker::{FlowRequest, SessionRequest as Wish};
 
-use crate::problem::ProblemReply;
+use crate::payload::Room;
 use crate::time::rfc3339;
 
-/// The request as the broker takes it, or what is wrong with its addresses.
-pub(crate) fn session_wish(request: SessionRequest) -> Result<Wish, ProblemReply> {
-    let flows = request.flows.into_iter().enumerate().map(|(index, flow)| {
-        Ok(FlowRequest {
-            endpoints: endpoints(index, flow.source, flow.destination)?,
-            meter: Meter {
-                rate_bps: flow.rate_bps,
-                burst_bytes: flow.burst_bytes,
-                packet_bytes_min: flow.packet_bytes_min,
-            },
-            rate_bps_min: flow.rate_bps_min.unwrap_or(flow.rate_bps),
-            id: flow.id,
-            aggregate: flow.aggregate,
-        })
+/// The request as the broker takes it.
+pub(crate) fn session_wish(request: SessionRequest) -> Wish {
+    let flows = request.flows.into_iter().map(|flow| FlowRequest {
+        endpoints: Endpoints { source: flow.source, destination: flow.destination },
+        rtcp: flow.rtcp,
+        meter: Meter {
+            rate_bps: flow.rate_bps,
+            burst_bytes: flow.burst_bytes,
+            packet_bytes_min: flow.packet_bytes_min,
+            excess: flow.excess,
+        },
+        rate_bps_min: flow.rate_bps_min.unwrap_or(flow.rate_bps),
+        id: flow.id,
+        aggregate: flow.aggregate,
+        media: flow.media.map(media).unwrap_or_default(),
     });
-    Ok(Wish { id: request.id, flows: flows.collect::<Result<_, _>>()? })
+    Wish { id: request.id, flows: flows.collect() }
 }
 
-fn endpoints(index: usize, source: SocketAddr, destination: SocketAddr) -> Result<Endpoints, ProblemReply> {
-    let refuse = |field: &str, address: SocketAddr, why: &str| {
-        let field = format!("flows[{index}].{field}");
-        let detail = format!("{field} is {address}: {why}");
-        Err(ProblemReply::invalid_value(field, detail))
-    };
-    const NO_IPV6: &str = "IPv6 is not carried by this version";
-    const MIXED: &str = "source and destination must both be IPv4";
-    match (source, destination) {
-        (SocketAddr::V4(source), SocketAddr::V4(destination)) => Ok(Endpoints { source, destination }),
-        (SocketAddr::V6(_), SocketAddr::V6(_)) => refuse("source", source, NO_IPV6),
-        (SocketAddr::V6(_), SocketAddr::V4(_)) => refuse("source", source, MIXED),
-        (SocketAddr::V4(_), SocketAddr::V6(_)) => refuse("destination", destination, MIXED),
-    }
+fn media(asked: MediaView) -> Media {
+    let MediaView { codec, clock_rate_hz, jitter_every_packet, packet_loss_concealment } = asked;
+    Media { codec, clock_rate_hz, jitter_every_packet, unconcealed: !packet_loss_concealment }
+}
+
+fn media_view(media: &Media) -> Option<MediaView> {
+    (*media != Media::default()).then(|| MediaView {
+        codec: media.codec.clone(),
+        clock_rate_hz: media.clock_rate_hz(),
+        jitter_every_packet: media.jitter_every_packet,
+        packet_loss_concealment: !media.unconcealed,
+    })
 }
 
 /// An aggregate for people and orchestrators.
@@ -51,6 +50,7 @@ pub(crate) fn aggregate(
     record: AggregateRecord,
     pool: Option<PoolState>,
     counters: Counters,
+    room: Option<Room>,
     node: &NodeName,
 ) -> AggregateView {
     let pool = pool.unwrap_or_else(|| PoolState {
@@ -62,13 +62,19 @@ pub(crate) fn aggregate(
         burst_capacity_bytes: record.burst_bytes.into(),
         burst_free_bytes: record.burst_bytes.into(),
     });
+    let Marking { dscp, excess_dscp, deliver_dscp } = record.marking;
     AggregateView {
         name: record.name,
         peer: record.peer,
         direction: record.direction,
         rate_bps: record.rate_bps,
         burst_bytes: record.burst_bytes,
-        dscp: record.dscp,
+        dscp_policy: dscp.policy(),
+        dscp: dscp.value(),
+        excess_dscp,
+        deliver_dscp_policy: deliver_dscp.policy(),
+        deliver_dscp: deliver_dscp.value(),
+        payload_bytes_max: room.map(Room::of_both),
         state: record.state,
         pool,
         counters,
@@ -84,12 +90,18 @@ pub(crate) fn policies(record: &SessionRecord) -> Vec<PolicyId> {
 }
 
 /// A session for people and orchestrators. `counters` are those of [`policies`].
-pub(crate) fn session(record: SessionRecord, counters: &[Counters], node: &NodeName) -> SessionView {
+pub(crate) fn session(
+    record: SessionRecord,
+    counters: &[Counters],
+    room: Option<Room>,
+    node: &NodeName,
+) -> SessionView {
     let ended = record.state == SessionState::Ended;
     let flows = record.flows.iter().enumerate().map(|(index, flow)| {
         let last = record.usage.iter().find(|usage| usage.node == *node && usage.flow == flow.id);
         let last = last.filter(|_| ended).map(|usage| usage.counters);
-        flow_view(flow, last.or_else(|| counters.get(index).copied()).unwrap_or_default())
+        // What fits now says nothing of a flow that is over.
+        flow_view(flow, last.or_else(|| counters.get(index).copied()).unwrap_or_default(), room.filter(|_| !ended))
     });
     SessionView {
         flows: flows.collect(),
@@ -102,18 +114,23 @@ pub(crate) fn session(record: SessionRecord, counters: &[Counters], node: &NodeN
     }
 }
 
-fn flow_view(flow: &FlowRecord, counters: Counters) -> FlowView {
-    let any_family = |address: SocketAddrV4| SocketAddr::V4(address);
+fn flow_view(flow: &FlowRecord, counters: Counters, room: Option<Room>) -> FlowView {
     FlowView {
         id: flow.id.clone(),
         aggregate: flow.aggregate.clone(),
         direction: flow.direction,
-        source: any_family(flow.endpoints.source),
-        destination: any_family(flow.endpoints.destination),
+        source: flow.endpoints.source,
+        destination: flow.endpoints.destination,
+        rtcp: flow.rtcp,
         asked_rate_bps: flow.asked_rate_bps,
         rate_bps: flow.meter.rate_bps,
         burst_bytes: flow.meter.burst_bytes,
         packet_bytes_min: flow.meter.packet_bytes_min,
+        asked_excess: flow.asked_excess,
+        excess: flow.meter.excess,
+        payload_bytes_max: room.map(|room| room.of(flow.endpoints.family())),
         counters,
+        media: media_view(&flow.media),
+        mos_estimated: quality::estimate(&flow.media, &counters).filter(|_| flow.direction == Direction::In),
     }
 }

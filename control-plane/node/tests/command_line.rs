@@ -39,8 +39,8 @@ fn flow(rate: &str) -> String {
 #[test]
 fn a_call_by_command_line() {
     let pair = Pair::new();
-    let (a, _b) = pair.start();
-    let api = api(&a);
+    let (a, b) = pair.start();
+    let (api, api_b) = (api(&a), api(&b));
     let run = |line: &str| turnpike(&api, line);
     let good = |line: &str, parts: &[&str]| {
         let output = run(line);
@@ -54,9 +54,26 @@ fn a_call_by_command_line() {
     good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["1M bit/s on the wire", "active"]);
     good("aggregate create ab --peer b --rate 1M --burst 64k --dscp 46", &["it was there already"]);
     good("aggregate list", &["ab    b     out        active  1M"]);
-    good(&format!("session create call-1 {}", flow("80k")), &["active", "10.1.0.2:4000", "80k"]);
+    good(&format!("session create call-1 {},codec=PCMU", flow("80k")), &["active", "10.1.0.2:4000", "80k"]);
     good("session show call-1", &["first", "there"]);
     good("session list", &["call-1"]);
+    let there = turnpike(&api_b, "session show call-1").out;
+    for part in ["arrived", "CODEC", "PCMU", "1.50 ms", "4.33"] {
+        assert!(there.contains(part), "{part:?} is not in\n{there}");
+    }
+    let more = ",excess-rate=20k,excess-burst=3200,rtcp=next_port";
+    let ipv6 =
+        flow("80k").replace("10.1.0.2:4000", "[2001:db8::1]:4000").replace("10.2.0.2:4000", "[2001:db8::2]:4000");
+    let shown = ["next_port  80k+20k  1452", "[2001:db8::2]:4000"];
+    good(&format!("session create call-6 {ipv6}{more}"), &shown);
+    good("session delete call-6", &["IN EXCESS"]);
+    let other =
+        "aggregate create copied --peer b --rate 1M --burst 64k --dscp-policy copy --excess-dscp 10 --deliver-dscp 34";
+    good(
+        other,
+        &["dscp              copy", "dscp of excess    10", "dscp on delivery  34", "1464 bytes with IPv4, 1452"],
+    );
+    good("aggregate delete copied", &["gone at both ends"]);
     good("status", &["node", "wan   out", "b     192.0.2.2    yes", "sessions"]);
     let json: Value = serde_json::from_str(&good("session list --json", &[])).unwrap();
     assert_eq!(json[0]["flows"][0]["rate_bps"], 80_000);
@@ -70,8 +87,8 @@ fn a_call_by_command_line() {
     let problem: Value = serde_json::from_str(&refused.err).unwrap();
     assert_eq!((refused.code, problem["code"].as_str()), (1, Some("unknown_session")));
 
-    good("session delete call-1", &["ended", "final usage"]);
-    good("usage --session call-1", &["start", "final", "call-1"]);
+    good("session delete call-1", &["ended", "final usage", "LOST", "1.50 ms  4.33"]);
+    good("usage --session call-1", &["start", "final", "call-1", "JITTER", "1.50 ms  4.33"]);
     good("aggregate delete ab", &["gone at both ends"]);
 
     let file = pair.site.path("session.json");
@@ -166,6 +183,7 @@ fn the_doctor_exits_by_what_it_finds() {
     let report: Value = serde_json::from_str(&absent.out).unwrap();
     let missing = report["findings"].as_array().unwrap().iter().filter(|finding| finding["check"] == "interface");
     assert_eq!((missing.count(), &report["ok"]), (2, &Value::Bool(false)));
-    assert_eq!(doctor("doctor --lan same --wan same").code, 2);
+    assert_eq!(doctor("doctor --lan tpk-none-0 --wan tpk-none-0").code, 1, "one interface may be both");
+    assert_eq!(doctor("doctor --lan a/b --wan tpk-none-0").code, 2);
     assert_eq!(doctor("doctor --config /nowhere/node.toml").code, 2);
 }

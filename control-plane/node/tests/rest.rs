@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Pair, TestNode, aggregate, call, eventually, flow, session};
+use support::{FakeDataPlane, Pair, Site, TestNode, aggregate, call, config, eventually, flow, free_port, session};
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::InstallError;
 use turnpike_broker::record::{Change, UsageKind, UsageRecord};
@@ -95,6 +95,94 @@ fn a_session_lives_at_both_ends() {
     assert_eq!(node["peers"][0]["reachable"], true);
     assert_eq!(node["refusals"]["pool_rate_exhausted"], 1);
     assert_eq!(node["tables"]["sessions"]["used"], 1);
+}
+
+/// A session of one flow between IPv6 endpoints, whose RTCP is on the next ports, with excess.
+fn ipv6_session(id: &str, port: u16) -> Value {
+    json!({ "id": id, "flows": [{
+        "id": "there", "aggregate": "ab",
+        "source": format!("[2001:0DB8::1]:{port}"), "destination": format!("[2001:db8:1:0::1]:{port}"),
+        "rtcp": "next_port", "rate_bps": 80_000, "burst_bytes": 1_600, "packet_bytes_min": 200,
+        "excess": { "rate_bps": 40_000, "burst_bytes": 3_200 },
+    }] })
+}
+
+#[test]
+fn a_flow_with_all_that_can_be_asked_for_comes_up_at_both_ends() {
+    let mut pair = Pair::new();
+    pair.config_b.second_side.flow_excess_rate_bps_max = Some(10_000);
+    let (a, b) = pair.start_with_aggregates();
+    let created = a.post("/v1/sessions", &ipv6_session("call-1", 5_004));
+    assert_eq!(created.status, 201, "{created:?}");
+    for node in [&a, &b] {
+        let flow = &node.get("/v1/sessions/call-1").body["flows"][0];
+        // As RFC 5952 writes them.
+        assert_eq!(
+            (&flow["source"], &flow["destination"]),
+            (&json!("[2001:db8::1]:5004"), &json!("[2001:db8:1::1]:5004"))
+        );
+        assert_eq!(flow["rtcp"], "next_port");
+        assert_eq!(flow["asked_excess"], json!({ "rate_bps": 40_000, "burst_bytes": 3_200 }));
+        assert_eq!(flow["excess"], json!({ "rate_bps": 10_000, "burst_bytes": 3_200 }), "what the second side gives");
+        // 1500 less 40 of IPv6 and 8 of UDP on the LAN; less 20, 8 and a tag of 12 on the WAN.
+        assert_eq!(flow["payload_bytes_max"], 1_452);
+        assert_eq!(node.get("/v1/aggregates/ab").body["pool"]["used_bps"], 80_000);
+    }
+    assert_eq!(created.body["flows"][0]["payload_bytes_max"], 1_452);
+    assert_eq!(a.post("/v1/sessions", &ipv6_session("call-1", 5_004)).status, 200);
+    assert_eq!(
+        a.post("/v1/sessions", &ipv6_session("call-2", 5_005)).problem(),
+        (422, "invalid_value", "flows[0].source")
+    );
+    let mut rtcp = ipv6_session("call-2", 5_005);
+    rtcp["flows"][0]["rtcp"] = json!("same_port");
+    assert_eq!(a.post("/v1/sessions", &rtcp).problem(), (409, "endpoints_in_use", "flows[0].source"));
+    let deleted = a.delete("/v1/sessions/call-1").body;
+    assert!(deleted["usage"][1]["counters"]["excess_packets"].as_u64().unwrap() > 0, "{deleted}");
+    let usage = a.get("/v1/usage?session=call-1").body;
+    assert_eq!(usage["items"][1]["flows"], deleted["usage"]);
+}
+
+#[test]
+fn what_becomes_of_dscps_is_shown_as_it_was_asked_at_both_ends() {
+    let pair = Pair::new();
+    let (a, b) = pair.start();
+    let body = json!({
+        "name": "ab", "peer": "b", "rate_bps": 1_000_000, "burst_bytes": 200_000,
+        "dscp_policy": "map", "excess_dscp": 10, "deliver_dscp": 34,
+    });
+    assert_eq!(a.post("/v1/aggregates", &body).status, 201);
+    assert_eq!(a.post("/v1/aggregates", &body).status, 200);
+    for node in [&a, &b] {
+        let view = node.get("/v1/aggregates/ab").body;
+        assert_eq!((&view["dscp_policy"], &view["dscp"]), (&json!("map"), &Value::Null));
+        assert_eq!((&view["deliver_dscp_policy"], &view["deliver_dscp"]), (&json!("set"), &json!(34)));
+        assert_eq!(view["excess_dscp"], 10);
+        assert_eq!(view["payload_bytes_max"], json!({ "ipv4": 1_464, "ipv6": 1_452 }));
+    }
+    let set = a.post("/v1/aggregates", &aggregate("set", "b", 1_000_000)).body;
+    assert_eq!((&set["dscp_policy"], &set["dscp"]), (&json!("set"), &json!(46)));
+    assert_eq!((&set["deliver_dscp_policy"], &set["excess_dscp"]), (&json!("copy"), &Value::Null));
+}
+
+#[test]
+fn nodes_whose_tag_addresses_are_of_different_families_say_so() {
+    let site = Site::new();
+    let (port_a, port_b) = (free_port(), free_port());
+    for name in ["a", "b"] {
+        site.certify(name, &[name]);
+    }
+    let both =
+        |toml: String| toml.replace("tag_address = \"192.0.2.1\"", "tag_address = [\"192.0.2.1\", \"2001:db8::1\"]");
+    let config_a = config(&both(site.toml("a", 1, port_a, &[("b", 2, port_b)])));
+    let ipv6 = site.toml("b", 2, port_b, &[("a", 1, port_a)]).replace("\"192.0.2.", "\"2001:db8::");
+    let (plane_a, plane_b) = (FakeDataPlane::default(), FakeDataPlane::default());
+    let a = TestNode::start(&config_a, &plane_a);
+    let _b = TestNode::start(&config(&ipv6), &plane_b);
+    let refused = a.post("/v1/aggregates", &aggregate("ab", "b", 1_000_000));
+    assert_eq!(refused.problem(), (409, "tag_family_differs", ""), "{refused:?}");
+    eventually("nothing is left", || plane_a.installed() + plane_b.installed() == 0);
+    assert_eq!(a.get("/v1/node").body["peers"][0]["tag_address"], "192.0.2.2");
 }
 
 #[test]
@@ -260,9 +348,9 @@ fn bad_bodies_are_refused_with_status_code_and_field() {
         body["flows"][0].as_object_mut().unwrap().remove(key);
         body.to_string()
     };
-    let more = |key: &str| {
+    let also = |key: &str, value: Value| {
         let mut body = good.clone();
-        body["flows"][0][key] = json!(1);
+        body["flows"][0][key] = value;
         body.to_string()
     };
     let sessions = [
@@ -275,7 +363,7 @@ fn bad_bodies_are_refused_with_status_code_and_field() {
         (r#"{"id": "s", "flows": [], "color": 1}"#.to_owned(), 400, "unknown_field", "color"),
         (r#"{"id": "s"}"#.to_owned(), 400, "missing_field", "flows"),
         (r#"{"id": "s", "flows": []}"#.to_owned(), 422, "invalid_value", "flows"),
-        (more("color"), 400, "unknown_field", "flows[0].color"),
+        (also("color", json!(1)), 400, "unknown_field", "flows[0].color"),
         (without("rate_bps"), 400, "missing_field", "flows[0].rate_bps"),
         (with("/id", json!("a b")), 422, "invalid_value", "id"),
         (with("/id", json!("x".repeat(65))), 422, "invalid_value", "id"),
@@ -290,8 +378,33 @@ fn bad_bodies_are_refused_with_status_code_and_field() {
         (with("/flows/0/packet_bytes_min", json!(27)), 422, "invalid_value", "flows[0].packet_bytes_min"),
         (with("/flows/0/source", json!("10.1.0.2")), 422, "invalid_value", "flows[0].source"),
         (with("/flows/0/source", json!("10.1.0.2:0")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("2001:db8::1:5004")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("[2001:db8::1]")), 422, "invalid_value", "flows[0].source"),
         (with("/flows/0/source", json!("[::1]:1")), 422, "invalid_value", "flows[0].source"),
-        (with("/flows/1/destination", json!("[::1]:1")), 422, "invalid_value", "flows[1].destination"),
+        (with("/flows/0/source", json!("[fe80::1%2]:4")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("[::ffff:10.1.0.2]:4")), 422, "invalid_value", "flows[0].source"),
+        (with("/flows/0/source", json!("[2001:db8::1]:4")), 422, "invalid_value", "flows[0].destination"),
+        (with("/flows/1/destination", json!("[2001:db8::1]:4")), 422, "invalid_value", "flows[1].destination"),
+        (also("rtcp", json!("next")), 422, "invalid_value", "flows[0].rtcp"),
+        (also("excess", json!({ "rate_bps": 1 })), 400, "missing_field", "flows[0].excess.burst_bytes"),
+        (
+            also("excess", json!({ "rate_bps": 1, "burst_bytes": 400, "x": 1 })),
+            400,
+            "unknown_field",
+            "flows[0].excess.x",
+        ),
+        (
+            also("excess", json!({ "rate_bps": 0, "burst_bytes": 400 })),
+            422,
+            "invalid_value",
+            "flows[0].excess.rate_bps",
+        ),
+        (
+            also("excess", json!({ "rate_bps": 1_000_001, "burst_bytes": 400 })),
+            422,
+            "invalid_value",
+            "flows[0].excess.rate_bps",
+        ),
         (with("/flows/0/aggregate", json!("none")), 422, "unknown_aggregate", "flows[0].aggregate"),
         (with("/flows/1/id", json!("there")), 422, "invalid_value", "flows[1].id"),
     ];
@@ -321,23 +434,27 @@ fn bad_bodies_are_refused_with_status_code_and_field() {
             "name",
         ),
     ];
-    for (body, status, code, field) in &aggregates {
+    let marked = |more: Value| {
+        let mut body = json!({ "name": "x", "peer": "b", "rate_bps": 1_000, "burst_bytes": 9_000 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let markings = [
+        (json!({}), 422, "invalid_value", "dscp"),
+        (json!({ "dscp": 46, "dscp_policy": "copy" }), 422, "invalid_value", "dscp"),
+        (json!({ "dscp_policy": "keep" }), 422, "invalid_value", "dscp_policy"),
+        (json!({ "dscp": 46, "excess_dscp": 64 }), 422, "invalid_value", "excess_dscp"),
+        (json!({ "dscp": 46, "deliver_dscp_policy": "set" }), 422, "invalid_value", "deliver_dscp"),
+        (json!({ "dscp": 46, "deliver": 0 }), 400, "unknown_field", "deliver"),
+    ];
+    let markings = markings.map(|(more, status, code, field)| (marked(more), status, code, field));
+    for (body, status, code, field) in aggregates.iter().chain(&markings) {
         let answer = a.post("/v1/aggregates", body);
         assert_eq!(answer.problem(), (*status, *code, *field), "{body}\n{answer:?}");
     }
     // Nothing has changed by any of this.
     assert_eq!(a.get("/v1/sessions").body["items"], json!([]));
     assert_eq!(pair.plane_a.installed(), 2);
-
-    let ipv6 = a.post(
-        "/v1/sessions",
-        &serde_json::from_str(
-            &good.to_string().replace("10.1.0.2:", "[2001:db8::1]:").replace("10.2.0.2:", "[2001:db8::2]:"),
-        )
-        .unwrap(),
-    );
-    assert_eq!(ipv6.problem(), (422, "invalid_value", "flows[0].source"));
-    assert!(ipv6.body["detail"].as_str().unwrap().contains("IPv6 is not carried by this version"));
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::error::StoreError;
 
 /// "TPKE": the mark of our files in SQLite's header.
 pub(crate) const APPLICATION_ID: i64 = 0x5450_4b45;
-/// The schema below. A change to it takes the next number and a migration.
-pub(crate) const VERSION: i64 = 1;
+/// The schema below. A change to it, or to what the JSON in it means, takes the next number and a migration.
+pub(crate) const VERSION: i64 = 2;
 /// 3.7.0 to 3.51.2 can damage a database in WAL mode.
 const LIBRARY_VERSION_MIN: i32 = 3_051_003;
 /// Long enough for a process that is just ending.
@@ -31,6 +31,15 @@ CREATE TABLE usage (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_by_session ON usage (session, node, epoch, sequence);
 ";
+
+/// What makes of the schema with a number the next one, 1 first.
+const MIGRATIONS: [&str; 1] = [
+    // An aggregate had one DSCP, which was set. Everything else that is new may be absent.
+    "UPDATE aggregates SET json = json_remove(
+        json_set(json, '$.marking', json_object(
+            'dscp', json_object('set', json_extract(json, '$.dscp')), 'excess_dscp', NULL, 'deliver_dscp', 'copy')),
+        '$.dscp')",
+];
 
 /// Opens or makes the file for `node`, checks it whole, and takes it for this process alone.
 pub(crate) fn open(path: &Path, node: &NodeName) -> Result<Connection, StoreError> {
@@ -50,39 +59,44 @@ pub(crate) fn open(path: &Path, node: &NodeName) -> Result<Connection, StoreErro
     // Before the first access, so that the lock is ours from the first read on until the process ends.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
     // Journal mode is written to the file: look whose it is before.
-    let fresh = is_fresh(&connection, path)?;
+    let version = version(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
 
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    if fresh {
-        transaction.execute_batch(TABLES).map_err(failed)?;
-        let meta = "INSERT INTO meta (key, value) VALUES ('node', ?1), ('epoch', '0')";
-        transaction.execute(meta, [node.as_str()]).map_err(failed)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
-    } else {
+    if let Some(version) = version {
         let found: String = transaction
             .query_row("SELECT value FROM meta WHERE key = 'node'", [], |row| row.get(0))
             .map_err(|error| corrupt(path, format!("no node name: {error}")))?;
         if found != node.as_str() {
             return Err(StoreError::OtherNode { path: path.to_owned(), found, expected: node.clone() });
         }
+        for (migration, _) in MIGRATIONS.iter().zip(1..).filter(|(_, number)| *number >= version) {
+            transaction.execute_batch(migration).map_err(failed)?;
+        }
+    } else {
+        transaction.execute_batch(TABLES).map_err(failed)?;
+        let meta = "INSERT INTO meta (key, value) VALUES ('node', ?1), ('epoch', '0')";
+        transaction.execute(meta, [node.as_str()]).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+    }
+    if version != Some(VERSION) {
+        transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }
     transaction.commit().map_err(failed)?;
     Ok(connection)
 }
 
-/// Whether there is nothing in the file yet; an error if what is in it is not ours, not whole or not known.
-fn is_fresh(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+/// The number of the file's schema, `None` if there is nothing in it yet; an error if what is in it is not ours, not whole or not known.
+fn version(connection: &Connection, path: &Path) -> Result<Option<i64>, StoreError> {
     let failed = |error: rusqlite::Error| StoreError::new(path, &error);
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (application, version) = (number("application_id")?, number("user_version")?);
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if application == 0 && version == 0 && objects == 0 {
-        return Ok(true);
+        return Ok(None);
     }
     if application != APPLICATION_ID {
         let detail = format!("its application id is {application:#x}");
@@ -95,7 +109,7 @@ fn is_fresh(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
         return Err(corrupt(path, format!("schema number {version}")));
     }
     let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
-    if check == "ok" { Ok(false) } else { Err(corrupt(path, check)) }
+    if check == "ok" { Ok(Some(version)) } else { Err(corrupt(path, check)) }
 }
 
 fn corrupt(path: &Path, detail: String) -> StoreError {

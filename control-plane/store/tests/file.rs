@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId, SessionId};
-use turnpike_broker::policy::Counters;
+use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp};
 use turnpike_broker::record::{
-    AggregateRecord, AggregateState, Change, Direction, FlowUsage, SessionRecord, SessionState, Side, UsageKind,
-    UsageRecord,
+    AggregateRecord, AggregateState, Change, Direction, FlowRecord, FlowUsage, SessionRecord, SessionState, Side,
+    UsageKind, UsageRecord,
 };
 use turnpike_store::{Store, StoreError, UsageCursor};
 
@@ -43,7 +44,7 @@ fn aggregate(name: &str) -> AggregateRecord {
         direction: Direction::Out,
         rate_bps: 1_000_000,
         burst_bytes: 64_000,
-        dscp: 46,
+        marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
         policy: PolicyId(1),
         state: AggregateState::Active,
     }
@@ -71,6 +72,7 @@ fn usage(epoch: u32, sequence: u64, session: &str) -> UsageRecord {
         direction: Direction::Out,
         reserved_rate_bps: 80_000,
         counters,
+        mos_estimated: None,
     };
     UsageRecord {
         node: node(),
@@ -185,9 +187,85 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
+}
+
+/// What the program with schema 1 wrote.
+fn earlier(path: &Path) {
+    Connection::open(path).unwrap().execute_batch(include_str!("schema_1.sql")).unwrap();
+}
+
+#[test]
+fn what_an_earlier_program_kept_is_all_there() {
+    let (_directory, path) = place();
+    earlier(&path);
+    let mut store = open(&path);
+    let (aggregates, sessions) = store.load().unwrap();
+    let marking = |dscp| Marking { dscp: Dscp::Set(dscp), excess_dscp: None, deliver_dscp: Dscp::Copy };
+    let kept: Vec<_> =
+        aggregates.iter().map(|record| (record.name.as_str(), record.rate_bps, record.marking)).collect();
+    assert_eq!(kept, [("a-to-b", 1_000_000, marking(46)), ("b-to-a", 2_000_000, marking(0))]);
+    let states: Vec<_> = sessions.iter().map(|record| (record.id.as_str(), record.state)).collect();
+    assert_eq!(states, [("active", SessionState::Active), ("ended", SessionState::Ended)]);
+    let there = &sessions[0].flows[0];
+    assert_eq!((there.rtcp, there.asked_excess, there.meter.excess), (Rtcp::SamePort, None, None));
+    assert_eq!((there.endpoints.source.to_string().as_str(), there.meter.rate_bps), ("10.1.0.10:4000", 80_000));
+    let lines = store.usage(None, 10, None).unwrap().records;
+    let counters = lines[1].flows[1].counters;
+    assert_eq!((lines.len(), counters.passed_packets, counters.excess_packets), (2, 9, 0));
+    assert_eq!((&there.media, counters.reception, lines[1].flows[1].mos_estimated), (&Media::default(), None, None));
+    assert_eq!(store.begin_epoch().unwrap(), Epoch(3));
+
+    // Once only, and the program that wrote it does not take the file for its own any more.
+    drop(store);
+    assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
+    let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(2));
+}
+
+#[test]
+fn another_nodes_earlier_file_is_not_brought_up() {
+    let (_directory, path) = place();
+    earlier(&path);
+    assert!(matches!(Store::open(&path, &"b".parse().unwrap()), Err(StoreError::OtherNode { .. })));
+    let sql = "SELECT json FROM aggregates WHERE name = 'a-to-b'";
+    let json: String = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(json.contains(r#""dscp":46"#), "{json}");
+}
+
+#[test]
+fn addresses_are_kept_in_their_one_canonical_form() {
+    let (_directory, path) = place();
+    let mut store = open(&path);
+    let flow = FlowRecord {
+        id: "f".parse().unwrap(),
+        aggregate: "a1".parse().unwrap(),
+        direction: Direction::Out,
+        endpoints: Endpoints {
+            source: "[2001:0DB8:0:0:0:0:0:0001]:5004".parse().unwrap(),
+            destination: "[2001:db8:1:0:0:2:0:0]:5004".parse().unwrap(),
+        },
+        rtcp: Rtcp::NextPort,
+        asked_rate_bps: 80_000,
+        asked_excess: Some(Excess { rate_bps: 20_000, burst_bytes: 600 }),
+        rate_bps_min: 80_000,
+        meter: Meter { rate_bps: 80_000, burst_bytes: 1_600, packet_bytes_min: 200, excess: None },
+        label: None,
+        policy: PolicyId(2),
+        media: Media::default(),
+    };
+    let record = SessionRecord { flows: vec![flow], ..session("s", SessionState::Active) };
+    store.apply(&[Change::PutSession(record.clone())]).unwrap();
+    drop(store);
+    // RFC 5952.
+    let sql =
+        "SELECT json ->> '$.flows[0].endpoints.source', json ->> '$.flows[0].endpoints.destination' FROM sessions";
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+    let texts = Connection::open(&path).unwrap().query_row(sql, [], row).unwrap();
+    assert_eq!(texts, ("[2001:db8::1]:5004".to_owned(), "[2001:db8:1::2:0:0]:5004".to_owned()));
+    assert_eq!(open(&path).load().unwrap().1, [record]);
 }
 
 #[test]

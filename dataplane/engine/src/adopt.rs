@@ -1,9 +1,9 @@
 //! Finds the way through tables that an earlier process left.
 
 use turnpike_fastpath::contract::BEST_EFFORT_ENTRIES;
-use turnpike_fastpath::entry::{Aggregate, LABEL_VALID};
+use turnpike_fastpath::entry::{Aggregate, LABEL_VALID, RTCP_NEXT_PORT};
 
-use crate::engine::{ENDED, Engine, Kind, Placed, ends_key, flow_ends};
+use crate::engine::{ENDED, Engine, Kind, Placed, all_ends};
 use crate::flow_table;
 use crate::next_hop::NO_NEXT_HOP;
 use crate::table::Noted;
@@ -31,10 +31,12 @@ pub(crate) fn adopt(engine: &mut Engine) {
             engine.free_flows.indexes.push_back(index);
             continue;
         }
-        let ends = flow_ends(&engine.tables.flow(index));
+        let (ends, flags) = engine.tables.flow_ends(index);
         let found = flow_table::is_published(&engine.tables, engine.seed, &ends, index);
         if found {
-            engine.flow_ends.insert(ends_key(&ends), note.policy);
+            for ends in all_ends(&ends, flags & RTCP_NEXT_PORT != 0) {
+                engine.flow_ends.insert(ends, note.policy);
+            }
         }
         place(engine, note.policy, Placed { kind: Kind::FlowOut, index }, found);
     }

@@ -10,7 +10,7 @@ use turnpike_fastpath::entry::ClockReading;
 use crate::config::possible_cpus;
 use crate::error::EngineError;
 use crate::layout::Shape;
-use crate::program::{load_unpinned, program_error, xdp};
+use crate::program::{load_clock, program_error, xdp};
 use crate::table::Tables;
 
 /// How the coarse clock runs.
@@ -54,7 +54,7 @@ pub(crate) fn measure(object: &mut Ebpf, tables: &Tables) -> Result<CoarseClock,
 /// Ticks now, as programs read them. Loads one for it, and its tables, which nobody else sees.
 pub(crate) fn ticks() -> Result<u64, EngineError> {
     let shape = Shape { flows: 8, aggregates: BEST_EFFORT_ENTRIES + 1, cpus: possible_cpus()? };
-    let mut object = load_unpinned(shape)?;
+    let mut object = load_clock(shape)?;
     let tables = Tables::map(&object, shape)?;
     Ok(read_clock(&mut object, &tables)?.ticks)
 }

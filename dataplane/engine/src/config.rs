@@ -1,6 +1,6 @@
 //! How the data plane is set up.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +32,27 @@ pub enum Unadmitted {
     Drop,
 }
 
+/// A map of DSCPs that changes none.
+#[allow(clippy::cast_possible_truncation, reason = "64 of them")]
+pub const DSCP_UNCHANGED: [u8; 64] = {
+    let mut map = [0; 64];
+    let mut dscp = 0;
+    while dscp < map.len() {
+        map[dscp] = dscp as u8;
+        dscp += 1;
+    }
+    map
+};
+
+/// What becomes of fragments from the site. Only the first has ports, so none is of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragments {
+    /// What becomes of packets of no admitted flow.
+    Unadmitted,
+    /// They are dropped.
+    Drop,
+}
+
 /// All of it.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -39,18 +60,24 @@ pub struct EngineConfig {
     pub pin_dir: PathBuf,
     /// Interface towards the site.
     pub lan: String,
-    /// Interface towards the peers.
+    /// Interface towards the peers; may be the same.
     pub wan: String,
     /// How to attach.
     pub xdp_mode: XdpMode,
-    /// Where peers send tagged packets.
-    pub tag_address: Ipv4Addr,
+    /// Where peers send tagged packets: one address, or one of each family.
+    pub tag_addresses: Vec<IpAddr>,
     /// UDP port of tagged packets.
     pub tag_port: u16,
     /// Tag addresses of the peers; at most 64.
-    pub peers: Vec<Ipv4Addr>,
+    pub peers: Vec<IpAddr>,
     /// What becomes of the rest.
     pub unadmitted: Unadmitted,
+    /// What becomes of fragments from the site, which belong to no flow.
+    pub fragments: Fragments,
+    /// For [`crate::policy::Dscp::Map`] on the way out: the new DSCP by the old one.
+    pub dscp_map_out: [u8; 64],
+    /// The same on the way in.
+    pub dscp_map_in: [u8; 64],
     /// Outgoing flows, and as many incoming ones; a power of two up to 1,048,576.
     pub flows_max: u32,
     /// Aggregates, both directions together; up to 65,534.
@@ -64,9 +91,6 @@ impl EngineConfig {
         let wrong = |key, value: &dyn ToString, allowed: &str| {
             Err(EngineError::Config { key, value: value.to_string(), allowed: allowed.to_owned() })
         };
-        if self.lan == self.wan {
-            return wrong("wan", &self.wan, "must be another interface than lan");
-        }
         self.check_sizes()?;
         if self.tag_port == 0 {
             return wrong("tag_port", &self.tag_port, "must be from 1 to 65535");
@@ -74,9 +98,23 @@ impl EngineConfig {
         if self.peers.len() > PEERS_MAX {
             return wrong("peers", &self.peers.len(), "must be at most 64");
         }
-        for address in std::iter::once(&self.tag_address).chain(&self.peers) {
-            if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
-                return wrong("tag_address", address, "must be a unicast address");
+        for address in self.tag_addresses.iter().chain(&self.peers) {
+            let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+            if address.is_unspecified() || address.is_multicast() || broadcast {
+                return wrong("tag_addresses", address, "must be a unicast address");
+            }
+        }
+        if self.tag_addresses.is_empty() {
+            return wrong("tag_addresses", &"", "must have an address");
+        }
+        if self.tag_addresses.iter().filter(|address| address.is_ipv4()).count() > 1
+            || self.tag_addresses.iter().filter(|address| address.is_ipv6()).count() > 1
+        {
+            return wrong("tag_addresses", &self.tag_addresses.len(), "must have at most one address of each family");
+        }
+        for (key, map) in [("dscp_map_out", &self.dscp_map_out), ("dscp_map_in", &self.dscp_map_in)] {
+            if let Some(dscp) = map.iter().find(|dscp| **dscp > 63) {
+                return wrong(key, dscp, "must be from 0 to 63");
             }
         }
         if self.lapse_after < Duration::from_secs(4) {
@@ -108,6 +146,12 @@ impl EngineConfig {
         let shape = Shape::of(self, possible_cpus()?);
         shape.check()?;
         Ok(shape.memory_bytes())
+    }
+
+    /// Where peers of this family send tagged packets.
+    #[must_use]
+    pub fn tag_address(&self, v6: bool) -> Option<IpAddr> {
+        self.tag_addresses.iter().copied().find(|address| address.is_ipv6() == v6)
     }
 
     /// Entries of the aggregate table.

@@ -1,34 +1,32 @@
 //! Puts policies in force and takes them out again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::programs::links::PinnedLink;
 use turnpike_fastpath::contract::table;
-use turnpike_fastpath::entry::{Aggregate, Inner, Pool};
+use turnpike_fastpath::entry::{Aggregate, DSCP_COPY, DSCP_MAP, EXCESS_REMARK, OUTER_V6, RTCP_NEXT_PORT, mapped};
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, pool_rate};
+use turnpike_fastpath::plan::Ends;
 
 use crate::clock::CoarseClock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
+use crate::flow::{Incoming, Outgoing};
 use crate::flow_table;
 use crate::monitor::Monitor;
 use crate::netlink::Netlink;
-use crate::next_hop::{NO_NEXT_HOP, NextHops, Ports};
-use crate::policy::{Counters, Policy, PolicyId};
-use crate::port::PortStates;
+use crate::next_hop::{NO_NEXT_HOP, NextHops, Surroundings};
+use crate::policy::{Counters, Dscp, Media, Policy, PolicyId};
+use crate::ports::Ports;
+use crate::recovery::Recovery;
 use crate::status::TableStatus;
 use crate::sys::grace_period;
 use crate::table::{Note, Noted, Tables, read_back};
 
 /// What the path may clump together, as time: an incoming policy takes so much more at once than its sender may send.
 pub(crate) const PATH_JITTER_NS: u64 = 100_000_000;
-
-/// Index of the port towards the site.
-pub(crate) const LAN: u16 = 0;
-/// Index of the port towards the peers.
-pub(crate) const WAN: u16 = 1;
 
 /// Flag in the note of an aggregate that is out of force. Flows are so when packets do not find them.
 pub(crate) const ENDED: u64 = 1 << 32;
@@ -96,7 +94,7 @@ pub struct Engine {
     pub(crate) policies: BTreeMap<PolicyId, Placed>,
     /// Out of force, and not yet forgotten.
     pub(crate) ended: BTreeMap<PolicyId, Placed>,
-    pub(crate) flow_ends: BTreeMap<[u8; 12], PolicyId>,
+    pub(crate) flow_ends: BTreeMap<Ends, PolicyId>,
     pub(crate) next_hops: NextHops,
     pub(crate) free_flows: Free,
     pub(crate) free_aggregates: Free,
@@ -105,7 +103,7 @@ pub struct Engine {
     pub(crate) netlink: Netlink,
     pub(crate) monitor: Monitor,
     pub(crate) ports: Ports,
-    pub(crate) port_states: PortStates,
+    pub(crate) recovery: Recovery,
     pub(crate) clock: CoarseClock,
     pub(crate) adopted: Vec<PolicyId>,
     /// By port. Kept open; the pins keep them attached.
@@ -134,19 +132,29 @@ impl Engine {
             return Err(EngineError::PolicyExists(id));
         }
         let placed = match policy {
-            Policy::AggregateOut { peer, rate_bps, burst_bytes, dscp } => {
+            Policy::AggregateOut { peer, rate_bps, burst_bytes, dscp, excess_dscp } => {
                 let rate = self.pool_rate(*rate_bps, *burst_bytes, 0)?;
-                self.install_aggregate(id, Kind::AggregateOut, *peer, *dscp, rate)?
+                let carrier = Carrier { kind: Kind::AggregateOut, peer: *peer, dscp: *dscp, excess_dscp: *excess_dscp };
+                self.install_aggregate(id, carrier, rate)?
             }
-            Policy::AggregateIn { peer, rate_bps, burst_bytes } => {
+            Policy::AggregateIn { peer, rate_bps, burst_bytes, dscp } => {
                 let rate = self.pool_rate(*rate_bps, *burst_bytes, PATH_JITTER_NS)?;
-                self.install_aggregate(id, Kind::AggregateIn, *peer, 0, rate)?
+                let carrier = Carrier { kind: Kind::AggregateIn, peer: *peer, dscp: *dscp, excess_dscp: None };
+                self.install_aggregate(id, carrier, rate)?
             }
-            Policy::FlowOut { aggregate, source, destination, label, meter } => {
-                self.install_flow_out(id, *aggregate, *source, *destination, *label, meter)?
+            Policy::FlowOut { aggregate, source, destination, label, meter, rtcp_next_port, terminals } => {
+                let ends = Ends { source: *source, destination: *destination };
+                let (label, rtcp_next_port, terminals) = (*label, *rtcp_next_port, *terminals);
+                self.install_flow_out(id, *aggregate, Outgoing { ends, label, rtcp_next_port, terminals }, meter)?
             }
-            Policy::FlowIn { aggregate, source, destination, label, meter } => {
-                self.install_flow_in(id, *aggregate, *source, *destination, *label, meter)?
+            Policy::FlowIn { aggregate, source, destination, label, meter, rtcp_next_port, media } => {
+                let ends = Some(Ends { source: *source, destination: *destination });
+                let (label, rtcp_next_port, media) = (*label, *rtcp_next_port, *media);
+                self.install_flow_in(id, *aggregate, Incoming { ends, label, rtcp_next_port, media }, meter)?
+            }
+            Policy::TerminalsIn { aggregate, label, meter } => {
+                let incoming = Incoming { ends: None, label: *label, rtcp_next_port: false, media: Media::default() };
+                self.install_flow_in(id, *aggregate, incoming, meter)?
             }
         };
         self.policies.insert(id, placed);
@@ -174,34 +182,30 @@ impl Engine {
             pool_rate(rate_bps, burst_bytes, self.cpus, self.packet_bytes_max).ok_or_else(|| EngineError::Rate {
                 field: "rate_bps",
                 value: rate_bps,
-                allowed: "must be from 1 to 1000000000000".to_owned(),
+                allowed: "must be from 1000 to 1000000000000".to_owned(),
             })?;
         rate.depth_ns = rate.depth_ns.saturating_add(allowance_ns);
         Ok(rate)
     }
 
-    fn install_aggregate(
-        &mut self,
-        id: PolicyId,
-        kind: Kind,
-        peer: Ipv4Addr,
-        dscp: u8,
-        rate: PoolRate,
-    ) -> Result<Placed, EngineError> {
-        if dscp > 63 {
-            return Err(EngineError::Rate {
-                field: "dscp",
-                value: u64::from(dscp),
-                allowed: "must be from 0 to 63".to_owned(),
-            });
-        }
+    fn install_aggregate(&mut self, id: PolicyId, carrier: Carrier, rate: PoolRate) -> Result<Placed, EngineError> {
+        let Carrier { kind, peer, dscp, excess_dscp } = carrier;
+        let local = self.config.tag_address(peer.is_ipv6()).ok_or_else(|| EngineError::Family {
+            what: "peer",
+            value: peer.to_string(),
+            allowed: "must be of a family in which this node has a tag address",
+        })?;
+        let (tos, mut flags) = match dscp {
+            Dscp::Set(dscp) => (dscp_bits(dscp)?, 0),
+            Dscp::Copy => (0, DSCP_COPY),
+            Dscp::Map => (0, DSCP_MAP),
+        };
+        let tos_excess = excess_dscp.map(dscp_bits).transpose()?;
+        flags |= if tos_excess.is_some() { EXCESS_REMARK } else { 0 };
+        flags |= if peer.is_ipv6() { OUTER_V6 } else { 0 };
         let index = self.free_aggregates.take()?;
         // Only the way out needs to know where the peer is.
-        let next_hop = if kind == Kind::AggregateOut {
-            self.next_hops.acquire(&self.tables, &mut self.netlink, &self.ports, peer)
-        } else {
-            Ok(NO_NEXT_HOP)
-        };
+        let next_hop = if kind == Kind::AggregateOut { self.next_hop_to(peer) } else { Ok(NO_NEXT_HOP) };
         let next_hop = match next_hop {
             Ok(next_hop) => next_hop,
             Err(error) => {
@@ -210,18 +214,20 @@ impl Engine {
             }
         };
         let entry = Aggregate {
-            peer: peer.octets(),
-            local: self.config.tag_address.octets(),
+            peer: wide(peer),
+            local: wide(local),
             tag_port: self.config.tag_port.to_be_bytes(),
-            tos: dscp << 2,
+            tos,
+            tos_excess: tos_excess.unwrap_or(0),
             next_hop,
+            flags,
             quantum_bytes: rate.quantum_bytes,
             quantum_ns: rate.quantum_ns,
             depth_ns: rate.depth_ns,
             ..Aggregate::default()
         };
         self.tables.clear_shares(Noted::Aggregate, index);
-        self.tables.set_pool(index, Pool::default());
+        self.tables.set_pool(index, rate.pool());
         self.tables.set_aggregate(index, entry);
         self.tables.set_note(Noted::Aggregate, index, Note { policy: id, detail: kind as u64 });
         let placed = Placed { kind, index };
@@ -254,8 +260,9 @@ impl Engine {
         Ok((index, self.tables.aggregate(placed.index)))
     }
 
-    pub(crate) fn next_hop_to(&mut self, address: Ipv4Addr) -> Result<u16, EngineError> {
-        self.next_hops.acquire(&self.tables, &mut self.netlink, &self.ports, address)
+    pub(crate) fn next_hop_to(&mut self, address: IpAddr) -> Result<u16, EngineError> {
+        let Self { tables, object, netlink, ports, .. } = self;
+        self.next_hops.acquire(&mut Surroundings { tables, object, netlink, ports }, address)
     }
 
     /// When a policy that is written now would lapse.
@@ -297,7 +304,7 @@ impl Engine {
         if changed {
             grace_period();
         }
-        let reading = |id| self.ended.get(id).map(|placed| self.tables.counters(placed.kind.table(), placed.index));
+        let reading = |id| self.ended.get(id).map(|placed| self.reading(*placed, true));
         policies.iter().map(|id| reading(id).unwrap_or_default()).collect()
     }
 
@@ -330,9 +337,10 @@ impl Engine {
     fn withdraw(&mut self, id: PolicyId, placed: Placed) {
         match placed.kind {
             Kind::FlowOut => {
-                let flow = self.tables.flow(placed.index);
-                let ends = flow_ends(&flow);
-                self.flow_ends.remove(&ends_key(&ends));
+                let (ends, flags) = self.tables.flow_ends(placed.index);
+                for ends in all_ends(&ends, flags & RTCP_NEXT_PORT != 0) {
+                    self.flow_ends.remove(&ends);
+                }
                 flow_table::withdraw(&self.tables, self.seed, &ends, placed.index);
             }
             Kind::FlowIn => {
@@ -389,24 +397,47 @@ impl Engine {
 
     fn refresh(&mut self, probe: bool) -> Result<(), EngineError> {
         self.follow_ports()?;
-        let probe = probe || self.port_states.is_asking();
-        self.next_hops.refresh(&self.tables, &mut self.netlink, &self.ports, probe)
+        let probe = probe || self.recovery.is_asking();
+        let Self { tables, object, netlink, ports, .. } = self;
+        self.next_hops.refresh(&mut Surroundings { tables, object, netlink, ports }, probe)?;
+        self.resume_next_hops();
+        Ok(())
     }
 }
 
-/// The ends of a flow, in the bytes of its packets.
-pub(crate) const fn flow_ends(flow: &turnpike_fastpath::entry::Flow) -> Inner {
-    Inner {
-        source: flow.source,
-        destination: flow.destination,
-        source_port: flow.source_port,
-        destination_port: flow.destination_port,
+/// What an aggregate is asked to be.
+struct Carrier {
+    kind: Kind,
+    peer: IpAddr,
+    dscp: Dscp,
+    excess_dscp: Option<u8>,
+}
+
+/// A DSCP where headers have it.
+fn dscp_bits(dscp: u8) -> Result<u8, EngineError> {
+    if dscp > 63 {
+        let allowed = "must be from 0 to 63".to_owned();
+        return Err(EngineError::Rate { field: "dscp", value: u64::from(dscp), allowed });
+    }
+    Ok(dscp << 2)
+}
+
+/// An address as tables have it.
+pub(crate) fn wide(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 
-/// The ends as a key of a map.
-pub(crate) const fn ends_key(ends: &Inner) -> [u8; 12] {
-    let ([a, b, c, d], [e, f, g, h]) = (ends.source, ends.destination);
-    let ([i, j], [k, l]) = (ends.source_port, ends.destination_port);
-    [a, b, c, d, e, f, g, h, i, j, k, l]
+/// All ends whose packets a flow takes: its own, and the next ports if its RTCP is there.
+pub(crate) fn all_ends(ends: &Ends, rtcp_next_port: bool) -> Vec<Ends> {
+    let mut all = vec![*ends];
+    if rtcp_next_port {
+        let mut next = *ends;
+        next.source.set_port(ends.source.port().wrapping_add(1));
+        next.destination.set_port(ends.destination.port().wrapping_add(1));
+        all.push(next);
+    }
+    all
 }

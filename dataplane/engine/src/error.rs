@@ -1,7 +1,7 @@
 //! What can go wrong between user space and the kernel, each with a stable code.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::policy::PolicyId;
@@ -110,6 +110,16 @@ pub enum EngineError {
     /// Another flow has these ends.
     #[error("these endpoints are carried by policy {0}")]
     EndpointsInUse(PolicyId),
+    /// Addresses of the two families where they must be of one.
+    #[error("{what} {value}: {allowed}")]
+    Family {
+        /// Whose.
+        what: &'static str,
+        /// What it was.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
     /// The label is outside the table or in use.
     #[error("label {label:#x}: {detail}")]
     Label {
@@ -132,7 +142,7 @@ pub enum EngineError {
     #[error("next hop to {address}: {detail}")]
     NextHop {
         /// Where to.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Why.
         detail: String,
     },
@@ -169,6 +179,7 @@ impl EngineError {
             Self::PolicyExists(_) => "policy_exists",
             Self::UnknownAggregate(_) => "unknown_aggregate",
             Self::EndpointsInUse(_) => "endpoints_in_use",
+            Self::Family { .. } => "family",
             Self::Label { .. } => "label",
             Self::Rate { .. } => "rate",
             Self::NextHop { .. } => "next_hop_unresolved",
@@ -180,7 +191,7 @@ impl EngineError {
     /// Whether what was asked for cannot be enforced or delivered, so that asking otherwise helps.
     #[must_use]
     pub const fn is_of_request(&self) -> bool {
-        matches!(self, Self::Rate { .. } | Self::NextHop { .. })
+        matches!(self, Self::Rate { .. } | Self::NextHop { .. } | Self::Family { .. })
     }
 
     pub(crate) fn kernel(action: &'static str) -> impl FnOnce(io::Error) -> Self {

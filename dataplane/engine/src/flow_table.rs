@@ -1,6 +1,7 @@
 //! Places flows in the buckets of the flow table. Packets look on meanwhile.
 
-use turnpike_fastpath::entry::{Bucket, Inner};
+use turnpike_fastpath::entry::Bucket;
+use turnpike_fastpath::plan::Ends;
 use turnpike_fastpath::{FlowKey, alternative, bucket_of, fingerprint, flow_hash};
 
 use crate::error::EngineError;
@@ -14,9 +15,9 @@ struct Place {
     fingerprint: u32,
 }
 
-fn place(tables: &Tables, seed: u64, ends: &Inner) -> Place {
+fn place(tables: &Tables, seed: u64, ends: &Ends) -> Place {
     let mask = tables.bucket_mask();
-    let hash = flow_hash(seed, &FlowKey::new(ends));
+    let hash = flow_hash(seed, &FlowKey::new(seed, ends));
     let fingerprint = fingerprint(hash);
     let first = bucket_of(hash, mask);
     Place { buckets: [first, alternative(first, fingerprint, mask)], fingerprint }
@@ -35,16 +36,16 @@ fn has_fingerprint(bucket: &Bucket, fingerprint: u32) -> bool {
 }
 
 /// Makes the flow of these ends known to packets.
-pub(crate) fn publish(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> Result<(), EngineError> {
+pub(crate) fn publish(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> Result<(), EngineError> {
     put(tables, seed, ends, index, grace_period)
 }
 
 /// Does the same in tables that no packet uses yet.
-pub(crate) fn publish_unseen(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> Result<(), EngineError> {
+pub(crate) fn publish_unseen(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> Result<(), EngineError> {
     put(tables, seed, ends, index, || {})
 }
 
-fn put(tables: &Tables, seed: u64, ends: &Inner, index: u32, wait: impl Fn()) -> Result<(), EngineError> {
+fn put(tables: &Tables, seed: u64, ends: &Ends, index: u32, wait: impl Fn()) -> Result<(), EngineError> {
     let place = place(tables, seed, ends);
     let contents = place.buckets.map(|bucket| tables.bucket(bucket));
     if contents.iter().any(|bucket| has_fingerprint(bucket, place.fingerprint)) {
@@ -86,7 +87,7 @@ fn displace(tables: &Tables, bucket: u32, content: &Bucket, wait: &impl Fn()) ->
 }
 
 /// Hides the flow of these ends from packets; whether it was to be found.
-pub(crate) fn withdraw(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> bool {
+pub(crate) fn withdraw(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> bool {
     let place = place(tables, seed, ends);
     let value = slot_value(place.fingerprint, index);
     let mut found = false;
@@ -102,7 +103,7 @@ pub(crate) fn withdraw(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> 
 }
 
 /// Whether packets find the flow of these ends at this index.
-pub(crate) fn is_published(tables: &Tables, seed: u64, ends: &Inner, index: u32) -> bool {
+pub(crate) fn is_published(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> bool {
     let place = place(tables, seed, ends);
     let value = slot_value(place.fingerprint, index);
     place.buckets.iter().any(|bucket| tables.bucket(*bucket).slots.contains(&value))

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapInfo, MapType};
-use turnpike_fastpath::contract::{PORTS_MAX, VERSION, table};
+use turnpike_fastpath::contract::{VERSION, table};
 
 use crate::error::EngineError;
-use crate::layout::{DEVICE_BYTES, LAYOUTS, Layout, Shape};
+use crate::layout::{LAYOUTS, Layout, OTHERS, Shape};
 use crate::map::Mapped;
 use crate::table::{Tables, array, map_array};
 
@@ -84,7 +84,7 @@ pub(crate) fn pin(object: &Ebpf, pin_dir: &Path) -> Result<(), EngineError> {
 
 /// The names of all that is pinned of a generation.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    LAYOUTS.iter().map(|layout| layout.name).chain([table::DEVICES])
+    LAYOUTS.iter().map(|layout| layout.name).chain(OTHERS.map(|other| other.0))
 }
 
 /// The newest complete generation, if there is one.
@@ -140,14 +140,15 @@ pub(crate) fn look(folder: &Path) -> Result<Pinned, EngineError> {
         }
         let refuse = |detail: String| EngineError::Pins { path: path.clone(), detail };
         let info = MapInfo::from_pin(&path).map_err(|error| refuse(error.to_string()))?;
-        let (kind, bytes, flags) = match LAYOUTS.iter().find(|layout| layout.name == name) {
-            Some(layout) => (MapType::Array, layout.entry_bytes, MAPPED),
-            None => (MapType::DevMap, DEVICE_BYTES, 0),
-        };
-        let has = (info.map_type().ok(), info.key_size(), info.value_size() as usize);
-        let wants = (Some(kind), 4, bytes);
+        let array = LAYOUTS.iter().find(|layout| layout.name == name);
+        let array = array.map(|layout| (MapType::Array, info.max_entries(), layout.entry_bytes, MAPPED));
+        let other =
+            || OTHERS.iter().find(|other| other.0 == name).map(|(_, kind, max, bytes)| (*kind, *max, *bytes, 0));
+        let Some((kind, max, bytes, flags)) = array.or_else(other) else { continue };
+        let has = (info.map_type().ok(), info.max_entries(), info.key_size(), info.value_size() as usize);
+        let wants = (Some(kind), max, 4, bytes);
         if has != wants || info.map_flags() & flags != flags {
-            return Err(refuse(format!("type, key and value bytes are {has:?}, and must be {wants:?}")));
+            return Err(refuse(format!("type, entries, key and value bytes are {has:?}, and must be {wants:?}")));
         }
         entries.insert(name, info.max_entries());
     }
@@ -157,9 +158,6 @@ pub(crate) fn look(folder: &Path) -> Result<Pinned, EngineError> {
     let refuse = |detail: String| Err(EngineError::Pins { path: folder.to_owned(), detail });
     if entries.len() < names().count() {
         return refuse(format!("{} of {} tables are there", entries.len(), names().count()));
-    }
-    if entries.get(table::DEVICES) != Some(&PORTS_MAX) {
-        return refuse(format!("the device map has not the {PORTS_MAX} entries that it must have"));
     }
     match Shape::found(|name| entries.get(name).copied()) {
         Some(shape) => Ok(Pinned::Tables(shape)),

@@ -3,17 +3,20 @@
 //! A new table needs a row here and an accessor in [`crate::table`]; sizes, pins, checks and migration follow from the row.
 
 use std::mem::offset_of;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use turnpike_fastpath::contract::{self, BUCKET_SLOTS, FLOWS_MAX, PORTS_MAX, table};
+use aya::maps::MapType;
+use turnpike_fastpath::contract::{self, BUCKET_SLOTS, FLOWS_MAX, PORTS_MAX, PROGRAMS_MAX, table};
 use turnpike_fastpath::entry::{
-    Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
+    Aggregate, AggregateShare, Bucket, ClockReading, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
     ReasonShare,
 };
+use turnpike_fastpath::reception::{Joined, RESTART, Reception, join};
 use turnpike_fastpath::verdict::REASONS_MAX;
 
 use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::table::Note;
+use crate::table::{Note, RECEPTION_COUNTERS};
 
 /// What an entry belongs to, and so what its index is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +40,27 @@ pub(crate) enum Per {
 pub(crate) enum Kept {
     /// Made anew from the others.
     Rebuilt,
-    /// Copied. These words of an entry are moved by packets, and only ever forward.
-    Copied { moving: &'static [usize] },
-    /// One line for each CPU, and behind them one that user space alone writes: what was counted in earlier generations. So many words
-    /// from the first on are counters.
-    Counted { first: usize, words: usize },
+    /// Copied.
+    Copied,
+    /// So many words from the first on count. Behind the lines that packets count in there is one that user space alone writes: what was
+    /// counted in earlier generations.
+    Counted { lines: Lines, first: usize, words: usize },
 }
+
+/// Where packets count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// Each CPU in a line of its own.
+    Cpus,
+    /// All in one.
+    One,
+}
+
+/// A word of an entry that packets move on, and how to go on from where it was in the old table and in the new.
+pub(crate) type Moving = (usize, fn(old: u64, new: u64) -> u64);
+
+/// Takes over from an entry that no packet finds any more what the new one cannot know.
+pub(crate) type HandOver = fn(old: &[AtomicU64], new: &[AtomicU64]);
 
 /// One table.
 #[derive(Debug, Clone, Copy)]
@@ -51,39 +69,84 @@ pub(crate) struct Layout {
     pub(crate) per: Per,
     pub(crate) entry_bytes: usize,
     pub(crate) kept: Kept,
+    pub(crate) moving: &'static [Moving],
+    pub(crate) hand_over: Option<HandOver>,
 }
 
-const fn layout<T>(name: &'static str, per: Per, kept: Kept) -> Layout {
-    Layout { name, per, entry_bytes: size_of::<T>(), kept }
+const fn layout<T>(name: &'static str, per: Per, kept: Kept, moving: &'static [Moving]) -> Layout {
+    Layout { name, per, entry_bytes: size_of::<T>(), kept, moving, hand_over: None }
 }
 
-const FIXED: Kept = Kept::Copied { moving: &[] };
-const FLOW_COUNTERS: Kept = Kept::Counted { first: offset_of!(FlowShare, tally) / 8, words: 6 };
+/// The windows of what arrives become one.
+fn hand_over_reception(old: &[AtomicU64], new: &[AtomicU64]) {
+    const fn word(offset: usize) -> usize {
+        offset / 8
+    }
+    let window = word(offset_of!(Reception, window));
+    // Taken first: if this is cut off, what was missing is not counted; nothing ever is twice.
+    let before = old[window].swap(0, Ordering::AcqRel);
+    let mut joined = Joined::default();
+    let _ = new[window].fetch_update(Ordering::AcqRel, Ordering::Acquire, |after| {
+        joined = join(before, after);
+        Some(joined.window)
+    });
+    old[word(offset_of!(Reception, lost))].fetch_add(joined.lost, Ordering::AcqRel);
+    old[word(offset_of!(Reception, gaps))].fetch_add(joined.gaps, Ordering::AcqRel);
+    old[word(offset_of!(Reception, rare))].fetch_add(joined.restarts * RESTART, Ordering::AcqRel);
+}
 
-/// All tables but the device map, which is no array.
+/// A meter's time only ever moves forward.
+fn later(old: u64, new: u64) -> u64 {
+    old.max(new)
+}
+
+/// The transit time of the last packet is that of the new table, if there was one.
+fn newer(old: u64, new: u64) -> u64 {
+    if new == 0 { old } else { new }
+}
+
+const COPIED: Kept = Kept::Copied;
+const EXCESS: &[Moving] = &[(offset_of!(Detail, excess_due) / 8, later)];
+const FLOW_COUNTERS: Kept = Kept::Counted { lines: Lines::Cpus, first: offset_of!(FlowShare, tally) / 8, words: 8 };
+const AGGREGATE_COUNTERS: Kept =
+    Kept::Counted { lines: Lines::Cpus, first: offset_of!(AggregateShare, tally) / 8, words: 6 };
+const REASON_COUNTERS: Kept = Kept::Counted { lines: Lines::Cpus, first: 0, words: 2 };
+const ARRIVAL_COUNTERS: Kept =
+    Kept::Counted { lines: Lines::One, first: RECEPTION_COUNTERS, words: 8 - RECEPTION_COUNTERS };
+const ARRIVALS: Layout = Layout {
+    hand_over: Some(hand_over_reception),
+    ..layout::<Reception>(
+        table::RECEPTIONS,
+        Per::Label,
+        ARRIVAL_COUNTERS,
+        &[(offset_of!(Reception, jitter) / 8, newer)],
+    )
+};
+
+/// All tables that are arrays.
 pub(crate) const LAYOUTS: &[Layout] = &[
-    layout::<Config>(table::CONFIG, Per::Node, Kept::Rebuilt),
-    layout::<Bucket>(table::BUCKETS, Per::Bucket, Kept::Rebuilt),
-    layout::<Flow>(table::FLOWS, Per::Flow, Kept::Copied { moving: &[offset_of!(Flow, due) / 8] }),
-    layout::<LabelEntry>(table::LABELS, Per::Label, Kept::Copied { moving: &[offset_of!(LabelEntry, due) / 8] }),
-    layout::<Aggregate>(table::AGGREGATES, Per::Aggregate, FIXED),
-    layout::<Pool>(table::POOLS, Per::Aggregate, Kept::Copied { moving: &[offset_of!(Pool, spent_ns) / 8] }),
-    layout::<AggregateShare>(
-        table::AGG_SHARES,
-        Per::Aggregate,
-        Kept::Counted { first: offset_of!(AggregateShare, tally) / 8, words: 6 },
-    ),
-    layout::<FlowShare>(table::FLOW_SHARES, Per::Flow, FLOW_COUNTERS),
-    layout::<FlowShare>(table::LABEL_SHARES, Per::Label, FLOW_COUNTERS),
-    layout::<ReasonShare>(table::REASONS, Per::Reason, Kept::Counted { first: 0, words: 2 }),
-    layout::<NextHop>(table::NEXT_HOPS, Per::NextHop, FIXED),
-    layout::<Port>(table::PORTS, Per::Port, FIXED),
-    layout::<ClockReading>(table::CLOCK, Per::Node, Kept::Rebuilt),
-    layout::<Note>(table::NOTES, Per::Note, FIXED),
+    layout::<Config>(table::CONFIG, Per::Node, Kept::Rebuilt, &[]),
+    layout::<Bucket>(table::BUCKETS, Per::Bucket, Kept::Rebuilt, &[]),
+    layout::<Flow>(table::FLOWS, Per::Flow, COPIED, &[(offset_of!(Flow, due) / 8, later)]),
+    layout::<LabelEntry>(table::LABELS, Per::Label, COPIED, &[(offset_of!(LabelEntry, due) / 8, later)]),
+    layout::<Detail>(table::FLOW_DETAILS, Per::Flow, COPIED, EXCESS),
+    layout::<Detail>(table::LABEL_DETAILS, Per::Label, COPIED, EXCESS),
+    ARRIVALS,
+    layout::<Aggregate>(table::AGGREGATES, Per::Aggregate, COPIED, &[]),
+    layout::<Pool>(table::POOLS, Per::Aggregate, COPIED, &[(offset_of!(Pool, spent_ns) / 8, later)]),
+    layout::<AggregateShare>(table::AGG_SHARES, Per::Aggregate, AGGREGATE_COUNTERS, &[]),
+    layout::<FlowShare>(table::FLOW_SHARES, Per::Flow, FLOW_COUNTERS, &[]),
+    layout::<FlowShare>(table::LABEL_SHARES, Per::Label, FLOW_COUNTERS, &[]),
+    layout::<ReasonShare>(table::REASONS, Per::Reason, REASON_COUNTERS, &[]),
+    layout::<NextHop>(table::NEXT_HOPS, Per::NextHop, COPIED, &[]),
+    layout::<Port>(table::PORTS, Per::Port, COPIED, &[]),
+    layout::<ClockReading>(table::CLOCK, Per::Node, Kept::Rebuilt, &[]),
+    layout::<Note>(table::NOTES, Per::Note, COPIED, &[]),
 ];
 
-/// Bytes of an entry of the device map.
-pub(crate) const DEVICE_BYTES: usize = 8;
+/// The tables that are none: kind, entries, and bytes of an entry. They are filled anew.
+pub(crate) const OTHERS: [(&str, MapType, u32, usize); 2] =
+    [(table::DEVICES, MapType::DevMap, PORTS_MAX, 8), (table::PROGRAMS, MapType::ProgramArray, PROGRAMS_MAX, 4)];
 
 /// What the sizes of all tables follow from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +166,7 @@ impl Shape {
 
     /// Whether the entries of every table can be numbered.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
-        let most = u64::from(self.flows.max(self.aggregates)) * u64::from(self.lines());
+        let most = u64::from(self.flows.max(self.aggregates)) * u64::from(self.lines(Lines::Cpus));
         if u32::try_from(most).is_ok() {
             return Ok(());
         }
@@ -147,9 +210,12 @@ impl Shape {
         2 * self.flows / BUCKET_SLOTS
     }
 
-    /// Lines of a table of counters: one for each CPU and one for what was carried over.
-    pub(crate) const fn lines(&self) -> u32 {
-        self.cpus + 1
+    /// Lines of a table of counters, with the one for what was carried over.
+    pub(crate) const fn lines(&self, lines: Lines) -> u32 {
+        match lines {
+            Lines::Cpus => self.cpus + 1,
+            Lines::One => 2,
+        }
     }
 
     /// How many things of a kind there are.
@@ -168,7 +234,7 @@ impl Shape {
 
     /// Entries of a table.
     pub(crate) fn entries(&self, layout: &Layout) -> u32 {
-        let lines = if matches!(layout.kept, Kept::Counted { .. }) { self.lines() } else { 1 };
+        let lines = if let Kept::Counted { lines, .. } = layout.kept { self.lines(lines) } else { 1 };
         self.count(layout.per).saturating_mul(lines)
     }
 
@@ -179,8 +245,8 @@ impl Shape {
             let bytes = u64::from(self.entries(layout)) * layout.entry_bytes as u64;
             page_bytes + bytes.next_multiple_of(page_bytes)
         });
-        // The device map is less than a page.
-        arrays.sum::<u64>() + page_bytes
+        // The others are less than a page each.
+        arrays.sum::<u64>() + OTHERS.len() as u64 * page_bytes
     }
 }
 
@@ -195,7 +261,7 @@ mod tests {
     #[test]
     fn the_default_sizes_take_the_documented_memory() {
         let bytes = DEFAULT.memory_bytes();
-        assert_eq!(bytes >> 20, 37, "{bytes} bytes");
+        assert_eq!(bytes >> 20, 53, "{bytes} bytes");
     }
 
     #[test]

@@ -18,17 +18,16 @@ use aya::Ebpf;
 use turnpike_fastpath::contract::{BEST_EFFORT_ENTRIES, PORTS_MAX};
 use turnpike_fastpath::entry::{Aggregate, Config};
 
-use crate::engine::flow_ends;
 use crate::error::EngineError;
 use crate::flow_table;
 use crate::generation::{self, Generation, Pinned, Place};
 use crate::layout::{Kept, LAYOUTS, Layout, Per, Shape};
 use crate::next_hop::NO_NEXT_HOP;
-use crate::port::PORTS;
+use crate::ports::{LAN, WAN};
 use crate::program as programs;
 use crate::settle::Settlement;
 use crate::sys::grace_period;
-use crate::table::{Noted, Tables};
+use crate::table::{Note, Noted, Tables};
 
 /// Where a migration can be cut off; tests do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +49,20 @@ const fn reached(_: Step) {}
 #[cfg(test)]
 use crate::tests::migrate::reached;
 
-/// Moves the tables that are pinned to another shape.
-pub(crate) fn migrate(pin_dir: &Path, found: Shape, wanted: Shape) -> Result<(), EngineError> {
+/// Moves the tables that are pinned to another shape; the programs that use them then.
+pub(crate) fn migrate(pin_dir: &Path, found: Shape, wanted: Shape) -> Result<Ebpf, EngineError> {
     let current = Place::Current.folder(pin_dir);
     let old = Generation::open(&current, found)?;
     let plan = Plan::new(&old.tables, found, wanted)?;
     let mut object = programs::load_unpinned(wanted)?;
     let new = Generation::of(&object, wanted)?;
     plan.fill(&old, &new)?;
-    set_devices(&mut object, &new.tables);
+    for (port, device) in programs::pinned_devices(&current)? {
+        if let Err(error) = programs::set_device(&mut object, port, device) {
+            // It is looked up by name when the engine starts.
+            tracing::debug!(port, device, %error, "the device of a port is gone");
+        }
+    }
     reached(Step::Filled);
     generation::pin(&object, pin_dir).inspect_err(|_| {
         // What is reported is why it could not be pinned; the next start removes it too.
@@ -69,7 +73,7 @@ pub(crate) fn migrate(pin_dir: &Path, found: Shape, wanted: Shape) -> Result<(),
     reached(Step::Named);
     complete(&mut object, pin_dir, &old, &new)?;
     tracing::info!(?found, ?wanted, flows = plan.flows.len(), "tables moved to other sizes");
-    Ok(())
+    Ok(object)
 }
 
 /// Whether what is in force would fit into tables of another shape. Changes nothing.
@@ -96,7 +100,8 @@ pub(crate) fn resume(pin_dir: &Path) -> Result<(), EngineError> {
 fn complete(object: &mut Ebpf, pin_dir: &Path, old: &Generation, new: &Generation) -> Result<(), EngineError> {
     let settlement = Settlement::new(old, new);
     settlement.advance();
-    for (_, role, program) in PORTS {
+    let one = new.tables.port(LAN.into()).ifindex == new.tables.port(WAN.into()).ifindex;
+    for (_, role, program) in programs::roles(one) {
         programs::exchange(object, pin_dir, role, program)?;
         reached(Step::ExchangedOne);
     }
@@ -109,18 +114,6 @@ fn complete(object: &mut Ebpf, pin_dir: &Path, old: &Generation, new: &Generatio
     generation::rename(pin_dir, Place::Next, Place::Current)?;
     reached(Step::Renamed);
     generation::remove(&Place::Old.folder(pin_dir)).map(drop)
-}
-
-fn set_devices(object: &mut Ebpf, tables: &Tables) {
-    for port in 0..PORTS_MAX {
-        let ifindex = tables.port(port).ifindex;
-        if ifindex != 0
-            && let Err(error) = programs::set_device(object, port, ifindex)
-        {
-            // It is looked up by name when the engine starts.
-            tracing::debug!(port, ifindex, %error, "the device of a port is gone");
-        }
-    }
 }
 
 /// Old and new index of everything that is noted.
@@ -175,7 +168,7 @@ impl Plan {
     /// Fills new tables, which nobody sees yet.
     fn fill(&self, old: &Generation, new: &Generation) -> Result<(), EngineError> {
         for layout in LAYOUTS {
-            if matches!(layout.kept, Kept::Copied { .. }) {
+            if layout.kept == Kept::Copied {
                 self.copy(layout, old, new);
             }
         }
@@ -184,7 +177,7 @@ impl Plan {
         let config = Config { bucket_mask, ..old.tables.config() };
         new.tables.set_config(config);
         for (from, to) in &self.flows {
-            let ends = flow_ends(&old.tables.flow(*from));
+            let (ends, _) = old.tables.flow_ends(*from);
             if flow_table::is_published(&old.tables, config.hash_seed, &ends, *from) {
                 flow_table::publish_unseen(&new.tables, config.hash_seed, &ends, *to).map_err(|error| {
                     let detail = format!("the flow table cannot hold what is in force: {error}");
@@ -279,7 +272,7 @@ impl Plan {
 
 /// Keeps everything noted where it is, and puts what is beyond the end into free entries. If there are not enough: how many are needed.
 fn moves(old: &Tables, noted: Noted, first: u32, before: u32, after: u32) -> Result<Moves, u32> {
-    let used = |index: u32| index < before && old.note(noted, index).policy != 0;
+    let used = |index: u32| index < before && old.note(noted, index) != Note::default();
     let mut free = (first..after).filter(|index| !used(*index));
     let mut count = 0;
     let moves: Option<Moves> = (first..before)

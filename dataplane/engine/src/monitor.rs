@@ -8,6 +8,10 @@ const GROUP_LINK: u32 = 0x1;
 const GROUP_NEIGHBOUR: u32 = 0x4;
 const GROUP_IPV4_ADDRESS: u32 = 0x10;
 const GROUP_IPV4_ROUTE: u32 = 0x40;
+const GROUP_IPV6_ADDRESS: u32 = 0x100;
+const GROUP_IPV6_ROUTE: u32 = 0x400;
+const GROUPS: u32 =
+    GROUP_LINK | GROUP_NEIGHBOUR | GROUP_IPV4_ADDRESS | GROUP_IPV4_ROUTE | GROUP_IPV6_ADDRESS | GROUP_IPV6_ROUTE;
 
 /// Most messages taken at a time; what is left is taken the next time.
 const MESSAGES_MAX: usize = 4_096;
@@ -19,7 +23,7 @@ pub(crate) struct Monitor(Socket);
 impl Monitor {
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, GROUP_LINK | GROUP_NEIGHBOUR | GROUP_IPV4_ADDRESS | GROUP_IPV4_ROUTE))?;
+        socket.bind(&SocketAddr::new(0, GROUPS))?;
         socket.set_non_blocking(true)?;
         Ok(Self(socket))
     }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use netlink_packet_core::{
@@ -14,15 +14,17 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
+    XdpAttached,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use turnpike_fastpath::wire::vlan;
 
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +51,10 @@ pub(crate) struct Link {
     pub(crate) kind: Option<String>,
     /// Bus and name of the device below.
     pub(crate) parent: Option<(String, String)>,
-    /// A veth's far end: its index, and the number of its namespace if that is another.
+    /// A veth's far end or the device under a VLAN: its index, and the number of its namespace if that is another.
     pub(crate) peer: Option<(u32, Option<i32>)>,
+    /// Of a VLAN: the tag as it stands in frames, EtherType and id.
+    pub(crate) vlan: Option<[u8; 4]>,
     /// Programs with their modes.
     pub(crate) programs: Vec<(&'static str, u32)>,
 }
@@ -59,7 +63,7 @@ pub(crate) struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) interface: u32,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) prefix_length: u8,
 }
 
@@ -134,26 +138,25 @@ impl Netlink {
         }))
     }
 
-    /// The IPv4 addresses of an interface.
-    pub(crate) fn addresses(&mut self, interface: u32) -> io::Result<Vec<Ipv4Addr>> {
+    /// The addresses of an interface.
+    pub(crate) fn addresses(&mut self, interface: u32) -> io::Result<Vec<IpAddr>> {
         let all = self.all_addresses()?;
         Ok(all.into_iter().filter(|found| found.interface == interface).map(|found| found.address).collect())
     }
 
-    /// The IPv4 addresses of all interfaces.
+    /// The addresses of all interfaces.
     pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<Address>> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let answers = self.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
+        let answers = self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
         let mut addresses = Vec::new();
         for answer in answers {
             if let RouteNetlinkMessage::NewAddress(message) = answer {
+                // IPv6 has the address itself where IPv4 has the far end of a point-to-point link.
                 addresses.extend(message.attributes.iter().find_map(|attribute| match attribute {
-                    AddressAttribute::Local(IpAddr::V4(address)) => Some(Address {
-                        interface: message.header.index,
-                        address: *address,
-                        prefix_length: message.header.prefix_len,
-                    }),
+                    AddressAttribute::Local(address @ IpAddr::V4(_))
+                    | AddressAttribute::Address(address @ IpAddr::V6(_)) => {
+                        let (interface, prefix_length) = (message.header.index, message.header.prefix_len);
+                        Some(Address { interface, address: *address, prefix_length })
+                    }
                     _ => None,
                 }));
             }
@@ -162,11 +165,15 @@ impl Netlink {
     }
 
     /// The interface that packets to `address` leave by, and the neighbour that they go to. None if there is no route.
-    pub(crate) fn route(&mut self, address: Ipv4Addr) -> io::Result<Option<(u32, Ipv4Addr)>> {
+    pub(crate) fn route(&mut self, address: IpAddr) -> io::Result<Option<(u32, IpAddr)>> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.destination_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        let (family, bits, destination) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(destination));
         let answers = match self.ask(RouteNetlinkMessage::GetRoute(message), 0) {
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES)) =>
@@ -184,7 +191,10 @@ impl Netlink {
                 for attribute in &route.attributes {
                     match attribute {
                         RouteAttribute::Oif(index) => interface = Some(*index),
-                        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => neighbour = *gateway,
+                        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => neighbour = IpAddr::V4(*gateway),
+                        RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => neighbour = IpAddr::V6(*gateway),
+                        // IPv4 by way of an IPv6 neighbour (RFC 8950).
+                        RouteAttribute::Via(RouteVia::Inet6(gateway)) => neighbour = IpAddr::V6(*gateway),
                         _ => {}
                     }
                 }
@@ -195,19 +205,14 @@ impl Netlink {
     }
 
     /// The MAC addresses that the kernel knows, by interface and address.
-    pub(crate) fn neighbours(&mut self) -> io::Result<Vec<(u32, Ipv4Addr, [u8; 6])>> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let answers = self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP)?;
+    pub(crate) fn neighbours(&mut self) -> io::Result<Vec<(u32, IpAddr, [u8; 6])>> {
+        let answers = self.ask(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), NLM_F_DUMP)?;
         Ok(answers.iter().filter_map(neighbour).collect())
     }
 
     /// The MAC address of one neighbour, if the kernel knows it. Costs the same however many neighbours there are.
-    pub(crate) fn neighbour(&mut self, interface: u32, address: Ipv4Addr) -> io::Result<Option<[u8; 6]>> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = interface;
-        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    pub(crate) fn neighbour(&mut self, interface: u32, address: IpAddr) -> io::Result<Option<[u8; 6]>> {
+        let message = neighbour_message(interface, address);
         let answers = match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
             answers => answers?,
@@ -216,12 +221,9 @@ impl Netlink {
     }
 
     /// Has the kernel find out a neighbour's MAC address, as if a packet had to go there.
-    pub(crate) fn probe(&mut self, interface: u32, address: Ipv4Addr) -> io::Result<()> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = interface;
+    pub(crate) fn probe(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = neighbour_message(interface, address);
         message.header.flags = NeighbourFlags::Use;
-        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
         self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).map(drop)
     }
 
@@ -274,8 +276,21 @@ impl Connection {
     }
 }
 
+/// A question about a neighbour.
+fn neighbour_message(interface: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    let (family, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    message.header.family = family;
+    message.header.ifindex = interface;
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    message
+}
+
 /// Interface, address and MAC address of a neighbour that is known.
-fn neighbour(answer: &RouteNetlinkMessage) -> Option<(u32, Ipv4Addr, [u8; 6])> {
+fn neighbour(answer: &RouteNetlinkMessage) -> Option<(u32, IpAddr, [u8; 6])> {
     let RouteNetlinkMessage::NewNeighbour(entry) = answer else { return None };
     if matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None) {
         return None;
@@ -283,7 +298,8 @@ fn neighbour(answer: &RouteNetlinkMessage) -> Option<(u32, Ipv4Addr, [u8; 6])> {
     let (mut address, mut mac) = (None, None);
     for attribute in &entry.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(IpAddr::V4(*found)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => address = Some(IpAddr::V6(*found)),
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             _ => {}
         }
@@ -319,6 +335,19 @@ fn describe(link: &LinkMessage) -> Interface {
     interface
 }
 
+fn vlan(info: &LinkInfo) -> Option<[u8; 4]> {
+    let LinkInfo::Data(InfoData::Vlan(facts)) = info else { return None };
+    let mut tag = [0x81, 0, 0, 0];
+    for fact in facts {
+        match fact {
+            InfoVlan::Id(id) => [tag[2], tag[3]] = id.to_be_bytes(),
+            InfoVlan::Protocol(VlanProtocol::Ieee8021Ad) => [tag[0], tag[1]] = vlan::SERVICE,
+            _ => {}
+        }
+    }
+    Some(tag)
+}
+
 fn detail(link: &LinkMessage) -> Link {
     let mut found = Link {
         interface: describe(link),
@@ -328,6 +357,7 @@ fn detail(link: &LinkMessage) -> Link {
         kind: None,
         parent: None,
         peer: None,
+        vlan: None,
         programs: Vec::new(),
     };
     let (mut bus, mut device, mut peer, mut peer_namespace) = (None, None, None, None);
@@ -340,6 +370,7 @@ fn detail(link: &LinkMessage) -> Link {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
                     _ => None,
                 });
+                found.vlan = facts.iter().find_map(vlan);
             }
             LinkAttribute::ParentDevBusName(name) => bus = Some(name.clone()),
             LinkAttribute::ParentDevName(name) => device = Some(name.clone()),

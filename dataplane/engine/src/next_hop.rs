@@ -1,13 +1,15 @@
 //! Keeps the next hops of peers and terminals: the port that packets leave by, and the neighbour's MAC address.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use aya::Ebpf;
 use turnpike_fastpath::entry::NextHop;
 
 use crate::error::EngineError;
 use crate::netlink::Netlink;
+use crate::ports::Ports;
 use crate::status::TableStatus;
 use crate::table::{Note, Noted, Tables};
 
@@ -25,14 +27,14 @@ pub(crate) const NO_NEXT_HOP: u16 = u16::MAX;
 /// The addresses in use, and their entries.
 #[derive(Debug)]
 pub(crate) struct NextHops {
-    by_address: BTreeMap<Ipv4Addr, Used>,
-    by_index: BTreeMap<u16, Ipv4Addr>,
+    by_address: BTreeMap<IpAddr, Used>,
+    by_index: BTreeMap<u16, IpAddr>,
     /// No index from here on was ever used.
     fresh: u16,
     freed: Vec<u16>,
     max: u32,
     full: u64,
-    silent: BTreeMap<Ipv4Addr, Instant>,
+    silent: BTreeMap<IpAddr, Instant>,
 }
 
 #[derive(Debug)]
@@ -41,8 +43,35 @@ struct Used {
     users: u32,
 }
 
-/// The ports by interface index.
-pub(crate) type Ports = BTreeMap<u32, u16>;
+/// What next hops are looked up in.
+pub(crate) struct Surroundings<'e> {
+    pub(crate) tables: &'e Tables,
+    pub(crate) object: &'e mut Ebpf,
+    pub(crate) netlink: &'e mut Netlink,
+    pub(crate) ports: &'e mut Ports,
+}
+
+impl Surroundings<'_> {
+    fn port(&mut self, interface: u32) -> Result<Option<u16>, EngineError> {
+        self.ports.of(self.tables, self.object, self.netlink, interface)
+    }
+}
+
+/// An address as the note beside its entry keeps it.
+fn note_of(address: IpAddr) -> Note {
+    let bits = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves")]
+    let (policy, detail) = ((bits >> 64) as u64, bits as u64);
+    Note { policy, detail }
+}
+
+fn address_of(note: Note) -> IpAddr {
+    let bits = u128::from(note.policy) << 64 | u128::from(note.detail);
+    std::net::Ipv6Addr::from_bits(bits).to_canonical()
+}
 
 impl NextHops {
     pub(crate) const fn new(max: u32) -> Self {
@@ -77,8 +106,10 @@ impl NextHops {
             return false;
         }
         let note = tables.note(Noted::NextHop, u32::from(index));
-        let (1.., Ok(bits)) = (note.policy, u32::try_from(note.detail)) else { return false };
-        let address = Ipv4Addr::from_bits(bits);
+        if note == Note::default() {
+            return false;
+        }
+        let address = address_of(note);
         self.by_address.entry(address).or_insert(Used { index, users: 0 }).users += 1;
         self.by_index.insert(index, address);
         true
@@ -88,7 +119,7 @@ impl NextHops {
     pub(crate) fn free_rest(&mut self, tables: &Tables) {
         self.fresh = self.by_index.keys().next_back().map_or(0, |last| last.saturating_add(1));
         self.freed = (0..self.fresh).filter(|index| !self.by_index.contains_key(index)).collect();
-        for index in (0..self.max).filter(|index| tables.note(Noted::NextHop, *index).policy != 0) {
+        for index in (0..self.max).filter(|index| tables.note(Noted::NextHop, *index) != Note::default()) {
             if !u16::try_from(index).is_ok_and(|index| self.by_index.contains_key(&index)) {
                 tables.set_next_hop(index, NextHop::default());
                 tables.set_note(Noted::NextHop, index, Note::default());
@@ -97,33 +128,26 @@ impl NextHops {
     }
 
     /// The entry for an address; resolved before this returns.
-    pub(crate) fn acquire(
-        &mut self,
-        tables: &Tables,
-        netlink: &mut Netlink,
-        ports: &Ports,
-        address: Ipv4Addr,
-    ) -> Result<u16, EngineError> {
+    pub(crate) fn acquire(&mut self, surroundings: &mut Surroundings<'_>, address: IpAddr) -> Result<u16, EngineError> {
         if let Some(used) = self.by_address.get_mut(&address) {
             used.users += 1;
             return Ok(used.index);
         }
         let patience = if self.is_silent(address) { 1 } else { ANSWER_STEPS_MAX };
-        let next_hop = resolve(netlink, ports, address, patience).inspect_err(|_| {
+        let next_hop = resolve(surroundings, address, patience).inspect_err(|_| {
             if self.silent.len() < SILENT_MAX {
                 self.silent.insert(address, Instant::now());
             }
         })?;
         let index = self.take_index()?;
-        tables.set_next_hop(u32::from(index), next_hop);
-        let note = Note { policy: 1, detail: u64::from(address.to_bits()) };
-        tables.set_note(Noted::NextHop, u32::from(index), note);
+        surroundings.tables.set_next_hop(u32::from(index), next_hop);
+        surroundings.tables.set_note(Noted::NextHop, u32::from(index), note_of(address));
         self.by_address.insert(address, Used { index, users: 1 });
         self.by_index.insert(index, address);
         Ok(index)
     }
 
-    fn is_silent(&mut self, address: Ipv4Addr) -> bool {
+    fn is_silent(&mut self, address: IpAddr) -> bool {
         self.silent.retain(|_, since| since.elapsed() < SILENT_FOR);
         self.silent.contains_key(&address)
     }
@@ -155,31 +179,26 @@ impl NextHops {
     }
 
     /// Looks everything up again. What cannot be resolved keeps the last answer; `probe` has the kernel ask for it.
-    pub(crate) fn refresh(
-        &self,
-        tables: &Tables,
-        netlink: &mut Netlink,
-        ports: &Ports,
-        probe: bool,
-    ) -> Result<(), EngineError> {
-        let known = netlink.neighbours().map_err(EngineError::kernel("listing neighbours"))?;
+    pub(crate) fn refresh(&self, surroundings: &mut Surroundings<'_>, probe: bool) -> Result<(), EngineError> {
+        let known = surroundings.netlink.neighbours().map_err(EngineError::kernel("listing neighbours"))?;
         let known: BTreeMap<_, _> =
             known.into_iter().map(|(interface, address, mac)| ((interface, address), mac)).collect();
         for (address, used) in &self.by_address {
-            let route = netlink.route(*address).map_err(EngineError::kernel("looking up a route"))?;
+            let route = surroundings.netlink.route(*address).map_err(EngineError::kernel("looking up a route"))?;
             let Some((interface, neighbour)) = route else {
                 tracing::debug!(%address, "no route any more; packets go on to the last next hop");
                 continue;
             };
-            let Some(port) = ports.get(&interface) else { continue };
+            let Some(port) = surroundings.port(interface)? else { continue };
             if let Some(mac) = known.get(&(interface, neighbour)) {
-                let next_hop = NextHop::new(*port, *mac);
+                let next_hop = NextHop::new(port, *mac);
+                let tables = surroundings.tables;
                 if tables.next_hop(u32::from(used.index)) != next_hop {
                     tracing::info!(%address, %neighbour, "next hop changed");
                     tables.set_next_hop(u32::from(used.index), next_hop);
                 }
             } else if probe {
-                netlink.probe(interface, neighbour).map_err(EngineError::kernel("probing a neighbour"))?;
+                surroundings.netlink.probe(interface, neighbour).map_err(EngineError::kernel("probing a neighbour"))?;
             }
         }
         Ok(())
@@ -187,13 +206,14 @@ impl NextHops {
 }
 
 /// Asks the kernel where packets to an address go, and has it ask the neighbour if it does not know.
-fn resolve(netlink: &mut Netlink, ports: &Ports, address: Ipv4Addr, patience: u32) -> Result<NextHop, EngineError> {
+fn resolve(surroundings: &mut Surroundings<'_>, address: IpAddr, patience: u32) -> Result<NextHop, EngineError> {
     let fail = |detail: String| EngineError::NextHop { address, detail };
-    let route = netlink.route(address).map_err(EngineError::kernel("looking up a route"))?;
+    let route = surroundings.netlink.route(address).map_err(EngineError::kernel("looking up a route"))?;
     let (interface, neighbour) = route.ok_or_else(|| fail("there is no route; `ip route get` shows".to_owned()))?;
-    let port = *ports.get(&interface).ok_or_else(|| {
+    let port = surroundings.port(interface)?.ok_or_else(|| {
         fail(format!("the route leaves by interface {interface}, which is no port of this node; correct the route"))
     })?;
+    let netlink = &mut *surroundings.netlink;
     for step in 0..patience {
         let mac = netlink.neighbour(interface, neighbour).map_err(EngineError::kernel("looking up a neighbour"))?;
         if let Some(mac) = mac {
@@ -204,5 +224,5 @@ fn resolve(netlink: &mut Netlink, ports: &Ports, address: Ipv4Addr, patience: u3
         }
         std::thread::sleep(ANSWER_STEP);
     }
-    Err(fail(format!("{neighbour} does not answer ARP; is it up and on the right network?")))
+    Err(fail(format!("{neighbour} does not answer; is it up and on the right network?")))
 }

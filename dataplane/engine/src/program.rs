@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{DevMap, MapData};
+use aya::maps::{DevMap, Map, MapData, ProgramArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
@@ -14,13 +14,14 @@ use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::uname;
-use turnpike_fastpath::contract::{program, table};
+use turnpike_fastpath::contract::{PORTS_MAX, program, table};
 
 use crate::config::{EngineConfig, XdpMode};
 use crate::error::EngineError;
 use crate::generation::{self, Left, Pinned, Place};
 use crate::layout::{LAYOUTS, Shape};
 use crate::migrate;
+use crate::ports::{LAN, WAN};
 use crate::sys::link_interface;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
@@ -28,15 +29,36 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpik
 pub(crate) const KERNEL_NEEDED: &str = "5.15";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 pub(crate) const BPF_FS: &str = "/sys/fs/bpf";
+/// Lines of the verifier's log that are shown.
+const VERIFIER_LINES: usize = 30;
+
+/// Which program is attached where: by the port's number, the role that names its link, and the program.
+pub(crate) type Role = (u16, &'static str, &'static str);
+
+/// The roles of two interfaces, or of one that is both.
+pub(crate) const fn roles(one: bool) -> &'static [Role] {
+    if one { &[(LAN, "lan", program::BOTH)] } else { &[(LAN, "lan", program::OUT), (WAN, "wan", program::IN)] }
+}
 
 /// Where the link of this role is pinned.
 pub(crate) fn link_path(pin_dir: &Path, role: &str) -> PathBuf {
     pin_dir.join("links").join(role)
 }
 
+/// What there is to go on from.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// Nothing.
+    Nothing,
+    /// Tables that are pinned.
+    Pinned,
+    /// An object that was loaded with them already.
+    Loaded(Ebpf),
+}
+
 /// Sees whether this kernel will do and makes the folder of pins. What is pinned there is taken over: as it is if it fits exactly, moved to
-/// new tables if only sizes differ; anything else is refused. Says whether there was something.
-pub(crate) fn prepare(config: &EngineConfig, shape: Shape) -> Result<bool, EngineError> {
+/// new tables if only sizes differ; anything else is refused.
+pub(crate) fn prepare(config: &EngineConfig, shape: Shape) -> Result<Prepared, EngineError> {
     let kernel = KernelVersion::current().map_err(|error| EngineError::Load { detail: error.to_string() })?;
     check_kernel(kernel, &uname().release().to_string_lossy())?;
     prepare_pin_dir(&config.pin_dir)?;
@@ -44,11 +66,10 @@ pub(crate) fn prepare(config: &EngineConfig, shape: Shape) -> Result<bool, Engin
         migrate::resume(&config.pin_dir)?;
     }
     match generation::look(&Place::Current.folder(&config.pin_dir))? {
-        Pinned::None => return Ok(false),
-        Pinned::Tables(found) if found == shape => {}
-        Pinned::Tables(found) => migrate::migrate(&config.pin_dir, found, shape)?,
+        Pinned::None => Ok(Prepared::Nothing),
+        Pinned::Tables(found) if found == shape => Ok(Prepared::Pinned),
+        Pinned::Tables(found) => migrate::migrate(&config.pin_dir, found, shape).map(Prepared::Loaded),
     }
-    Ok(true)
 }
 
 /// Loads the object with the tables that are pinned in a folder.
@@ -61,7 +82,23 @@ pub(crate) fn load_unpinned(shape: Shape) -> Result<Ebpf, EngineError> {
     load_with(shape, None)
 }
 
+/// Loads nothing but what reads the clock, with tables that nobody else sees.
+pub(crate) fn load_clock(shape: Shape) -> Result<Ebpf, EngineError> {
+    let mut object = make_tables(shape, None)?;
+    xdp(&mut object, program::CLOCK)?.load().map_err(program_error)?;
+    Ok(object)
+}
+
 fn load_with(shape: Shape, folder: Option<&Path>) -> Result<Ebpf, EngineError> {
+    let mut object = make_tables(shape, folder)?;
+    for name in program::AT.into_iter().chain([program::BOTH, program::CLOCK]) {
+        xdp(&mut object, name)?.load().map_err(program_error)?;
+    }
+    set_programs(&mut object)?;
+    Ok(object)
+}
+
+fn make_tables(shape: Shape, folder: Option<&Path>) -> Result<Ebpf, EngineError> {
     let mut loader = EbpfLoader::new();
     for layout in LAYOUTS {
         loader.map_max_entries(layout.name, shape.entries(layout));
@@ -72,11 +109,23 @@ fn load_with(shape: Shape, folder: Option<&Path>) -> Result<Ebpf, EngineError> {
         }
     }
     loader.override_global("FLOWS_MAX", &shape.flows, true).override_global("AGGREGATES_MAX", &shape.aggregates, true);
-    let mut object = loader.load(OBJECT).map_err(load_error)?;
-    for name in [program::OUT, program::IN, program::CLOCK] {
-        xdp(&mut object, name)?.load().map_err(program_error)?;
+    loader.load(OBJECT).map_err(load_error)
+}
+
+/// Tells programs where to go on. Under traffic each place is changed as a whole, and all of them follow the same contract.
+fn set_programs(object: &mut Ebpf) -> Result<(), EngineError> {
+    let detail = |error: &dyn ToString| EngineError::Load { detail: error.to_string() };
+    let mut programs = Vec::new();
+    for name in program::AT {
+        let program = xdp(object, name)?.fd().map_err(program_error)?;
+        programs.push(program.try_clone().map_err(EngineError::kernel("keeping a program"))?);
     }
-    Ok(object)
+    let map = object.map_mut(table::PROGRAMS).ok_or_else(|| detail(&"the object has no table of programs"))?;
+    let mut places: ProgramArray<&mut MapData> = map.try_into().map_err(|error: aya::maps::MapError| detail(&error))?;
+    for (place, program) in (0..).zip(&programs) {
+        places.set(place, program, 0).map_err(|error| detail(&error))?;
+    }
+    Ok(())
 }
 
 /// The program of this name.
@@ -187,6 +236,26 @@ pub(crate) fn attach(
     })
 }
 
+/// Takes links away that are not of these roles and interfaces, so that nothing of an earlier configuration stands in the way.
+pub(crate) fn drop_other_links(pin_dir: &Path, wanted: &[(&str, u32)]) -> Result<(), EngineError> {
+    for (_, role, _) in roles(false) {
+        let path = link_path(pin_dir, role);
+        if !path.exists() {
+            continue;
+        }
+        let attached = link_interface(&path).map_err(EngineError::kernel("looking at a pinned link"))?;
+        if !wanted.iter().any(|(wanted, index)| wanted == role && attached == Some(*index)) {
+            tracing::warn!(
+                role,
+                interface = attached,
+                "a pinned link is of no interface that is this port; removing it"
+            );
+            fs::remove_file(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts a program of the object in the place of the one whose link is pinned for this role. A link whose interface is gone stays as it is.
 pub(crate) fn exchange(object: &mut Ebpf, pin_dir: &Path, role: &str, program: &str) -> Result<(), EngineError> {
     let path = link_path(pin_dir, role);
@@ -236,6 +305,15 @@ pub(crate) fn set_device(object: &mut Ebpf, port: u32, ifindex: u32) -> Result<(
     devices.set(port, ifindex, None, 0).map_err(|error| detail(&error))
 }
 
+/// The devices of pinned tables, by port.
+pub(crate) fn pinned_devices(folder: &Path) -> Result<Vec<(u32, u32)>, EngineError> {
+    let path = folder.join(table::DEVICES);
+    let refuse = |error: &dyn Error| EngineError::Pins { path: path.clone(), detail: chain(error) };
+    let map = Map::DevMap(MapData::from_pin(&path).map_err(|error| refuse(&error))?);
+    let devices = DevMap::try_from(map).map_err(|error| refuse(&error))?;
+    Ok((0..PORTS_MAX).filter_map(|port| Some((port, devices.get(port, 0).ok()?.if_index))).collect())
+}
+
 /// The device in the device map, if there is one: the kernel takes out what is deleted.
 pub(crate) fn device(object: &Ebpf, port: u32) -> Option<u32> {
     let devices: DevMap<&MapData> = object.map(table::DEVICES)?.try_into().ok()?;
@@ -270,6 +348,15 @@ fn load_error(error: EbpfError) -> EngineError {
 }
 
 pub(crate) fn program_error(error: ProgramError) -> EngineError {
+    // The verifier refuses with the same number as a missing permission, but says why.
+    if let ProgramError::LoadError { verifier_log, .. } = &error {
+        let log = verifier_log.to_string();
+        let lines: Vec<_> = log.lines().collect();
+        if !lines.is_empty() {
+            let end = lines[lines.len().saturating_sub(VERIFIER_LINES)..].join("\n");
+            return EngineError::Load { detail: format!("the verifier of this kernel refuses them:\n{end}") };
+        }
+    }
     explain(&error, "loading an XDP program")
 }
 

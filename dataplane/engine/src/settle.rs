@@ -8,7 +8,7 @@ use turnpike_fastpath::contract::{BEST_EFFORT_ENTRIES, table};
 use turnpike_fastpath::entry::{AggregateShare, Pool};
 
 use crate::generation::Generation;
-use crate::layout::{Kept, LAYOUTS, Layout, Per, Shape};
+use crate::layout::{Kept, LAYOUTS, Layout, Lines, Per, Shape};
 use crate::table::Noted;
 
 /// Words of the credit that a CPU holds, and of the time up to which a pool is spent.
@@ -43,20 +43,19 @@ impl<'g> Settlement<'g> {
         }
     }
 
-    /// Moves meters forward to where they are in the old tables. Packets may use both.
+    /// Has what packets move go on from where it is in the old tables. Packets may use both.
     pub(crate) fn advance(&self) {
         for layout in LAYOUTS {
-            let (Kept::Copied { moving }, Some(pairs)) = (layout.kept, self.pairs(layout.per)) else { continue };
-            if moving.is_empty() {
-                continue;
-            }
+            let Some(pairs) = self.pairs(layout.per).filter(|_| !layout.moving.is_empty()) else { continue };
             let words = layout.entry_bytes / 8;
             let (from, to) = (self.old.raw(layout), self.new.raw(layout));
             for (source, target) in pairs {
                 let (source, target) = (from.entry(*source, words), to.entry(*target, words));
-                for word in moving {
-                    // These words only ever grow, whoever moves them.
-                    target[*word].fetch_max(source[*word].load(Ordering::Acquire), Ordering::AcqRel);
+                for (word, go_on) in layout.moving {
+                    let old = source[*word].load(Ordering::Acquire);
+                    let go_on = |new| Some(go_on(old, new)).filter(|moved| *moved != new);
+                    // Nothing to do where it is there already.
+                    let _ = target[*word].fetch_update(Ordering::AcqRel, Ordering::Acquire, go_on);
                 }
             }
         }
@@ -66,8 +65,17 @@ impl<'g> Settlement<'g> {
     pub(crate) fn finish(&self) {
         self.advance();
         for layout in LAYOUTS {
-            if let (Kept::Counted { first, words }, Some(pairs)) = (layout.kept, self.pairs(layout.per)) {
-                self.carry_over(layout, first..first + words, pairs);
+            if let (Some(hand_over), Some(pairs)) = (layout.hand_over, self.pairs(layout.per)) {
+                let words = layout.entry_bytes / 8;
+                let (from, to) = (self.old.raw(layout), self.new.raw(layout));
+                for (source, target) in pairs {
+                    hand_over(from.entry(*source, words), to.entry(*target, words));
+                }
+            }
+        }
+        for layout in LAYOUTS {
+            if let (Kept::Counted { lines, first, words }, Some(pairs)) = (layout.kept, self.pairs(layout.per)) {
+                self.carry_over(layout, lines, first..first + words, pairs);
             }
         }
         if let (Some(shares), Some(pools)) = (find(table::AGG_SHARES), find(table::POOLS)) {
@@ -86,14 +94,14 @@ impl<'g> Settlement<'g> {
     }
 
     /// Makes the sum of all lines of the old table the last line of the new one, which no packet writes.
-    fn carry_over(&self, layout: &Layout, counters: Range<usize>, pairs: &Pairs) {
+    fn carry_over(&self, layout: &Layout, lines: Lines, counters: Range<usize>, pairs: &Pairs) {
         let words = layout.entry_bytes / 8;
         let (from, to) = (self.old.raw(layout), self.new.raw(layout));
         for (source, target) in pairs {
-            let last = to.entry(line(self.new.shape, layout, self.new.shape.cpus, *target), words);
+            let last = to.entry(line(self.new.shape, layout, self.new.shape.lines(lines) - 1, *target), words);
             for word in counters.clone() {
-                let lines = (0..self.old.shape.lines()).map(|cpu| line(self.old.shape, layout, cpu, *source));
-                let counted = lines.map(|line| from.entry(line, words)[word].load(Ordering::Acquire)).sum();
+                let all = (0..self.old.shape.lines(lines)).map(|number| line(self.old.shape, layout, number, *source));
+                let counted = all.map(|line| from.entry(line, words)[word].load(Ordering::Acquire)).sum();
                 last[word].store(counted, Ordering::Release);
             }
         }
@@ -103,7 +111,7 @@ impl<'g> Settlement<'g> {
     fn return_credit(&self, shares: &Layout, pools: &Layout) {
         let (from, to) = (self.old.raw(shares), self.new.raw(pools));
         for (source, target) in &self.aggregates {
-            let cpus = (0..self.old.shape.lines()).map(|cpu| line(self.old.shape, shares, cpu, *source));
+            let cpus = (0..self.old.shape.cpus).map(|cpu| line(self.old.shape, shares, cpu, *source));
             // Taken first: what is cut off here gives a little less, and never something twice.
             let words = shares.entry_bytes / 8;
             let credit: u64 = cpus.map(|line| from.entry(line, words)[CREDIT].swap(0, Ordering::AcqRel)).sum();
@@ -125,9 +133,9 @@ fn find(name: &str) -> Option<&'static Layout> {
     LAYOUTS.iter().find(|layout| layout.name == name)
 }
 
-/// Entry of a table of counters for one CPU, or behind the last CPU the one of user space.
-fn line(shape: Shape, layout: &Layout, cpu: u32, index: u32) -> u32 {
-    cpu * shape.count(layout.per) + index
+/// Entry of a table of counters in this line.
+fn line(shape: Shape, layout: &Layout, number: u32, index: u32) -> u32 {
+    number * shape.count(layout.per) + index
 }
 
 /// Old and new index of what has the same policy in both.

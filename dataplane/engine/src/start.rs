@@ -2,24 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use turnpike_fastpath::contract::VERSION;
-use turnpike_fastpath::entry::{
-    Config, LOCAL_MAX, PEERS_MAX, Port, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS, mac_bits,
-};
+use turnpike_fastpath::entry::{Config, LOCAL_MAX, PEERS_MAX, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS};
 
-use crate::config::{EngineConfig, Unadmitted, possible_cpus};
-use crate::engine::{Engine, Free, LAN, WAN};
+use crate::config::{EngineConfig, Fragments, Unadmitted, possible_cpus};
+use crate::engine::{Engine, Free, wide};
 use crate::error::EngineError;
 use crate::generation::{self, Place};
 use crate::layout::Shape;
 use crate::monitor::Monitor;
 use crate::netlink::{Interface, Netlink};
-use crate::next_hop::{NextHops, Ports};
+use crate::next_hop::NextHops;
 use crate::policy::PolicyId;
-use crate::port::{PORTS, PortStates};
-use crate::program::{self as programs, Attachment};
+use crate::ports::{LAN, Ports};
+use crate::program::{self as programs, Attachment, Prepared};
+use crate::recovery::Recovery;
 use crate::status::InterfaceStatus;
 use crate::table::Tables;
 use crate::{adopt, clock};
@@ -53,8 +53,9 @@ impl Engine {
         let runs = generation::newest(&config.pin_dir).is_some();
         let lan = interface(&mut netlink, &config.lan, runs)?;
         let wan = interface(&mut netlink, &config.wan, runs)?;
-        let adopting = programs::prepare(config, shape)?;
-        Self::set_up(config, netlink, [&lan, &wan], shape, adopting).inspect_err(|_| {
+        let prepared = programs::prepare(config, shape)?;
+        let adopting = !matches!(prepared, Prepared::Nothing);
+        Self::set_up(config, netlink, [&lan, &wan], shape, prepared).inspect_err(|_| {
             if !adopting {
                 // What is reported is why it could not start.
                 let _ = Self::detach(&config.pin_dir);
@@ -67,42 +68,32 @@ impl Engine {
         mut netlink: Netlink,
         interfaces: [&Interface; 2],
         shape: Shape,
-        adopting: bool,
+        prepared: Prepared,
     ) -> Result<Self, EngineError> {
         let [lan, wan] = interfaces;
         // Before anything is looked up, so that no change is missed.
         let monitor = Monitor::open().map_err(EngineError::kernel("listening for changes of the network"))?;
         let current = Place::Current.folder(&config.pin_dir);
-        let mut object = if adopting {
-            programs::load_pinned(&current, shape)?
-        } else {
-            let object = programs::load_unpinned(shape)?;
-            // Complete before it has its name, so that there is never a part of it.
-            generation::pin(&object, &config.pin_dir)?;
-            generation::rename(&config.pin_dir, Place::New, Place::Current)?;
-            object
+        let adopting = !matches!(prepared, Prepared::Nothing);
+        let mut object = match prepared {
+            Prepared::Loaded(object) => object,
+            Prepared::Pinned => programs::load_pinned(&current, shape)?,
+            Prepared::Nothing => {
+                let object = programs::load_unpinned(shape)?;
+                // Complete before it has its name, so that there is never a part of it.
+                generation::pin(&object, &config.pin_dir)?;
+                generation::rename(&config.pin_dir, Place::New, Place::Current)?;
+                object
+            }
         };
         let tables = Tables::map(&object, shape)?;
         generation::check_contract(&current, tables.config().version)?;
         let clock = clock::measure(&mut object, &tables)?;
 
-        let ports = Ports::from([(lan.index, LAN), (wan.index, WAN)]);
-        for (port, interface) in [(LAN, lan), (WAN, wan)] {
-            let entry = Port { mac_bits: mac_bits(interface.mac), mtu_bytes: interface.mtu, ifindex: interface.index };
-            tables.set_port(u32::from(port), entry);
-            programs::set_device(&mut object, u32::from(port), interface.index)?;
-        }
+        let ports = Ports::start(&tables, &mut object, &mut netlink, lan, wan)?;
         let old = tables.config();
         let seed = if adopting && old.hash_seed != 0 { old.hash_seed } else { random_seed()? };
-        tables.set_config(table_config(
-            config,
-            &mut netlink,
-            [lan.index, wan.index],
-            &tables,
-            seed,
-            clock.tick_ns,
-            &old,
-        )?);
+        tables.set_config(table_config(config, &mut netlink, &ports, &tables, seed, clock.tick_ns, &old)?);
 
         let mut engine = Self {
             config: config.clone(),
@@ -120,7 +111,7 @@ impl Engine {
             netlink,
             monitor,
             ports,
-            port_states: PortStates::default(),
+            recovery: Recovery::default(),
             clock,
             adopted: Vec::new(),
             links: Vec::new(),
@@ -129,10 +120,14 @@ impl Engine {
         adopt::adopt(&mut engine);
         engine.adopted = engine.policies.keys().chain(engine.ended.keys()).copied().collect();
         engine.renew();
-        for ((_, role, program), (interface, index)) in
-            PORTS.into_iter().zip([(&config.lan, lan.index), (&config.wan, wan.index)])
-        {
-            let attachment = Attachment { program, role, interface, index };
+        let attachments = programs::roles(lan.index == wan.index).iter().map(|(port, role, program)| {
+            let (interface, index) = if *port == LAN { (&config.lan, lan.index) } else { (&config.wan, wan.index) };
+            Attachment { program, role, interface, index }
+        });
+        let attachments: Vec<_> = attachments.collect();
+        let wanted: Vec<_> = attachments.iter().map(|attachment| (attachment.role, attachment.index)).collect();
+        programs::drop_other_links(&config.pin_dir, &wanted)?;
+        for attachment in attachments {
             let link = programs::attach(&mut engine.object, &attachment, config)?;
             engine.links.push(link);
         }
@@ -184,15 +179,15 @@ fn interface(netlink: &mut Netlink, name: &str, may_be_down: bool) -> Result<Int
 fn table_config(
     config: &EngineConfig,
     netlink: &mut Netlink,
-    interfaces: [u32; 2],
+    ports: &Ports,
     tables: &Tables,
     hash_seed: u64,
     tick_ns: u64,
     old: &Config,
 ) -> Result<Config, EngineError> {
-    let mut local = [[0; 4]; LOCAL_MAX];
+    let mut local = [[0; 16]; LOCAL_MAX];
     let mut found = Vec::new();
-    for interface in interfaces {
+    for interface in ports.interfaces() {
         found.extend(netlink.addresses(interface).map_err(EngineError::kernel("listing addresses"))?);
     }
     if found.len() > LOCAL_MAX {
@@ -203,11 +198,11 @@ fn table_config(
         );
     }
     for (local, address) in local.iter_mut().zip(&found) {
-        *local = address.octets();
+        *local = wide(*address);
     }
-    let mut peers = [[0; 4]; PEERS_MAX];
+    let mut peers = [[0; 16]; PEERS_MAX];
     for (peer, address) in peers.iter_mut().zip(&config.peers) {
-        *peer = address.octets();
+        *peer = wide(*address);
     }
     Ok(Config {
         version: VERSION,
@@ -219,13 +214,23 @@ fn table_config(
             Unadmitted::Limit => UNADMITTED_LIMIT,
             Unadmitted::Drop => UNADMITTED_DROP,
         },
+        fragments_drop: u16::from(config.fragments == Fragments::Drop),
         best_effort: old.best_effort,
-        reserved: 0,
-        tag_address: config.tag_address.octets(),
+        tag_address_v4: match config.tag_address(false) {
+            Some(IpAddr::V4(address)) => address.octets(),
+            _ => [0; 4],
+        },
+        tag_address_v6: match config.tag_address(true) {
+            Some(IpAddr::V6(address)) => address.octets(),
+            _ => [0; 16],
+        },
         tag_port: config.tag_port.to_be_bytes(),
         peers_count: u16::try_from(config.peers.len()).unwrap_or(0),
+        zero: 0,
         local,
         peers,
+        dscp_out: config.dscp_map_out.map(|dscp| dscp & 63),
+        dscp_in: config.dscp_map_in.map(|dscp| dscp & 63),
     })
 }
 

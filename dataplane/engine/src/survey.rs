@@ -9,15 +9,14 @@ use turnpike_fastpath::entry::LABEL_VALID;
 
 use crate::clock;
 use crate::config::{EngineConfig, possible_cpus};
-use crate::engine::{ENDED, Engine, Kind, flow_ends};
+use crate::engine::{ENDED, Engine, Kind};
 use crate::error::EngineError;
 use crate::flow_table;
 use crate::generation::{self, Generation, Left, Pinned, Place};
 use crate::layout::{Per, Shape};
 use crate::migrate;
 use crate::policy::{Counters, PolicyId};
-use crate::port::PORTS;
-use crate::program::link_path;
+use crate::program::{link_path, roles};
 use crate::sys::link_interface;
 use crate::table::Noted;
 
@@ -119,7 +118,7 @@ fn look(config: &EngineConfig) -> Result<Vec<Generation>, EngineError> {
 }
 
 fn links(config: &EngineConfig) -> Result<Vec<LinkSurvey>, EngineError> {
-    let links = PORTS.into_iter().map(|(_, role, _)| {
+    let links = roles(config.lan == config.wan).iter().map(|(_, role, _)| {
         let path = link_path(&config.pin_dir, role);
         let interface = if path.exists() {
             link_interface(&path).map_err(EngineError::kernel("looking at a pinned link"))?
@@ -150,7 +149,8 @@ fn policies(found: &[Generation], newest: &Generation, now_ns: u64) -> Vec<Polic
             let (kind, in_force, lapses_in) = match noted {
                 Noted::Flow => {
                     let flow = tables.flow(index);
-                    let there = flow_table::is_published(tables, seed, &flow_ends(&flow), index);
+                    let (ends, _) = tables.flow_ends(index);
+                    let there = flow_table::is_published(tables, seed, &ends, index);
                     (Kind::FlowOut, there, lapses_in(flow.expires_ns))
                 }
                 Noted::Label => {

@@ -4,8 +4,10 @@ use aya::Ebpf;
 use aya::maps::{Array, Map, MapData};
 use turnpike_fastpath::contract::{BUCKET_SLOTS, PORTS_MAX, table};
 use turnpike_fastpath::entry::{
-    Aggregate, Bucket, ClockReading, Config, Flow, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
+    Aggregate, Bucket, ClockReading, Config, Detail, Flow, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
 };
+use turnpike_fastpath::plan::Ends;
+use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::verdict::REASONS_MAX;
 use zerocopy::{FromBytes, IntoBytes, transmute};
 
@@ -22,6 +24,9 @@ pub(crate) struct Note {
     pub(crate) policy: PolicyId,
     pub(crate) detail: u64,
 }
+
+/// First word of a [`Reception`] that is a counter.
+pub(crate) const RECEPTION_COUNTERS: usize = std::mem::offset_of!(Reception, lost) / 8;
 
 /// Which table a note belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,9 @@ pub(crate) struct Tables {
     buckets: Mapped,
     flows: Mapped,
     labels: Mapped,
+    flow_details: Mapped,
+    label_details: Mapped,
+    receptions: Mapped,
     carriers: Mapped,
     pools: Mapped,
     aggregate_shares: Mapped,
@@ -77,6 +85,9 @@ impl Tables {
             buckets: mapped(table::BUCKETS)?,
             flows: mapped(table::FLOWS)?,
             labels: mapped(table::LABELS)?,
+            flow_details: mapped(table::FLOW_DETAILS)?,
+            label_details: mapped(table::LABEL_DETAILS)?,
+            receptions: mapped(table::RECEPTIONS)?,
             carriers: mapped(table::AGGREGATES)?,
             pools: mapped(table::POOLS)?,
             aggregate_shares: mapped(table::AGG_SHARES)?,
@@ -120,6 +131,36 @@ impl Tables {
     pub(crate) fn set_flow(&self, index: u32, flow: Flow) {
         let words: [u64; 8] = transmute!(flow);
         self.flows.write(index, words);
+    }
+
+    /// What packets may still add to, so only of an entry that they do not find.
+    pub(crate) fn set_detail(&self, table: Noted, index: u32, detail: Detail) {
+        let words: [u64; 8] = transmute!(detail);
+        self.details(table).write(index, words);
+    }
+
+    pub(crate) fn detail(&self, table: Noted, index: u32) -> Detail {
+        transmute!(self.details(table).read::<8>(index))
+    }
+
+    const fn details(&self, table: Noted) -> &Mapped {
+        if matches!(table, Noted::Label) { &self.label_details } else { &self.flow_details }
+    }
+
+    /// What arrived, in this generation of tables and in those before it.
+    pub(crate) fn reception(&self, index: u32) -> Reception {
+        let mut words = self.receptions.read::<8>(index);
+        let carried_over = self.receptions.read::<8>(self.flows_max + index);
+        for (word, carried_over) in words.iter_mut().zip(carried_over).skip(RECEPTION_COUNTERS) {
+            *word += carried_over;
+        }
+        transmute!(words)
+    }
+
+    /// The ends of an outgoing flow, and its flags.
+    pub(crate) fn flow_ends(&self, index: u32) -> (Ends, u16) {
+        let flow = self.flow(index);
+        (Ends::of(&flow, &self.detail(Noted::Flow, index)), flow.flags)
     }
 
     pub(crate) fn label(&self, index: u32) -> LabelEntry {
@@ -183,11 +224,11 @@ impl Tables {
     }
 
     pub(crate) fn port(&self, index: u32) -> Port {
-        transmute!(self.ports.read::<2>(index))
+        transmute!(self.ports.read::<4>(index))
     }
 
     pub(crate) fn set_port(&self, index: u32, port: Port) {
-        let words: [u64; 2] = transmute!(port);
+        let words: [u64; 4] = transmute!(port);
         self.ports.write(index, words);
     }
 
@@ -218,6 +259,11 @@ impl Tables {
     pub(crate) fn clear_shares(&self, table: Noted, index: u32) {
         for (mapped, entry) in self.shares(table, index) {
             mapped.write(entry, [0; 8]);
+        }
+        if table == Noted::Label {
+            for entry in [index, self.flows_max + index] {
+                self.receptions.write(entry, [0; 8]);
+            }
         }
     }
 
@@ -256,7 +302,10 @@ impl Tables {
                 .clone()
                 .map(|index| transmute!(self.flow_shares.read::<8>(flow_share + index)))
                 .collect(),
+            flow_details: flows.clone().map(|index| self.detail(Noted::Flow, index)).collect(),
             labels: flows.clone().map(|index| self.label(index)).collect(),
+            label_details: flows.clone().map(|index| self.detail(Noted::Label, index)).collect(),
+            receptions: flows.clone().map(|index| self.reception(index)).collect(),
             label_shares: flows.map(|index| transmute!(self.label_shares.read::<8>(flow_share + index))).collect(),
             aggregates: carriers.clone().map(|index| self.aggregate(index)).collect(),
             pools: carriers.clone().map(|index| self.pool(index)).collect(),
@@ -266,6 +315,7 @@ impl Tables {
             reasons: (0..2 * REASONS_MAX).map(|row| transmute!(self.reasons.read::<2>(reason_share + row))).collect(),
             next_hops: (0..self.next_hops_max).map(|index| self.next_hop(index)).collect(),
             ports: (0..PORTS_MAX).map(|index| self.port(index)).collect(),
+            routes: Vec::new(),
             ticks,
             exact_ns,
         }
@@ -281,15 +331,27 @@ impl Tables {
 
 fn counters<'t>(table: Noted, shares: impl Iterator<Item = (&'t Mapped, u32)>) -> Counters {
     let offset = if table == Noted::Aggregate { 2 } else { 0 };
-    let mut sum = [0_u64; 6];
+    let mut sum = [0_u64; 8];
     for (mapped, entry) in shares {
         let words: [u64; 8] = mapped.read(entry);
         for (sum, word) in sum.iter_mut().zip(&words[offset..]) {
             *sum += word;
         }
     }
-    let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes] = sum;
-    Counters { offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes }
+    let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes, ..] = sum;
+    // Aggregates have no colours of their own, and credit where flows have them.
+    let [.., excess_packets, excess_bytes] = if offset == 0 { sum } else { [0; 8] };
+    Counters {
+        offered_packets,
+        offered_bytes,
+        passed_packets,
+        passed_bytes,
+        dropped_packets,
+        dropped_bytes,
+        excess_packets,
+        excess_bytes,
+        reception: None,
+    }
 }
 
 const ORDER: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Acquire;

@@ -46,19 +46,31 @@ impl Engine {
     /// # Errors
     /// The kernel refuses the frame: it is shorter than an Ethernet header or longer than a page.
     pub fn trial(&mut self, direction: Direction, frame: &[u8]) -> Result<Trial, EngineError> {
+        self.trial_of(name(direction), frame)
+    }
+
+    /// The same for a port that is both sides'.
+    ///
+    /// # Errors
+    /// As in [`Engine::trial`].
+    pub fn trial_both(&mut self, frame: &[u8]) -> Result<Trial, EngineError> {
+        self.trial_of(program::BOTH, frame)
+    }
+
+    fn trial_of(&mut self, name: &str, frame: &[u8]) -> Result<Trial, EngineError> {
         let mut after = vec![0; FRAME_BYTES_MAX];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut after), ..TestRunOptions::default() };
-        let result = xdp(&mut self.object, name(direction))?.test_run(options).map_err(program_error)?;
+        let result = xdp(&mut self.object, name)?.test_run(options).map_err(program_error)?;
         after.truncate(result.data_size_out as usize);
         Ok(Trial { action: result.return_value, frame: after })
     }
 
-    /// How large a program came out, and how much work the verifier had with it.
+    /// How large a program came out, by a name of [`turnpike_fastpath::contract::program`], and how much work the verifier had with it.
     ///
     /// # Errors
-    /// The kernel does not say (before 5.16).
-    pub fn program_size(&mut self, direction: Direction) -> Result<ProgramSize, EngineError> {
-        let info = xdp(&mut self.object, name(direction))?.info().map_err(program_error)?;
+    /// There is no such program, or the kernel does not say (before 5.16).
+    pub fn program_size(&mut self, name: &str) -> Result<ProgramSize, EngineError> {
+        let info = xdp(&mut self.object, name)?.info().map_err(program_error)?;
         let unknown = || EngineError::Load { detail: "this kernel does not tell a program's size".to_owned() };
         Ok(ProgramSize {
             instructions: info.size_translated().ok_or_else(unknown)? / 8,

@@ -3,7 +3,6 @@
 
 mod host;
 
-use std::net::Ipv4Addr;
 use std::process::Command;
 
 use aya::maps::MapData;
@@ -166,7 +165,7 @@ fn a_next_hop_that_nobody_has_asked_for() {
 #[test]
 fn a_tag_address_that_is_nobodys() {
     on_a_sound_host(|config| {
-        let elsewhere = EngineConfig { tag_address: Ipv4Addr::new(198, 18, 0, 9), ..config.clone() };
+        let elsewhere = EngineConfig { tag_addresses: vec![[198, 18, 0, 9].into()], ..config.clone() };
         let finding = only_new(&elsewhere, &faults(config), "tag_address", Level::Problem);
         run(&finding.fix.unwrap());
         assert_eq!(faults(&elsewhere), faults(config));

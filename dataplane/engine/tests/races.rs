@@ -13,7 +13,7 @@ mod host;
 mod world;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use host::{Elsewhere, in_own_namespace, ip, pin};
 use turnpike_engine::Engine;
-use turnpike_engine::policy::{Meter, Policy, PolicyId};
+use turnpike_engine::policy::{Dscp, Meter, Policy, PolicyId};
 use world::*;
 
 const CARRIER: PolicyId = 1;
@@ -62,8 +62,14 @@ fn a_packet_sees_the_old_policy_or_the_new_one() {
         });
         ip(&format!("neigh replace 198.18.0.2 lladdr {far_mac} dev wan nud permanent"));
         let _pass = far.run(|| turnpike_engine::attach_pass("far").unwrap());
-        let peer = Ipv4Addr::from(PEER);
-        let carrier = Policy::AggregateOut { peer, rate_bps: 1_000_000_000, burst_bytes: 1 << 24, dscp: 46 };
+        let peer = PEER;
+        let carrier = Policy::AggregateOut {
+            peer,
+            rate_bps: 1_000_000_000,
+            burst_bytes: 1 << 24,
+            dscp: Dscp::Set(46),
+            excess_dscp: None,
+        };
         engine.install(&[(CARRIER, carrier)]).unwrap();
 
         let stop = Arc::new(AtomicBool::new(false));
@@ -96,15 +102,27 @@ fn a_packet_sees_the_old_policy_or_the_new_one() {
             (tags, wrong_checksums())
         });
 
-        let meter = Meter { rate_bps: 1_000_000_000, burst_bytes: 1 << 24, packet_bytes_min: 28 };
-        let (source, destination) =
-            (SocketAddrV4::new(SITE_A.into(), FREE), SocketAddrV4::new(SITE_B.into(), FREE + 1));
+        let meter = Meter { rate_bps: 1_000_000_000, burst_bytes: 1 << 24, packet_bytes_min: 28, excess: None };
+        let (source, destination) = (SocketAddr::new(SITE_A, FREE), SocketAddr::new(SITE_B, FREE + 1));
         let start = Instant::now();
         let (mut changes, mut passed) = (0, 0);
         while start.elapsed() < CHANGING {
             let id = 100 + changes;
             let label = LABELS[(changes % 2) as usize];
-            engine.install(&[(id, Policy::FlowOut { aggregate: CARRIER, source, destination, label, meter })]).unwrap();
+            engine
+                .install(&[(
+                    id,
+                    Policy::FlowOut {
+                        aggregate: CARRIER,
+                        source,
+                        destination,
+                        label,
+                        meter,
+                        rtcp_next_port: false,
+                        terminals: false,
+                    },
+                )])
+                .unwrap();
             std::thread::sleep(Duration::from_millis(5));
             let counters = engine.deinstall(&[id])[0];
             engine.forget(&[id]);

@@ -9,13 +9,13 @@ mod host;
 #[path = "../../fastpath/tests/world/mod.rs"]
 mod world;
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use host::{Elsewhere, in_own_namespace, ip, pin};
 use turnpike_engine::Engine;
-use turnpike_engine::policy::{Meter, Policy};
+use turnpike_engine::policy::{Dscp, Meter, Policy};
 use world::*;
 
 const AGGREGATE: u64 = 1;
@@ -70,6 +70,8 @@ fn two_cpus_share_an_aggregate_exactly() {
             println!("skipped: needs two CPUs");
             return;
         }
+        // Frames are counted by their interface: none but the test's own.
+        host::write("net/ipv6/conf/wan/disable_ipv6", "1");
         ip("link del lan");
         ip("link add lan numrxqueues 2 numtxqueues 2 type veth peer name site numrxqueues 2 numtxqueues 2");
         ip("addr add 10.1.0.1/24 dev lan");
@@ -77,15 +79,29 @@ fn two_cpus_share_an_aggregate_exactly() {
         ip("link set site up");
         let mut engine = Engine::start(config).unwrap();
         let _far = turnpike_engine::attach_pass("far").unwrap();
-        let peer = Ipv4Addr::from(PEER);
-        let carrier = Policy::AggregateOut { peer, rate_bps: RATE_BPS, burst_bytes: BURST_BYTES, dscp: 46 };
+        let peer = PEER;
+        let carrier = Policy::AggregateOut {
+            peer,
+            rate_bps: RATE_BPS,
+            burst_bytes: BURST_BYTES,
+            dscp: Dscp::Set(46),
+            excess_dscp: None,
+        };
         engine.install(&[(AGGREGATE, carrier)]).unwrap();
         // Each flow may send all of the aggregate's rate, so that the aggregate's meter is what holds them.
-        let meter = Meter { rate_bps: RATE_BPS, burst_bytes: 1 << 20, packet_bytes_min: 28 };
+        let meter = Meter { rate_bps: RATE_BPS, burst_bytes: 1 << 20, packet_bytes_min: 28, excess: None };
         for flow in 0..FLOWS {
-            let source = SocketAddrV4::new(SITE_A.into(), port(flow));
-            let destination = SocketAddrV4::new(SITE_B.into(), 5_000);
-            let policy = Policy::FlowOut { aggregate: AGGREGATE, source, destination, label: LABEL_OUT, meter };
+            let source = SocketAddr::new(SITE_A, port(flow));
+            let destination = SocketAddr::new(SITE_B, 5_000);
+            let policy = Policy::FlowOut {
+                aggregate: AGGREGATE,
+                source,
+                destination,
+                label: LABEL_OUT,
+                meter,
+                rtcp_next_port: false,
+                terminals: false,
+            };
             engine.install(&[(10 + flow, policy)]).unwrap();
         }
 

@@ -48,16 +48,12 @@ impl Frame for Buffer {
         T::mut_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
-    fn grow_head(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        self.start = self.start.checked_sub(bytes).ok_or(NoRoom)?;
-        Ok(())
-    }
-
-    fn shrink_head(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        if self.len() < bytes + ethernet::HEADER_BYTES {
+    fn grow_head(&mut self, bytes: i32) -> Result<(), NoRoom> {
+        let start = self.start.checked_add_signed(-isize::try_from(bytes).map_err(|_| NoRoom)?).ok_or(NoRoom)?;
+        if self.end < start + ethernet::HEADER_BYTES {
             return Err(NoRoom);
         }
-        self.start += bytes;
+        self.start = start;
         Ok(())
     }
 }

@@ -41,6 +41,27 @@ impl Change {
         self.minus([long[0], long[1]]).minus([long[2], long[3]])
     }
 
+    /// Adds an address of sixteen bytes.
+    #[must_use]
+    pub const fn plus_address(self, address: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+        self.plus_long([a, b, c, d]).plus_long([e, f, g, h]).plus_long([i, j, k, l]).plus_long([m, n, o, p])
+    }
+
+    /// Takes off an address of sixteen bytes.
+    #[must_use]
+    pub const fn minus_address(self, address: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+        self.minus_long([a, b, c, d]).minus_long([e, f, g, h]).minus_long([i, j, k, l]).minus_long([m, n, o, p])
+    }
+
+    /// The checksum of what was summed up from nothing.
+    #[must_use]
+    #[inline(always)]
+    pub const fn checksum(self) -> [u8; 2] {
+        (!self.fold()).to_ne_bytes()
+    }
+
     /// The sum in sixteen bits.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "two folds leave 16 bits")]

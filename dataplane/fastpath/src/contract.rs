@@ -1,12 +1,13 @@
 //! What user space and the programs must agree on: names, sizes and the version that stands for all of it.
 
 use crate::entry::{
-    Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
+    Aggregate, AggregateShare, Bucket, ClockReading, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port,
     ReasonShare,
 };
+use crate::reception::Reception;
 
 /// To be raised whenever the meaning or the layout of any table changes, and with the flow hash.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// Most outgoing flows that a table can be sized for; the same for incoming ones, whose index is in the label.
 pub const FLOWS_MAX: u32 = 1 << 20;
@@ -14,6 +15,8 @@ pub const FLOWS_MAX: u32 = 1 << 20;
 pub const AGGREGATES_MAX: u32 = 1 << 16;
 /// Most next hops: their index has 16 bits, of which the last stands for none.
 pub const NEXT_HOPS_MAX: u32 = (1 << 16) - 1;
+/// Entries of the table of programs.
+pub const PROGRAMS_MAX: u32 = 6;
 /// Most ports.
 pub const PORTS_MAX: u32 = 64;
 /// The first aggregates stand for what the link has left; see [`Config::best_effort`].
@@ -31,6 +34,12 @@ pub mod table {
     pub const FLOWS: &str = "TP_FLOWS";
     /// [`super::LabelEntry`]
     pub const LABELS: &str = "TP_LABELS";
+    /// [`super::Detail`] of outgoing flows
+    pub const FLOW_DETAILS: &str = "TP_FLOW_DETAILS";
+    /// [`super::Detail`] of incoming flows
+    pub const LABEL_DETAILS: &str = "TP_LBL_DETAILS";
+    /// [`super::Reception`] of incoming flows
+    pub const RECEPTIONS: &str = "TP_RECEPTIONS";
     /// [`super::Aggregate`]
     pub const AGGREGATES: &str = "TP_AGGREGATES";
     /// [`super::Pool`]
@@ -47,6 +56,8 @@ pub mod table {
     pub const NEXT_HOPS: &str = "TP_NEXT_HOPS";
     /// [`super::Port`]
     pub const PORTS: &str = "TP_PORTS";
+    /// The programs that others go on to; see [`super::program::AT`]
+    pub const PROGRAMS: &str = "TP_PROGRAMS";
     /// The device map; the same indexes as [`PORTS`]
     pub const DEVICES: &str = "TP_DEVICES";
     /// [`super::ClockReading`]
@@ -57,10 +68,15 @@ pub mod table {
 
 /// Names of the programs.
 pub mod program {
-    /// Hosts [`crate::outbound()`]; at the site's port.
+    /// Hosts [`crate::outbound_plain`]; at the site's port.
     pub const OUT: &str = "turnpike_out";
-    /// Hosts [`crate::inbound()`]; at the WAN's port.
+    /// Hosts [`crate::inbound_plain`]; at the WAN's port.
     pub const IN: &str = "turnpike_in";
+    /// The programs in [`super::table::PROGRAMS`]: those of [`crate::Detour`], then the two directions' own, which [`BOTH`] goes on to.
+    pub const AT: [&str; super::PROGRAMS_MAX as usize] =
+        ["turnpike_out_v4", "turnpike_out_v6", "turnpike_in_v4", "turnpike_in_v6", OUT, IN];
+    /// Hosts [`crate::is_tagged`] and goes on; where the site's port is the WAN's.
+    pub const BOTH: &str = "turnpike_both";
     /// Passes everything: what a veth needs at its far end.
     pub const PASS: &str = "turnpike_pass";
     /// Reads both clocks.
@@ -68,16 +84,18 @@ pub mod program {
 }
 
 const _: () = {
-    assert!(size_of::<Config>() == 336);
+    assert!(size_of::<Config>() == 1_472);
     assert!(size_of::<Bucket>() == 64);
     assert!(size_of::<Flow>() == 64);
     assert!(size_of::<LabelEntry>() == 64);
+    assert!(size_of::<Detail>() == 64);
+    assert!(size_of::<Reception>() == 64);
     assert!(size_of::<Aggregate>() == 64);
     assert!(size_of::<Pool>() == 64);
     assert!(size_of::<AggregateShare>() == 64);
     assert!(size_of::<FlowShare>() == 64);
     assert!(size_of::<ReasonShare>() == 16);
     assert!(size_of::<NextHop>() == 8);
-    assert!(size_of::<Port>() == 16);
+    assert!(size_of::<Port>() == 32);
     assert!(size_of::<ClockReading>() == 16);
 };

@@ -10,25 +10,25 @@ use core::sync::atomic::AtomicU64;
 #[cfg(not(target_arch = "bpf"))]
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::checksum::Change;
-use crate::wire::tag;
+use crate::wire::vlan::TAGS_MAX;
 
 /// Most peers of a node.
 pub const PEERS_MAX: usize = 64;
 /// Most addresses of a node at its site.
-pub const LOCAL_MAX: usize = 8;
+pub const LOCAL_MAX: usize = 16;
 
 /// Of no admitted flow: give it to the operating system.
-pub const UNADMITTED_PASS: u32 = 0;
+pub const UNADMITTED_PASS: u16 = 0;
 /// Of no admitted flow: best effort within what the link has left.
-pub const UNADMITTED_LIMIT: u32 = 1;
+pub const UNADMITTED_LIMIT: u16 = 1;
 /// Of no admitted flow: refuse.
-pub const UNADMITTED_DROP: u32 = 2;
+pub const UNADMITTED_DROP: u16 = 2;
 
-/// What is the same for all packets. One entry.
+/// What is the same for all packets. One entry; the first cache line is what most packets need. Addresses of sixteen bytes are IPv6 ones, or
+/// IPv4 ones as [`mapped`] writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
-#[repr(C, align(8))]
+#[repr(C, align(64))]
 pub struct Config {
     /// Must be [`crate::contract::VERSION`].
     pub version: u64,
@@ -39,21 +39,37 @@ pub struct Config {
     /// Buckets of the flow table less one; a power of two less one.
     pub bucket_mask: u32,
     /// One of the `UNADMITTED_` values.
-    pub unadmitted: u32,
+    pub unadmitted: u16,
+    /// 1 if fragments from the site are dropped; 0 if they are packets of no flow.
+    pub fragments_drop: u16,
     /// Index of the aggregate that stands for what the link has left: 0 or 1, so that it can be changed as a whole.
     pub best_effort: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// Where peers send tagged packets.
-    pub tag_address: [u8; 4],
+    /// Where peers send tagged packets in IPv4; zero if nowhere.
+    pub tag_address_v4: [u8; 4],
+    /// Where they send them in IPv6; zero if nowhere.
+    pub tag_address_v6: [u8; 16],
     /// UDP port of tagged packets.
     pub tag_port: [u8; 2],
     /// Used entries of `peers`.
     pub peers_count: u16,
+    /// Zero; see [`crate::Tables::unknown`].
+    pub zero: u32,
     /// Addresses whose packets from the site are for the node itself; zero is none.
-    pub local: [[u8; 4]; LOCAL_MAX],
+    pub local: [[u8; 16]; LOCAL_MAX],
     /// Tag addresses of the peers.
-    pub peers: [[u8; 4]; PEERS_MAX],
+    pub peers: [[u8; 16]; PEERS_MAX],
+    /// New DSCP by the old one, for [`DSCP_MAP`] on the way out.
+    pub dscp_out: [u8; 64],
+    /// New DSCP by the old one, for [`DSCP_MAP`] on the way in.
+    pub dscp_in: [u8; 64],
+}
+
+/// An IPv4 address in sixteen bytes (RFC 4291, section 2.5.5.2).
+#[must_use]
+#[inline(always)]
+pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
 /// One cache line of the flow table: fingerprint in the upper 32 bits, index of the flow plus one in the lower; 0 is free.
@@ -76,29 +92,35 @@ pub struct FlowRate {
     pub burst_ns: u64,
 }
 
-/// [`Flow::flags`] and [`LabelEntry::flags`]: the meter reads the exact clock, not the coarse one.
+/// [`Flow::flags`], [`LabelEntry::flags`]: the meter reads the exact clock, not the coarse one.
 pub const EXACT_CLOCK: u16 = 1;
+/// [`Flow::flags`], [`LabelEntry::flags`]: the flow's packets are IPv6.
+pub const INNER_V6: u16 = 2;
+/// [`Flow::flags`], [`LabelEntry::flags`]: RTCP is on the next ports.
+pub const RTCP_NEXT_PORT: u16 = 4;
+/// [`Flow::flags`], [`LabelEntry::flags`]: there is an excess rate, in the [`Detail`].
+pub const EXCESS: u16 = 8;
+/// [`Flow::flags`], [`LabelEntry::flags`]: the tag tells the terminals; the label is the aggregate's.
+pub const TERMINALS: u16 = 16;
+/// [`LabelEntry::flags`]: every packet takes part in the jitter.
+pub const EVERY_PACKET: u16 = 32;
 
 /// An outgoing flow. One cache line: key, what to write, meter and its state.
 #[derive(Debug)]
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
 #[repr(C, align(64))]
 pub struct Flow {
-    /// Key.
-    pub source: [u8; 4],
-    /// Key.
-    pub destination: [u8; 4],
-    /// Key.
-    pub source_port: [u8; 2],
-    /// Key.
-    pub destination_port: [u8; 2],
+    /// Key: both IPv4 addresses as they stand in the packet, or a digest of the IPv6 ones, which are in the [`Detail`].
+    pub addresses: u64,
+    /// Key: both ports as they stand in the packet.
+    pub ports: u32,
     /// Index of what carries it.
     pub aggregate: u16,
-    /// [`EXACT_CLOCK`] or 0.
+    /// See [`EXACT_CLOCK`] and after.
     pub flags: u16,
-    /// Folded change of the IP checksum.
+    /// Folded change of the IP checksum, or the sum of what is always the same of a new IP header.
     pub ip_change: u16,
-    /// Folded change of the UDP checksum, without the tag's length.
+    /// Folded change of the UDP checksum, without the tag's length and header word.
     pub udp_change: u16,
     /// A smaller packet is counted as this many bytes.
     pub packet_bytes_min: u16,
@@ -121,23 +143,23 @@ pub struct Flow {
 pub struct LabelEntry {
     /// The label's upper bits, and [`LABEL_VALID`] while the flow is in force.
     pub generation: u32,
-    /// The only address that may use the label.
-    pub peer: [u8; 4],
-    /// What the packets are restored to.
+    /// Turns time into RTP timestamps; see [`crate::reception`]. Zero is none.
+    pub clock_factor: u32,
+    /// What the packets are restored to, in IPv4. IPv6 is in the [`Detail`].
     pub source: [u8; 4],
-    /// What the packets are restored to.
+    /// What the packets are restored to, in IPv4.
     pub destination: [u8; 4],
     /// What the packets are restored to.
     pub source_port: [u8; 2],
     /// What the packets are restored to.
     pub destination_port: [u8; 2],
-    /// Index of what carries it.
+    /// Index of what carries it; only its peer may use the label.
     pub aggregate: u16,
-    /// [`EXACT_CLOCK`] or 0.
+    /// See [`EXACT_CLOCK`] and after.
     pub flags: u16,
-    /// Folded change of the IP checksum.
+    /// Folded change of the IP checksum, or the sum of what is always the same of a new IP header.
     pub ip_change: u16,
-    /// Folded change of the UDP checksum, without source port and tag length, which differ from packet to packet.
+    /// Folded change of the UDP checksum, without what differs from packet to packet: source port, tag length and header word.
     pub udp_change: u16,
     /// A smaller packet is counted as this many bytes.
     pub packet_bytes_min: u16,
@@ -154,33 +176,59 @@ pub struct LabelEntry {
 /// [`LabelEntry::generation`]: the flow is in force. Without it the entry remembers the generation of a flow that has ended.
 pub const LABEL_VALID: u32 = 1 << 31;
 
+/// The rest of a flow or label, which only some packets need. One cache line.
+#[derive(Debug)]
+#[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
+#[repr(C, align(64))]
+pub struct Detail {
+    /// IPv6 address.
+    pub source: [u8; 16],
+    /// IPv6 address.
+    pub destination: [u8; 16],
+    /// What it may send beyond its rate (RFC 4115's excess).
+    pub excess: FlowRate,
+    /// State of that meter.
+    pub excess_due: AtomicU64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// [`Aggregate::flags`]: the tagged packets are IPv6.
+pub const OUTER_V6: u8 = 1;
+/// [`Aggregate::flags`]: yellow packets get [`Aggregate::tos_excess`].
+pub const EXCESS_REMARK: u8 = 2;
+/// [`Aggregate::flags`]: DSCP stays as it was.
+pub const DSCP_COPY: u8 = 4;
+/// [`Aggregate::flags`]: DSCP becomes what the configuration's map says.
+pub const DSCP_MAP: u8 = 8;
+
 /// What is fixed of an aggregate. One cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
 #[repr(C, align(64))]
 pub struct Aggregate {
-    /// The tagged packets' destination.
-    pub peer: [u8; 4],
-    /// The tagged packets' source.
-    pub local: [u8; 4],
+    /// The peer's tag address, IPv4 as [`mapped`] writes it.
+    pub peer: [u8; 16],
+    /// This node's.
+    pub local: [u8; 16],
     /// The tagged packets' destination port.
     pub tag_port: [u8; 2],
-    /// DSCP in the upper six bits.
+    /// DSCP in the upper six bits, unless a flag says otherwise.
     pub tos: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// The same for yellow packets.
+    pub tos_excess: u8,
     /// Index of the next hop to the peer.
     pub next_hop: u16,
+    /// See [`OUTER_V6`] and after.
+    pub flags: u8,
     /// Zero.
-    pub reserved_2: u16,
+    pub reserved: u8,
     /// Bytes that a CPU borrows at a time; no packet is longer.
     pub quantum_bytes: u64,
     /// What they cost.
     pub quantum_ns: u64,
     /// Most that the pool holds.
     pub depth_ns: u64,
-    /// Zero.
-    pub reserved_3: [u64; 3],
 }
 
 /// What all CPUs share of an aggregate's meter. Alone in its cache line.
@@ -190,8 +238,12 @@ pub struct Aggregate {
 pub struct Pool {
     /// Time up to which the pool is spent.
     pub spent_ns: AtomicU64,
+    /// Nanoseconds that a yellow packet's byte costs, times 2^24.
+    pub byte_cost: u64,
+    /// What yellow packets leave of the pool.
+    pub reserve_ns: u64,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 5],
 }
 
 /// Packets and bytes of one CPU. Offered = passed + dropped.
@@ -266,8 +318,32 @@ pub struct AggregateShare {
 pub struct FlowShare {
     /// What it counted.
     pub tally: Tally,
-    /// Zero.
-    pub reserved: [u64; 2],
+    /// Packets passed that were yellow.
+    pub excess_packets: Cell<u64>,
+    /// Their IP bytes.
+    pub excess_bytes: Cell<u64>,
+}
+
+impl FlowShare {
+    /// A packet came and went on, as yellow or not, or was refused.
+    #[inline(always)]
+    pub fn account(&self, bytes: u64, passed: Option<Colour>) {
+        self.tally.offer(bytes);
+        self.tally.settle(bytes, passed.is_some());
+        if passed == Some(Colour::Yellow) {
+            self.excess_packets.set(self.excess_packets.get() + 1);
+            self.excess_bytes.set(self.excess_bytes.get() + bytes);
+        }
+    }
+}
+
+/// What a packet that may go is charged to (RFC 4115). Red ones do not go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// The flow's own rate.
+    Green,
+    /// What the aggregate has idle.
+    Yellow,
 }
 
 /// What one CPU counted for one reason.
@@ -324,7 +400,7 @@ impl NextHop {
     }
 }
 
-/// A device that packets leave by.
+/// A device that packets leave by, or a VLAN on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
 #[repr(C, align(8))]
@@ -333,8 +409,26 @@ pub struct Port {
     pub mac_bits: u64,
     /// Longest IP packet.
     pub mtu_bytes: u32,
-    /// Of the operating system.
+    /// Of the operating system; of the VLAN's own device if it is one.
     pub ifindex: u32,
+    /// VLAN tags as they stand in the frame, the outer one first: EtherType, control.
+    pub vlans: [[u8; 4]; TAGS_MAX],
+    /// How many of them.
+    pub vlans_count: u32,
+    /// [`TO_SITE`] or 0.
+    pub flags: u32,
+}
+
+/// [`Port::flags`]: the site is there.
+pub const TO_SITE: u32 = 1;
+
+impl Port {
+    /// Whether the site is there.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_lan(&self) -> bool {
+        self.flags & TO_SITE != 0
+    }
 }
 
 /// Both clocks at one moment, as the data plane sees them.
@@ -346,79 +440,4 @@ pub struct ClockReading {
     pub ticks: u64,
     /// Nanoseconds of the exact clock.
     pub exact_ns: u64,
-}
-
-/// The two ends of a flow as its packets carry them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inner {
-    /// Address.
-    pub source: [u8; 4],
-    /// Address.
-    pub destination: [u8; 4],
-    /// Port.
-    pub source_port: [u8; 2],
-    /// Port.
-    pub destination_port: [u8; 2],
-}
-
-/// The two ends of the tagged packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outer {
-    /// The sending node's tag address.
-    pub source: [u8; 4],
-    /// The receiving node's tag address.
-    pub destination: [u8; 4],
-    /// The receiving node's tag port.
-    pub tag_port: [u8; 2],
-}
-
-const ONE_HOP: [u8; 2] = [1, 0];
-const TAG_LENGTH: [u8; 2] = tag::HEADER_LENGTH.to_be_bytes();
-
-const fn tag_halves(template: u64) -> ([u8; 4], [u8; 4]) {
-    let [a, b, c, d, e, f, g, h] = template.to_be_bytes();
-    ([a, b, c, d], [e, f, g, h])
-}
-
-/// The checksum changes (IP, UDP) of tagging: the packet grows by the tag, loses a hop, and changes its ends.
-#[must_use]
-pub const fn changes_out(inner: &Inner, outer: &Outer, entropy_port: [u8; 2], template: u64) -> (u16, u16) {
-    let addresses = Change::NONE
-        .minus_long(inner.source)
-        .minus_long(inner.destination)
-        .plus_long(outer.source)
-        .plus_long(outer.destination);
-    let ip = Change::folded(addresses.fold()).plus(TAG_LENGTH).minus(ONE_HOP);
-    let (high, low) = tag_halves(template);
-    let udp = Change::folded(addresses.fold())
-        .minus(inner.source_port)
-        .minus(inner.destination_port)
-        .plus(entropy_port)
-        .plus(outer.tag_port)
-        .plus(TAG_LENGTH)
-        .plus(TAG_LENGTH)
-        .plus_long(high)
-        .plus_long(low);
-    (ip.fold(), udp.fold())
-}
-
-/// The checksum changes (IP, UDP) of restoring. The outer source port and the tag's length are the packet's own.
-#[must_use]
-pub const fn changes_in(inner: &Inner, outer: &Outer, template: u64) -> (u16, u16) {
-    let addresses = Change::NONE
-        .minus_long(outer.source)
-        .minus_long(outer.destination)
-        .plus_long(inner.source)
-        .plus_long(inner.destination);
-    let ip = Change::folded(addresses.fold()).minus(TAG_LENGTH).minus(ONE_HOP);
-    let (high, low) = tag_halves(template);
-    let udp = Change::folded(addresses.fold())
-        .minus(outer.tag_port)
-        .plus(inner.source_port)
-        .plus(inner.destination_port)
-        .minus(TAG_LENGTH)
-        .minus(TAG_LENGTH)
-        .minus_long(high)
-        .minus_long(low);
-    (ip.fold(), udp.fold())
 }

@@ -29,15 +29,9 @@ pub trait Frame {
     /// The header at `offset`, to be written, if all of it lies inside the frame.
     fn at_mut<T: Wire>(&mut self, offset: usize) -> Option<&mut T>;
 
-    /// Puts `bytes` bytes of any content before the frame.
+    /// Puts `bytes` bytes of any content before the frame, or takes as many off its beginning if negative.
     ///
     /// # Errors
-    /// There is not that much headroom; nothing has changed.
-    fn grow_head(&mut self, bytes: usize) -> Result<(), NoRoom>;
-
-    /// Takes `bytes` bytes off the beginning.
-    ///
-    /// # Errors
-    /// The frame is not longer than that and an Ethernet header; nothing has changed.
-    fn shrink_head(&mut self, bytes: usize) -> Result<(), NoRoom>;
+    /// There is not that much headroom, or the frame is not longer than that and an Ethernet header; nothing has changed.
+    fn grow_head(&mut self, bytes: i32) -> Result<(), NoRoom>;
 }

@@ -15,17 +15,24 @@ pub mod frame;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
 pub mod meter;
+// User space's part.
+#[cfg(not(target_arch = "bpf"))]
+pub mod plan;
+pub mod reception;
 pub mod verdict;
 pub mod wire;
 
 mod classify;
 mod inbound;
 mod outbound;
+mod parse;
 mod tables;
+mod way;
+mod write;
 
 pub use classify::{FlowKey, alternative, bucket_of, fingerprint, flow_hash};
 pub use frame::Frame;
-pub use inbound::inbound;
-pub use outbound::outbound;
-pub use tables::Tables;
-pub use verdict::{Direction, Reason, Verdict};
+pub use inbound::{both, inbound, inbound_plain, inbound_v4, inbound_v6, is_tagged};
+pub use outbound::{outbound, outbound_plain, outbound_v4, outbound_v6};
+pub use tables::{Route, Tables};
+pub use verdict::{Detour, Direction, Reason, Verdict};

@@ -4,9 +4,10 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::{
-    Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
+    Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
-use crate::tables::Tables;
+use crate::reception::Reception;
+use crate::tables::{Route, Tables};
 
 /// Borrowed tables, the shares of one CPU, and clocks that stand where they are put.
 #[derive(Debug)]
@@ -17,12 +18,18 @@ pub struct MemoryTables<'m> {
     pub buckets: &'m [Bucket],
     /// See [`Tables::flow`].
     pub flows: &'m [Flow],
+    /// See [`Tables::flow_detail`].
+    pub flow_details: &'m [Detail],
     /// See [`Tables::flow_share`].
     pub flow_shares: &'m [FlowShare],
     /// See [`Tables::label`].
     pub labels: &'m [LabelEntry],
+    /// See [`Tables::label_detail`].
+    pub label_details: &'m [Detail],
     /// See [`Tables::label_share`].
     pub label_shares: &'m [FlowShare],
+    /// See [`Tables::reception`].
+    pub receptions: &'m [Reception],
     /// See [`Tables::aggregate`].
     pub aggregates: &'m [Aggregate],
     /// See [`Tables::pool`].
@@ -35,6 +42,8 @@ pub struct MemoryTables<'m> {
     pub next_hops: &'m [NextHop],
     /// See [`Tables::port`].
     pub ports: &'m [Port],
+    /// See [`Tables::route`]: the destinations that have one.
+    pub routes: &'m [([u8; 16], NextHop)],
     /// See [`Tables::exact_ns`].
     pub exact_ns: Cell<u64>,
     /// See [`Tables::ticks`].
@@ -55,14 +64,23 @@ impl Tables for MemoryTables<'_> {
     fn flow(&self, index: u32) -> Option<&Flow> {
         entry(self.flows, index)
     }
+    fn flow_detail(&self, index: u32) -> Option<&Detail> {
+        entry(self.flow_details, index)
+    }
     fn flow_share(&self, index: u32) -> Option<&FlowShare> {
         entry(self.flow_shares, index)
     }
     fn label(&self, index: u32) -> Option<&LabelEntry> {
         entry(self.labels, index)
     }
+    fn label_detail(&self, index: u32) -> Option<&Detail> {
+        entry(self.label_details, index)
+    }
     fn label_share(&self, index: u32) -> Option<&FlowShare> {
         entry(self.label_shares, index)
+    }
+    fn reception(&self, index: u32) -> Option<&Reception> {
+        entry(self.receptions, index)
     }
     fn aggregate(&self, index: u32) -> Option<&Aggregate> {
         entry(self.aggregates, index)
@@ -82,6 +100,9 @@ impl Tables for MemoryTables<'_> {
     fn port(&self, index: u32) -> Option<&Port> {
         entry(self.ports, index)
     }
+    fn route(&self, route: &Route) -> Option<NextHop> {
+        self.routes.iter().find(|(destination, _)| *destination == route.destination).map(|(_, next_hop)| *next_hop)
+    }
     fn exact_ns(&self) -> u64 {
         self.exact_ns.get()
     }
@@ -94,7 +115,13 @@ impl Tables for MemoryTables<'_> {
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool {
         word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
+    fn add(&self, word: &AtomicU64, value: u64) {
+        word.fetch_add(value, Ordering::Relaxed);
+    }
     fn opaque(&self, value: u64) -> u64 {
+        value
+    }
+    fn unknown(&self, value: u64) -> u64 {
         value
     }
 }

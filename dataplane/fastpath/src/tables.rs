@@ -3,9 +3,24 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::entry::{
-    Aggregate, AggregateShare, Bucket, Config, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
+    Aggregate, AggregateShare, Bucket, Config, Detail, Flow, FlowShare, LabelEntry, NextHop, Pool, Port, ReasonShare,
 };
+use crate::reception::Reception;
 use crate::verdict::{Direction, Reason};
+
+/// A packet that asks its way. Addresses have sixteen bytes, IPv4 ones as [`crate::entry::mapped`] writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Route {
+    /// Address.
+    pub source: [u8; 16],
+    /// Address.
+    pub destination: [u8; 16],
+    /// Whether the addresses are IPv6.
+    pub v6: bool,
+    /// DSCP and ECN.
+    pub class: u8,
+}
 
 /// What a host of the packet logic provides. `None` means that the index is outside the table.
 ///
@@ -17,12 +32,18 @@ pub trait Tables {
     fn bucket(&self, index: u32) -> Option<&Bucket>;
     /// An outgoing flow.
     fn flow(&self, index: u32) -> Option<&Flow>;
+    /// The rest of it.
+    fn flow_detail(&self, index: u32) -> Option<&Detail>;
     /// What this CPU counted of it.
     fn flow_share(&self, index: u32) -> Option<&FlowShare>;
     /// An incoming flow.
     fn label(&self, index: u32) -> Option<&LabelEntry>;
+    /// The rest of it.
+    fn label_detail(&self, index: u32) -> Option<&Detail>;
     /// What this CPU counted of it.
     fn label_share(&self, index: u32) -> Option<&FlowShare>;
+    /// What arrived of it.
+    fn reception(&self, index: u32) -> Option<&Reception>;
     /// An aggregate.
     fn aggregate(&self, index: u32) -> Option<&Aggregate>;
     /// The shared part of its meter.
@@ -36,6 +57,10 @@ pub trait Tables {
     /// A port.
     fn port(&self, index: u32) -> Option<&Port>;
 
+    /// Asks the operating system where such a packet goes; none if it does not know the way or the neighbour, or if the way leaves by no port.
+    /// Dear.
+    fn route(&self, route: &Route) -> Option<NextHop>;
+
     /// The exact clock, nanoseconds. Dear.
     fn exact_ns(&self) -> u64;
     /// The coarse clock, ticks. Nearly free, and late by up to one tick.
@@ -45,8 +70,13 @@ pub trait Tables {
     fn load(&self, word: &AtomicU64) -> u64;
     /// Puts `new` into a shared word if it still holds `old`; whether it did.
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
+    /// Adds to a shared word, as one step.
+    fn add(&self, word: &AtomicU64, value: u64);
     /// Gives the value back, in a way the compiler cannot see through: keeps it from turning arithmetic into branches.
     fn opaque(&self, value: u64) -> u64;
+    /// Gives the value back in a way that the eBPF verifier cannot see through either. It follows every value that a branch left behind on its
+    /// own; where it has forgotten what it was, the ways behind the branch are one.
+    fn unknown(&self, value: u64) -> u64;
 }
 
 /// Counts the end of a packet's way; false if the table has no such row.

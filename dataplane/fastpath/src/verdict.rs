@@ -23,6 +23,38 @@ impl Direction {
     }
 }
 
+/// The function that a frame has to go on to, because it is not as plain as most. Nothing was changed or counted so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Detour {
+    /// [`crate::outbound_v4`]
+    OutV4,
+    /// [`crate::outbound_v6`]
+    OutV6,
+    /// [`crate::inbound_v4`]
+    InV4,
+    /// [`crate::inbound_v6`]
+    InV6,
+}
+
+impl Detour {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::OutV4, Self::OutV6, Self::InV4, Self::InV6];
+}
+
+/// Why a function has no port for a frame.
+pub(crate) enum Stop {
+    Reason(Reason),
+    Detour(Detour),
+}
+
+impl From<Reason> for Stop {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self::Reason(reason)
+    }
+}
+
 /// What the host has to do with the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -65,6 +97,10 @@ reasons! {
     Tagged, "tagged", "redirect";
     /// A tagged packet was restored and sent to the site.
     Restored, "restored", "redirect";
+    /// The same, by the kernel's route because its cached next hop is not resolved.
+    TaggedByRoute, "tagged_by_route", "redirect";
+    /// The same, by the kernel's route because there is no cached next hop.
+    RestoredByRoute, "restored_by_route", "redirect";
     /// ARP: left to the operating system.
     Arp, "arp", "pass";
     /// Addressed to the node itself, or to a group that it may be in.
@@ -93,12 +129,20 @@ reasons! {
     Truncated, "truncated", "drop";
     /// Length fields contradict each other.
     BadLength, "bad_length", "drop";
-    /// A tagged packet in fragments.
+    /// The IPv4 header's checksum is wrong, and the header cannot travel with the packet.
+    BadChecksum, "bad_checksum", "drop";
+    /// A tagged packet in fragments; or one from the site, where the policy refuses fragments.
     Fragment, "fragment", "drop";
     /// A tag of another version.
     UnknownVersion, "unknown_version", "drop";
     /// A tag of a kind that is not carried here.
     UnknownKind, "unknown_kind", "drop";
+    /// A tag of a kind that the label's flow does not have.
+    WrongKind, "wrong_kind", "drop";
+    /// A whole packet in a tagged one, and not of the label's flow.
+    WrongPacket, "wrong_packet", "drop";
+    /// The terminal that a tag tells is not at the site.
+    NoTerminal, "no_terminal", "drop";
     /// A tag from an address that is no peer's.
     Stranger, "stranger", "drop";
     /// A peer's tag with a label that no flow has.

@@ -4,8 +4,9 @@
 mod world;
 
 use proptest::prelude::*;
+use turnpike_fastpath::buffer::Buffer;
 use turnpike_fastpath::entry::{Tally, UNADMITTED_DROP, UNADMITTED_PASS};
-use turnpike_fastpath::{Direction, Reason, Verdict};
+use turnpike_fastpath::{Direction, Reason, Verdict, both};
 use world::harness::{any_frame, far_end, identity, run};
 use world::host::{START_TICKS, TICK_NS, World};
 use world::*;
@@ -46,7 +47,8 @@ fn every_reason_has_a_frame_or_a_test_of_its_own() {
         Reason::UnadmittedOverRate,
         Reason::AggregateOverRate,
         Reason::Expired,
-        Reason::NextHopUnresolved,
+        Reason::TaggedByRoute,
+        Reason::RestoredByRoute,
         Reason::Internal,
     ];
     for reason in Reason::ALL {
@@ -90,11 +92,127 @@ fn a_lapsed_policy_refuses_in_both_directions() {
 }
 
 #[test]
-fn an_unresolved_next_hop_refuses() {
+fn an_unresolved_next_hop_refuses_unless_the_kernel_knows_the_way() {
     let mut world = World::new();
     world.next_hops[0].0 = 0;
-    run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &rtp(), 0, 64));
+    let routes = std::mem::take(&mut world.routes);
+    let frame = udp_frame(&out_ends(FREE), &rtp(), 0, 64);
+    assert_eq!(run(&world, Direction::Out, &frame).0, Verdict::Drop);
     assert_eq!(world.counted(Direction::Out, Reason::NextHopUnresolved), 1);
+
+    world.routes = routes;
+    let (_, wanted) = run(&World::new(), Direction::Out, &frame);
+    assert_eq!(run(&world, Direction::Out, &frame), (Verdict::Redirect(1), wanted));
+    assert_eq!(world.counted(Direction::Out, Reason::TaggedByRoute), 1);
+
+    world.next_hops[1].0 = 0;
+    let tagged = tagged_frame(PEER, tag_bytes(1, 1, LABEL_IN, 172), &rtp());
+    assert_eq!(run(&world, Direction::In, &tagged).0, Verdict::Redirect(0));
+    assert_eq!(world.counted(Direction::In, Reason::RestoredByRoute), 1);
+}
+
+/// The figures of what the tag costs, from the packets themselves.
+#[test]
+fn a_flow_is_charged_for_headers_that_only_some_of_its_packets_have() {
+    let world = World::new();
+    let spent =
+        |world: &World| world.flows[0].due.load(std::sync::atomic::Ordering::Relaxed) - ((START_TICKS * TICK_NS) << 4);
+    run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &[7; 72], 0, 64));
+    let plain = spent(&world);
+    run(&world, Direction::Out, &Build::new(out_ends(FREE), &[7; 72]).options(&[1; 4]).frame());
+    // 100 bytes at a gigabit are 800 ns; the option's four and the second pair of headers' 28 are 256.
+    assert_eq!((plain, spent(&world) - plain), (800 << 4, (800 + 32 + 224) << 4));
+    let tally = &world.aggregate_shares[usize::from(host::OUT)].tally;
+    assert_eq!(tally.passed_bytes.get(), 108 + 140);
+}
+
+#[test]
+fn a_yellow_packet_is_marked_and_counted_and_leaves_the_reserve_alone() {
+    let frame = udp_frame(&out_ends(EXCESS), &rtp(), 3, 64);
+    let mut world = World::new();
+    let aggregate = &mut world.aggregates[usize::from(host::OUT)];
+    aggregate.flags |= turnpike_fastpath::entry::EXCESS_REMARK;
+    aggregate.tos_excess = 10 << 2;
+    let (verdict, after) = run(&world, Direction::Out, &frame);
+    assert_eq!((verdict, after[15]), (Verdict::Redirect(1), 10 << 2 | 3));
+    assert!(checksums_hold(&after));
+    let share = &world.flow_shares[5];
+    assert_eq!((share.excess_packets.get(), share.excess_bytes.get()), (1, 200));
+
+    // What is left of the pool is what green packets may need.
+    world.pools[usize::from(host::OUT)].reserve_ns = world.aggregates[usize::from(host::OUT)].depth_ns;
+    assert_eq!(run(&world, Direction::Out, &frame).0, Verdict::Drop);
+    assert_eq!(world.counted(Direction::Out, Reason::AggregateOverRate), 1);
+    assert_eq!(run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &rtp(), 0, 64)).0, Verdict::Redirect(1));
+}
+
+#[test]
+fn dscp_is_set_copied_or_mapped_in_both_directions_and_families() {
+    use turnpike_fastpath::entry::{DSCP_COPY, DSCP_MAP};
+    let class = |frame: &[u8]| if frame[12] == 8 { frame[15] } else { frame[14] << 4 | frame[15] >> 4 };
+    for (flags, wanted) in [(0, 46 << 2), (DSCP_COPY, 12 << 2), (DSCP_MAP, (63 - 12) << 2)] {
+        let mut world = World::new();
+        for aggregate in &mut world.aggregates {
+            aggregate.flags |= flags;
+        }
+        for ends in [out_ends(FREE), out_ends6(FREE_66)] {
+            let (_, after) = run(&world, Direction::Out, &udp_frame(&ends, &rtp(), 12 << 2 | 1, 64));
+            assert_eq!(class(&after), wanted | 1);
+            assert!(checksums_hold(&after));
+        }
+        for (peer, label) in [(PEER, LABEL_IN), (PEER6, LABEL_IN_66)] {
+            let tagged = [&tag_bytes(1, 1, label, 172)[..], &rtp()].concat();
+            let tagged = Build::new(frames::tagged_ends(peer), &tagged).tos(12 << 2 | 1).frame();
+            let (_, after) = run(&world, Direction::In, &tagged);
+            assert_eq!(class(&after), wanted | 1);
+            assert!(checksums_hold(&after));
+        }
+    }
+}
+
+#[test]
+fn fragments_are_dropped_where_the_policy_says_so() {
+    let mut world = World::new();
+    world.config.fragments_drop = 1;
+    let mut frame = udp_frame(&out_ends(FREE), &rtp(), 0, 64);
+    frame[20] = 0x20;
+    assert_eq!(run(&world, Direction::Out, &frame).0, Verdict::Drop);
+    let mut frame = Build::new(out_ends6(FREE_66), &rtp()).extension(60, 8).frame();
+    frame[20] = 44;
+    assert_eq!(run(&world, Direction::Out, &frame).0, Verdict::Drop);
+    assert_eq!(world.counted(Direction::Out, Reason::Fragment), 2);
+}
+
+/// Where the frame leaves is in its link header: no tag, one, two.
+#[test]
+fn frames_leave_with_the_vlan_tags_of_their_port() {
+    let world = World::new();
+    let one = tagged_frame(PEER, tag_bytes(1, 1, LABEL_VLAN, 172), &rtp());
+    let (verdict, after) = run(&world, Direction::In, &one);
+    assert_eq!(verdict, Verdict::Redirect(2));
+    assert_eq!(after[..18], [2, 0, 0, 0, 2, 3, 2, 0, 0, 0, 1, 0, 0x81, 0, 0, 100, 8, 0]);
+    assert!(checksums_hold(&after));
+    let two = tagged_frame(PEER, tag_bytes(1, 5, LABEL_QINQ, 172), &[&[0, 5, 0x43, 0x21][..], &rtp()].concat());
+    let (verdict, after) = run(&world, Direction::In, &two);
+    assert_eq!(verdict, Verdict::Redirect(3));
+    assert_eq!(after[12..22], [0x88, 0xa8, 0, 200, 0x81, 0, 0, 30, 0x86, 0xdd]);
+    assert!(checksums_hold(&after));
+}
+
+/// At a port that is both sides', every frame ends as it does at its own side's.
+#[test]
+fn one_port_for_both_sides_does_what_two_do() {
+    for case in cases() {
+        if case.reason == Reason::NotOurs {
+            continue;
+        }
+        let (world, apart) = (World::new(), World::new());
+        let mut buffer = Buffer::new(&case.frame).unwrap();
+        let verdict = both(&mut buffer, &world.tables());
+        let wanted = run(&apart, case.direction, &case.frame);
+        assert_eq!((verdict, buffer.as_slice()), (wanted.0, wanted.1.as_slice()), "{}", case.name);
+        assert_eq!(world.counted(case.direction, case.reason), 1, "{}", case.name);
+    }
 }
 
 #[test]
@@ -156,7 +274,7 @@ proptest! {
         sent[at] ^= 1 << bit;
         let (_, tagged) = run(&World::new(), Direction::Out, &sent);
         prop_assert!(!checksums_hold(&tagged));
-        let (verdict, restored) = run(&far_end(FREE), Direction::In, &tagged);
+        let (verdict, restored) = run(&far_end(&flows_out()[0]), Direction::In, &tagged);
         prop_assert_eq!(verdict, Verdict::Redirect(0));
         prop_assert!(!checksums_hold(&restored));
     }

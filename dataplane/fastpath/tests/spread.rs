@@ -1,7 +1,9 @@
 //! Flows spread over the buckets of the flow table as if by chance, whatever order there is in their addresses and ports.
 #![allow(clippy::cast_possible_truncation, reason = "a test")]
 
-use turnpike_fastpath::entry::Inner;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use turnpike_fastpath::plan::Ends;
 use turnpike_fastpath::{FlowKey, alternative, bucket_of, fingerprint, flow_hash};
 
 const FLOWS: u32 = 1 << 18;
@@ -9,16 +11,15 @@ const FLOWS: u32 = 1 << 18;
 const BUCKETS: u32 = 2 * FLOWS / SLOTS;
 const SLOTS: u32 = 8;
 
-fn ends(source: u32, destination: u32, source_port: u32, destination_port: u32) -> Inner {
-    Inner {
-        source: (0x0a40_0000 + source).to_be_bytes(),
-        destination: (0x0a02_0000 + destination).to_be_bytes(),
-        source_port: (source_port as u16).to_be_bytes(),
-        destination_port: (destination_port as u16).to_be_bytes(),
+fn ends(source: u32, destination: u32, source_port: u32, destination_port: u32) -> Ends {
+    let end = |address: u32, port: u32| SocketAddr::new(Ipv4Addr::from_bits(address).into(), port as u16);
+    Ends {
+        source: end(0x0a40_0000 + source, source_port),
+        destination: end(0x0a02_0000 + destination, destination_port),
     }
 }
 
-type Site = (&'static str, fn(u32) -> Inner);
+type Site = (&'static str, fn(u32) -> Ends);
 
 /// Each gives `FLOWS` different keys.
 const SITES: [Site; 6] = [
@@ -38,7 +39,7 @@ fn ordered_keys_spread_like_random_ones() {
             let mut second = first.clone();
             let mut fingerprints = Vec::new();
             for number in 0..FLOWS {
-                let hash = flow_hash(seed, &FlowKey::new(&key(number)));
+                let hash = flow_hash(seed, &FlowKey::new(seed, &key(number)));
                 let bucket = bucket_of(hash, BUCKETS - 1);
                 first[bucket as usize] += 1;
                 second[alternative(bucket, fingerprint(hash), BUCKETS - 1) as usize] += 1;

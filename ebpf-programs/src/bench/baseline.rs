@@ -100,8 +100,7 @@ pub(crate) fn window(tables: &KernelTables, index: u32, bytes: u64) -> bool {
 /// The kernel's hash table, by the same key.
 #[inline(always)]
 pub(crate) fn hash(packet: &Packet) -> Option<u64> {
-    let ends = &packet.ends;
-    let key = HashKey::new(ends.source, ends.destination, ends.source_port, ends.destination_port);
+    let key = packet.key;
     // SAFETY: nothing removes entries while programs run.
     unsafe { TB_HASH.get(key) }.copied()
 }

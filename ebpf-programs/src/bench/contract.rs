@@ -2,10 +2,9 @@
 
 use core::cell::Cell;
 
-use turnpike_fastpath::wire::{Headers, TaggedHeaders, ethernet, ipv4, tag, udp};
+use turnpike_fastpath::wire::{ethernet, ipv4, tag, udp};
 use zerocopy::network_endian::{U16, U64};
-#[cfg(not(target_arch = "bpf"))]
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Most keys to rotate over: flows, labels, aggregates.
 pub(crate) const KEYS_MAX: u32 = 1 << 16;
@@ -31,6 +30,23 @@ pub(crate) const PLAIN_LENGTH: u16 = PAYLOAD_LENGTH + 28;
 pub(crate) const TAGGED_LENGTH: u16 = PLAIN_LENGTH + 8;
 /// Generation of all labels.
 pub(crate) const GENERATION: u64 = 0x5a5a5;
+
+/// The headers of a plain packet.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Headers {
+    pub(crate) ethernet: ethernet::Header,
+    pub(crate) ipv4: ipv4::Header,
+    pub(crate) udp: udp::Header,
+}
+
+/// The headers of a tagged packet.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct TaggedHeaders {
+    pub(crate) headers: Headers,
+    pub(crate) tag: tag::Header,
+}
 
 /// Which keys the next runs rotate over. One entry.
 #[derive(Clone, Copy)]
@@ -86,9 +102,9 @@ pub(crate) struct WindowMeter {
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
 #[repr(C, align(8))]
 pub(crate) struct HashKey {
-    /// Source and destination.
+    /// As they stand in the packet.
     pub(crate) addresses: u64,
-    /// Source and destination.
+    /// As they stand in the packet.
     pub(crate) ports: u64,
 }
 
@@ -102,8 +118,8 @@ impl HashKey {
         destination_port: [u8; 2],
     ) -> Self {
         Self {
-            addresses: (u32::from_ne_bytes(source) as u64) << 32 | u32::from_ne_bytes(destination) as u64,
-            ports: (u16::from_ne_bytes(source_port) as u64) << 16 | u16::from_ne_bytes(destination_port) as u64,
+            addresses: (u32::from_ne_bytes(destination) as u64) << 32 | u32::from_ne_bytes(source) as u64,
+            ports: (u16::from_ne_bytes(destination_port) as u64) << 16 | u16::from_ne_bytes(source_port) as u64,
         }
     }
 }
@@ -137,7 +153,7 @@ pub(crate) fn plain_headers(flow: u32, time_to_live: u8) -> Headers {
 /// The headers of a flow's packet from the peer.
 #[inline(always)]
 pub(crate) fn tagged_headers(label: u32) -> TaggedHeaders {
-    let template = tag::template(GENERATION << tag::INDEX_BITS) | label as u64;
+    let template = tag::template(tag::KIND_LABEL, GENERATION << tag::INDEX_BITS) | label as u64;
     TaggedHeaders {
         headers: Headers {
             ethernet: MAC,

@@ -9,24 +9,31 @@ mod contract;
 #[path = "../frame.rs"]
 mod frame;
 mod rotation;
+#[path = "../route.rs"]
+mod route;
 #[path = "../tables.rs"]
 mod tables;
 
-use aya_ebpf::bindings::xdp_action::XDP_DROP;
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use turnpike_fastpath::entry::{EXACT_CLOCK, Flow};
 use turnpike_fastpath::frame::Frame;
 use turnpike_fastpath::meter::{charge_aggregate, charge_flow};
-use turnpike_fastpath::wire::tag;
+use turnpike_fastpath::reception::{Reception, clock_factor, observe};
+use turnpike_fastpath::wire::{rtp, tag};
 use turnpike_fastpath::{
-    Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound, outbound,
+    Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound_plain,
+    outbound_plain,
 };
 
 use frame::XdpFrame;
 use rotation::{Packet, keep, next_plain, next_tagged, parse};
 use tables::KernelTables;
+
+/// Bytes of a tag.
+const TAG: i32 = tag::HEADER_BYTES as i32;
 
 /// Hops left of packets that are to go on.
 const HOPS: u8 = 64;
@@ -34,6 +41,10 @@ const HOPS: u8 = 64;
 /// One meter has one clock, so those that read the exact one are a table of their own.
 #[btf_map]
 static TB_EXACT_FLOWS: Array<Flow, 1, { 1 << 10 }> = Array::new();
+
+/// What arrived, flow by flow.
+#[btf_map]
+static TB_RECEPTIONS: Array<Reception, 1, { 1 << 10 }> = Array::new();
 
 /// The test run's own loop.
 #[xdp]
@@ -51,9 +62,7 @@ pub fn tb_rotate(context: XdpContext) -> u32 {
 #[xdp]
 pub fn tb_rotate_pair(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
-    let good = parse(&frame).is_some()
-        && frame.grow_head(tag::HEADER_BYTES).is_ok()
-        && frame.shrink_head(tag::HEADER_BYTES).is_ok();
+    let good = parse(&frame).is_some() && frame.grow_head(TAG).is_ok() && frame.grow_head(-TAG).is_ok();
     next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
@@ -61,7 +70,7 @@ pub fn tb_rotate_pair(context: XdpContext) -> u32 {
 #[xdp]
 pub fn tb_floor_out(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
-    let good = frame.shrink_head(0).is_ok();
+    let good = frame.grow_head(0).is_ok();
     next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
@@ -142,6 +151,32 @@ pub fn tb_counters(context: XdpContext) -> u32 {
     })
 }
 
+/// What arrived: the next packet in order, without jitter.
+#[xdp]
+pub fn tb_reception(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| receive(tables, packet, 0))
+}
+
+/// The same with the jitter of one packet in 16.
+#[xdp]
+pub fn tb_reception_jitter(context: XdpContext) -> u32 {
+    const FACTOR: u32 = clock_factor(8_000);
+    piece(context, |packet, tables| receive(tables, packet, FACTOR))
+}
+
+/// What arrived, of the frame's own RTP header and in entry 0; with jitter of all packets in entry 1. For a test.
+#[xdp]
+pub fn tb_observe(context: XdpContext) -> u32 {
+    const FACTOR: u32 = clock_factor(8_000);
+    let frame = XdpFrame(context);
+    let tables = KernelTables::new(&frame.0);
+    let (Some(plain), Some(timed)) = (TB_RECEPTIONS.get(0), TB_RECEPTIONS.get(1)) else { return XDP_ABORTED };
+    let rtp = frame.at::<rtp::Header>(size_of::<contract::Headers>());
+    observe(&tables, plain, rtp, 0, false);
+    observe(&tables, timed, rtp, FACTOR, true);
+    XDP_DROP
+}
+
 /// Baseline: clock and compare-and-swap.
 #[xdp]
 pub fn tb_schedule(context: XdpContext) -> u32 {
@@ -213,19 +248,21 @@ pub fn tb_clocks(_: XdpContext) -> u32 {
 #[inline(always)]
 fn piece(context: XdpContext, work: impl FnOnce(&Packet, &KernelTables) -> bool) -> u32 {
     let mut frame = XdpFrame(context);
-    let good = parse(&frame).is_some_and(|packet| work(&packet, &KernelTables::new()));
+    let tables = KernelTables::new(&frame.0);
+    let good = parse(&frame).is_some_and(|packet| work(&packet, &tables));
     next_plain(&mut frame, good, HOPS, XDP_DROP)
 }
 
 #[inline(always)]
 fn whole_out(context: XdpContext, time_to_live: u8, leave: impl FnOnce(u32) -> u32) -> u32 {
     let mut frame = XdpFrame(context);
-    let (good, action) = match outbound(&mut frame, &KernelTables::new()) {
-        Verdict::Redirect(port) => {
+    let tables = KernelTables::new(&frame.0);
+    let (good, action) = match outbound_plain(&mut frame, &tables) {
+        Ok(Verdict::Redirect(port)) => {
             let action = leave(port);
-            (frame.shrink_head(tag::HEADER_BYTES).is_ok(), action)
+            (frame.grow_head(-TAG).is_ok(), action)
         }
-        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+        Ok(Verdict::Pass | Verdict::Drop) | Err(_) => (false, XDP_DROP),
     };
     next_plain(&mut frame, good, time_to_live, action)
 }
@@ -233,12 +270,13 @@ fn whole_out(context: XdpContext, time_to_live: u8, leave: impl FnOnce(u32) -> u
 #[inline(always)]
 fn whole_in(context: XdpContext, leave: impl FnOnce(u32) -> u32) -> u32 {
     let mut frame = XdpFrame(context);
-    let (good, action) = match inbound(&mut frame, &KernelTables::new()) {
-        Verdict::Redirect(port) => {
+    let tables = KernelTables::new(&frame.0);
+    let (good, action) = match inbound_plain(&mut frame, &tables) {
+        Ok(Verdict::Redirect(port)) => {
             let action = leave(port);
-            (frame.grow_head(tag::HEADER_BYTES).is_ok(), action)
+            (frame.grow_head(TAG).is_ok(), action)
         }
-        Verdict::Pass | Verdict::Drop => (false, XDP_DROP),
+        Ok(Verdict::Pass | Verdict::Drop) | Err(_) => (false, XDP_DROP),
     };
     next_tagged(&mut frame, good, action)
 }
@@ -247,8 +285,8 @@ fn whole_in(context: XdpContext, leave: impl FnOnce(u32) -> u32) -> u32 {
 #[inline(always)]
 fn find<'t>(tables: &'t KernelTables, packet: &Packet) -> Option<&'t Flow> {
     let config = tables.config()?;
-    let ends = &packet.ends;
-    let hash = flow_hash(config.hash_seed, &FlowKey::new(ends));
+    let (addresses, ports) = (packet.key.addresses, packet.key.ports as u32);
+    let hash = flow_hash(config.hash_seed, &FlowKey { addresses, ports });
     let fingerprint = fingerprint(hash);
     let first = bucket_of(hash, config.bucket_mask);
     let mut found = select(tables, first, fingerprint)?;
@@ -256,11 +294,7 @@ fn find<'t>(tables: &'t KernelTables, packet: &Packet) -> Option<&'t Flow> {
         found = select(tables, alternative(first, fingerprint, config.bucket_mask), fingerprint)?;
     }
     let flow = tables.flow(found.checked_sub(1)?)?;
-    let same = flow.source == ends.source
-        && flow.destination == ends.destination
-        && flow.source_port == ends.source_port
-        && flow.destination_port == ends.destination_port;
-    same.then_some(flow)
+    (flow.addresses == addresses && flow.ports == ports).then_some(flow)
 }
 
 #[inline(always)]
@@ -287,6 +321,22 @@ fn aggregate_meter(tables: &KernelTables, index: u32, bytes: u64) -> bool {
         return false;
     };
     charge_aggregate(tables, aggregate, || Some(pool), share, bytes)
+}
+
+/// Observes the packet that follows the flow's last one.
+#[inline(always)]
+fn receive(tables: &KernelTables, packet: &Packet, clock_factor: u32) -> bool {
+    let Some(reception) = TB_RECEPTIONS.get(packet.flow) else { return false };
+    let sequence = (tables.load(&reception.window) as u16).wrapping_add(1);
+    let header = rtp::Header {
+        flags: 0x80,
+        marker_type: 8,
+        sequence: sequence.into(),
+        timestamp: u32::from(sequence).into(),
+        source: packet.flow.into(),
+    };
+    observe(tables, reception, Some(&header), clock_factor, false);
+    true
 }
 
 #[inline(always)]

@@ -8,11 +8,10 @@ use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use turnpike_fastpath::entry::Inner;
 use turnpike_fastpath::frame::Frame;
-use turnpike_fastpath::wire::{Headers, TaggedHeaders, ethernet, ipv4};
+use turnpike_fastpath::wire::{ethernet, ipv4};
 
-use crate::contract::{Plan, SOURCE, State, carrier, plain_headers, tagged_headers};
+use crate::contract::{HashKey, Headers, Plan, SOURCE, State, TaggedHeaders, carrier, plain_headers, tagged_headers};
 use crate::frame::XdpFrame;
 
 const MAPPED: usize = 1 << 10;
@@ -58,7 +57,7 @@ pub(crate) fn next_tagged(frame: &mut XdpFrame, good: bool, action: u32) -> u32 
 
 /// A packet of a flow as the floor's parser sees it.
 pub(crate) struct Packet {
-    pub(crate) ends: Inner,
+    pub(crate) key: HashKey,
     pub(crate) bytes: u64,
     /// Index of the flow.
     pub(crate) flow: u32,
@@ -77,12 +76,7 @@ pub(crate) fn parse(frame: &XdpFrame) -> Option<Packet> {
         && ip.fragment.get() & ipv4::FRAGMENT_MASK == 0;
     let flow = u32::from_be_bytes(ip.source).wrapping_sub(SOURCE);
     let packet = Packet {
-        ends: Inner {
-            source: ip.source,
-            destination: ip.destination,
-            source_port: headers.udp.source_port,
-            destination_port: headers.udp.destination_port,
-        },
+        key: HashKey::new(ip.source, ip.destination, headers.udp.source_port, headers.udp.destination_port),
         bytes: u64::from(ip.total_length.get()),
         flow,
         carrier: carrier(flow),
@@ -94,12 +88,8 @@ impl Packet {
     /// All of it has to be read, whether the program goes on to use it or not.
     #[inline(always)]
     fn kept(self) -> Self {
-        let ends = &self.ends;
-        keep(u64::from(u32::from_ne_bytes(ends.source)) << 32 | u64::from(u32::from_ne_bytes(ends.destination)));
-        keep(
-            u64::from(u16::from_ne_bytes(ends.source_port)) << 16
-                | u64::from(u16::from_ne_bytes(ends.destination_port)),
-        );
+        keep(self.key.addresses);
+        keep(self.key.ports);
         keep(self.bytes);
         keep(u64::from(self.flow) << 32 | u64::from(self.carrier));
         self

@@ -177,7 +177,9 @@ impl<'a> Story<'a> {
             let view: AggregateView = self.client(place).create("/v1/aggregates", &body)?;
             self.teller.line(format_args!(
                 "aggregate {} reserved before any call: {} bit/s, DSCP {}",
-                view.name, view.rate_bps, view.dscp
+                view.name,
+                view.rate_bps,
+                view.dscp.map_or_else(|| "not set".to_owned(), |dscp| dscp.to_string())
             ));
         }
         Ok(())

@@ -2,8 +2,16 @@
 
 use super::*;
 
-fn cost(meter: &Meter) -> u64 {
-    Cost::of(meter).unwrap().rate_bps
+/// The same ends one port higher, where a flow's RTCP is.
+fn rtcp_ends(ends: Endpoints, rtcp: Rtcp) -> Option<Endpoints> {
+    let next = |end: std::net::SocketAddr| std::net::SocketAddr::new(end.ip(), end.port() + 1);
+    (rtcp == Rtcp::NextPort).then(|| Endpoints { source: next(ends.source), destination: next(ends.destination) })
+}
+
+fn session_is_first(sessions: &[&SessionRecord], flow: &FlowRecord) -> bool {
+    sessions
+        .iter()
+        .any(|session| session.side == Side::First && session.flows.iter().any(|own| own.policy == flow.policy))
 }
 
 impl World {
@@ -60,37 +68,44 @@ impl World {
         }
         let active = |node: usize| -> Vec<_> {
             let sessions = self.nodes[node].broker.sessions();
-            let flow = |f: &turnpike_broker::record::FlowRecord| (f.id.clone(), f.endpoints, f.meter, f.label);
+            let flow = |f: &FlowRecord| (f.id.clone(), f.endpoints, f.rtcp, f.meter, f.label);
             sessions.map(|s| (s.id.clone(), s.flows.iter().map(flow).collect::<Vec<_>>())).collect()
         };
         assert_eq!(active(A), active(B), "the nodes carry the same sessions with the same values");
         let aggregates = |node: usize| -> Vec<_> {
             let records = self.nodes[node].broker.aggregates();
-            records.map(|r| (r.name.clone(), r.rate_bps, r.burst_bytes)).collect()
+            records.map(|r| (r.name.clone(), r.rate_bps, r.burst_bytes, r.marking)).collect()
         };
         assert_eq!(aggregates(A), aggregates(B), "the nodes have the same aggregates");
     }
 }
 
 impl Node {
+    fn cost(&self, meter: &Meter, endpoints: &Endpoints) -> u64 {
+        let outer = self.config.peers.values().next().unwrap().tag_family;
+        let inner = if endpoints.source.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        Cost::of(meter, overhead_bytes(inner, outer)).unwrap().rate_bps
+    }
+
     fn check_plane(&self) {
         let mut labels = BTreeSet::new();
         let mut endpoints = BTreeSet::new();
         let mut carried: BTreeMap<PolicyId, u64> = BTreeMap::new();
         for policy in self.plane.values() {
-            let (aggregate, meter) = match policy {
-                Policy::FlowOut { aggregate, endpoints: ends, meter, .. } => {
-                    assert!(endpoints.insert((Direction::Out, *ends)), "{ends:?} goes out twice");
-                    (aggregate, meter)
+            let (direction, aggregate, ends, meter, rtcp) = match policy {
+                Policy::FlowOut { aggregate, endpoints, meter, rtcp, .. } => {
+                    (Direction::Out, aggregate, endpoints, meter, rtcp)
                 }
-                Policy::FlowIn { aggregate, endpoints: ends, label, meter } => {
-                    assert!(endpoints.insert((Direction::In, *ends)), "{ends:?} comes in twice");
+                Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, .. } => {
                     assert!(labels.insert(label.0 & 0xf_ffff), "label index of {label:?} is used twice");
-                    (aggregate, meter)
+                    (Direction::In, aggregate, endpoints, meter, rtcp)
                 }
                 Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => continue,
             };
-            *carried.entry(*aggregate).or_default() += cost(meter);
+            for ends in std::iter::once(*ends).chain(rtcp_ends(*ends, *rtcp)) {
+                assert!(endpoints.insert((direction, ends)), "{ends:?} is carried twice");
+            }
+            *carried.entry(*aggregate).or_default() += self.cost(meter, ends);
         }
         for (aggregate, used) in carried {
             let Some(Policy::AggregateOut { rate_bps, .. } | Policy::AggregateIn { rate_bps, .. }) =
@@ -114,13 +129,26 @@ impl Node {
         assert_eq!(self.store.aggregates.values().collect::<Vec<_>>(), aggregates, "store and broker of {node}");
 
         let flows = || sessions.iter().flat_map(|session| &session.flows);
+        for flow in flows() {
+            let granted = flow.meter.excess.map_or(0, |excess| excess.rate_bps);
+            assert!(granted <= flow.asked_excess.map_or(0, |excess| excess.rate_bps), "{} at {node}", flow.id);
+            let most = self.config.second_side.flow_excess_rate_bps_max;
+            assert!(
+                session_is_first(&sessions, flow) || most.is_none_or(|most| granted <= most),
+                "{} at {node}",
+                flow.id
+            );
+        }
         let known: BTreeSet<PolicyId> =
             aggregates.iter().map(|record| record.policy).chain(flows().map(|flow| flow.policy)).collect();
         assert_eq!(self.plane.keys().copied().collect::<BTreeSet<_>>(), known, "data plane and records of {node}");
 
         for record in &aggregates {
             assert_eq!(record.state, AggregateState::Active, "{} at {node}", record.name);
-            let used: u64 = flows().filter(|flow| flow.aggregate == record.name).map(|flow| cost(&flow.meter)).sum();
+            let used: u64 = flows()
+                .filter(|flow| flow.aggregate == record.name)
+                .map(|flow| self.cost(&flow.meter, &flow.endpoints))
+                .sum();
             assert_eq!(self.broker.pool(&record.name).unwrap().used_bps, used, "pool {} of {node}", record.name);
         }
         let reserved = |way| aggregates.iter().filter(|r| r.direction == way).map(|r| r.rate_bps).sum::<u64>();

@@ -10,16 +10,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use turnpike_broker::message::{PeerAnswer, PeerRequest};
+use turnpike_broker::address::Family;
+use turnpike_broker::media::Media;
+use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
-use turnpike_broker::policy::{Counters, Endpoints, InstallError, Meter, Policy};
+use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp};
 use turnpike_broker::record::{
-    AggregateRecord, AggregateState, Change, Direction, SessionRecord, SessionState, UsageKind, UsageRecord,
+    AggregateRecord, AggregateState, Change, Direction, FlowRecord, SessionRecord, SessionState, Side, UsageKind,
+    UsageRecord,
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Request, SecondSide,
-    SessionRequest, Timers,
+    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request,
+    SecondSide, SessionRequest, Timers, overhead_bytes,
 };
 
 mod invariant;
@@ -89,7 +92,7 @@ pub(crate) fn config(node: usize) -> Config {
         node: name(names[node]),
         epoch: Epoch(1),
         links: [(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 })].into(),
-        peers: [(name(names[1 - node]), name("wan0"))].into(),
+        peers: [(name(names[1 - node]), Peer { link: name("wan0"), tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 64, sessions_max: 32, sessions_ended_max: 256, ..Limits::default() },
         timers: Timers::default(),
         second_side: SecondSide::default(),
@@ -97,8 +100,48 @@ pub(crate) fn config(node: usize) -> Config {
     }
 }
 
+/// Two configurations whose tagged packets have these headers around them.
+pub(crate) fn configs(tag_family: Family) -> [Config; 2] {
+    [A, B].map(|node| {
+        let mut config = config(node);
+        config.peers.values_mut().for_each(|peer| peer.tag_family = tag_family);
+        config
+    })
+}
+
 pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequest {
-    AggregateRequest { name: name(name_), peer: name(peer), rate_bps, burst_bytes: 20_000, dscp: 46 }
+    AggregateRequest {
+        name: name(name_),
+        peer: name(peer),
+        rate_bps,
+        burst_bytes: 20_000,
+        dscp_policy: None,
+        dscp: Some(46),
+        excess_dscp: None,
+        deliver_dscp_policy: None,
+        deliver_dscp: None,
+    }
+}
+
+/// The offer of what [`aggregate`] asks for.
+pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
+    Offer {
+        name: name(name_),
+        rate_bps,
+        burst_bytes: 20_000,
+        marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
+        tag_family: Family::Ipv4,
+        attempt,
+    }
+}
+
+pub(crate) fn endpoints(family: Family, ports: (u16, u16)) -> Endpoints {
+    let [source, destination] = match family {
+        Family::Ipv4 => ["10.0.0.1", "10.0.1.1"],
+        Family::Ipv6 => ["2001:db8::1", "2001:db8:1::1"],
+    };
+    let end = |host: &str, port| std::net::SocketAddr::new(host.parse().unwrap(), port);
+    Endpoints { source: end(source, ports.0), destination: end(destination, ports.1) }
 }
 
 /// A flow between two ports of two fixed hosts, with packets of 200 bytes and a burst of two.
@@ -106,12 +149,25 @@ pub(crate) fn flow(id: &str, aggregate: &str, ports: (u16, u16), rate_bps: u64) 
     FlowRequest {
         id: name(id),
         aggregate: name(aggregate),
-        endpoints: Endpoints {
-            source: format!("10.0.0.1:{}", ports.0).parse().unwrap(),
-            destination: format!("10.0.1.1:{}", ports.1).parse().unwrap(),
-        },
-        meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: 200 },
+        endpoints: endpoints(Family::Ipv4, ports),
+        rtcp: Rtcp::SamePort,
+        meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: 200, excess: None },
         rate_bps_min: rate_bps / 2,
+        media: Media::default(),
+    }
+}
+
+/// A flow as the first side asks the second for it, which receives it.
+pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
+    HoldFlow {
+        id: flow.id,
+        aggregate: flow.aggregate,
+        endpoints: flow.endpoints,
+        rtcp: flow.rtcp,
+        meter: flow.meter,
+        rate_bps_min: flow.rate_bps_min,
+        label: None,
+        media: flow.media,
     }
 }
 
@@ -123,7 +179,7 @@ pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
 
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
     match request {
-        PeerRequest::OfferAggregate { .. } => "offer",
+        PeerRequest::OfferAggregate(_) => "offer",
         PeerRequest::WithdrawAggregate { .. } => "withdraw",
         PeerRequest::HoldSession { .. } => "hold",
         PeerRequest::CommitSession { .. } => "commit",
@@ -139,6 +195,9 @@ pub(crate) fn counted(policy: PolicyId) -> Counters {
         offered_bytes: packets * 200,
         passed_packets: packets,
         passed_bytes: packets * 200,
+        reception: Some(Reception { lost_packets: packets, gaps: 1, ..Reception::default() }),
+        excess_packets: packets.div_ceil(4),
+        excess_bytes: packets.div_ceil(4) * 200,
         ..Counters::default()
     }
 }

@@ -1,10 +1,12 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use turnpike_broker::media::Media;
 use turnpike_broker::name::PolicyId;
-use turnpike_broker::policy::{Counters, InstallError, Policy};
+use turnpike_broker::policy::{Counters, InstallError, Policy, Reception};
 use turnpike_node::dataplane::{DataPlane, Status};
+use turnpike_node::payload::Mtus;
 
 /// A data plane that only remembers. Clones are the same data plane: what outlives a restart of the node.
 #[derive(Debug, Clone, Default)]
@@ -12,9 +14,13 @@ pub(crate) struct FakeDataPlane(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// 1500 both where it was not set.
+    mtus: Option<Mtus>,
     installed: BTreeSet<PolicyId>,
     /// Out of force and not forgotten.
     ended: BTreeSet<PolicyId>,
+    /// Of incoming flows, also when they have ended.
+    media: BTreeMap<PolicyId, Media>,
     deinstalls: usize,
     best_effort_rate_bps: Option<u64>,
     install_error: Option<InstallError>,
@@ -27,6 +33,11 @@ struct Inner {
 impl FakeDataPlane {
     pub(crate) fn installed(&self) -> usize {
         self.0.lock().unwrap().installed.len()
+    }
+
+    /// What the incoming flows were installed with.
+    pub(crate) fn media(&self) -> Vec<Media> {
+        self.0.lock().unwrap().media.values().cloned().collect()
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -56,6 +67,11 @@ impl FakeDataPlane {
         self.0.lock().unwrap().reading_time = time;
     }
 
+    /// From now on the ports have these.
+    pub(crate) fn set_mtus(&self, mtus: Mtus) {
+        self.0.lock().unwrap().mtus = Some(mtus);
+    }
+
     /// The next question for the status ends the thread that asks.
     pub(crate) fn panic_at_status(&self) {
         self.0.lock().unwrap().status_panics = true;
@@ -67,9 +83,22 @@ impl FakeDataPlane {
     }
 }
 
-fn counters(policy: PolicyId) -> Counters {
-    let packets = policy.0 & 0xff;
-    Counters { offered_packets: packets, passed_packets: packets, ..Counters::default() }
+/// As many packets as the policy's number says; of those of an incoming flow each one lost has 99 that came.
+fn counters(inner: &Inner, policy: PolicyId) -> Counters {
+    let packets = (policy.0 & 0xff) * 99;
+    let reception = inner.media.get(&policy).map(|media| Reception {
+        lost_packets: packets / 99,
+        gaps: packets / 99,
+        jitter_ns: media.clock_rate_hz().map(|_| 1_500_000),
+        ..Reception::default()
+    });
+    Counters {
+        offered_packets: packets,
+        passed_packets: packets,
+        excess_packets: packets / 2,
+        reception,
+        ..Counters::default()
+    }
 }
 
 impl DataPlane for FakeDataPlane {
@@ -84,6 +113,11 @@ impl DataPlane for FakeDataPlane {
             return Err(error.clone());
         }
         inner.installed.extend(policies.iter().map(|(id, _)| *id));
+        for (id, policy) in policies {
+            if let Policy::FlowIn { media, .. } = policy {
+                inner.media.insert(*id, media.clone());
+            }
+        }
         Ok(())
     }
 
@@ -95,7 +129,7 @@ impl DataPlane for FakeDataPlane {
                 inner.ended.insert(*id);
             }
         }
-        let known = policies.iter().map(|id| inner.ended.contains(id).then(|| counters(*id)));
+        let known = policies.iter().map(|id| inner.ended.contains(id).then(|| counters(&inner, *id)));
         let counted = known.map(Option::unwrap_or_default).collect();
         let time = inner.deinstall_time;
         drop(inner);
@@ -109,7 +143,7 @@ impl DataPlane for FakeDataPlane {
 
     fn counters(&self, policy: PolicyId) -> Option<Counters> {
         let inner = self.0.lock().unwrap();
-        let (counted, time) = (inner.installed.contains(&policy).then(|| counters(policy)), inner.reading_time);
+        let (counted, time) = (inner.installed.contains(&policy).then(|| counters(&inner, policy)), inner.reading_time);
         drop(inner);
         std::thread::sleep(time);
         counted
@@ -128,6 +162,10 @@ impl DataPlane for FakeDataPlane {
     fn set_best_effort_rate(&mut self, rate_bps: u64) -> Result<(), InstallError> {
         self.0.lock().unwrap().best_effort_rate_bps = Some(rate_bps);
         Ok(())
+    }
+
+    fn mtus(&mut self) -> Option<Mtus> {
+        Some(self.0.lock().unwrap().mtus.unwrap_or(Mtus { lan: 1_500, wan: 1_500 }))
     }
 
     fn status(&mut self) -> Result<Status, InstallError> {

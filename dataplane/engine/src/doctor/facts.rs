@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkType, PinnedLink};
@@ -131,13 +131,13 @@ pub(crate) struct Network {
     pub(crate) wan: Option<u32>,
     pub(crate) addresses: Seen<Vec<Address>>,
     pub(crate) ports: Vec<u32>,
-    pub(crate) tag_address: Option<Ipv4Addr>,
+    pub(crate) tag_addresses: Vec<IpAddr>,
     pub(crate) peers: Vec<Peer>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) route: Seen<Option<Route>>,
     pub(crate) neighbour_known: Seen<bool>,
 }
@@ -146,7 +146,9 @@ pub(crate) struct Peer {
 pub(crate) struct Route {
     pub(crate) interface: u32,
     pub(crate) interface_name: String,
-    pub(crate) via: Ipv4Addr,
+    /// The interface itself, or the one that it is a VLAN on.
+    pub(crate) device: u32,
+    pub(crate) via: IpAddr,
 }
 
 impl Facts {
@@ -371,12 +373,12 @@ fn network(config: &EngineConfig, scope: Scope, ports: &[Port]) -> Network {
         wan: there.iter().find(|port| port.role == "wan").and_then(|port| index(port)),
         addresses,
         ports: there.iter().filter_map(|port| index(port)).collect(),
-        tag_address: all.then_some(config.tag_address),
+        tag_addresses: if all { config.tag_addresses.clone() } else { Vec::new() },
         peers: peers.iter().map(|address| peer(*address, netlink.as_mut())).collect(),
     }
 }
 
-fn peer(address: Ipv4Addr, netlink: Result<&mut Netlink, &mut io::Error>) -> Peer {
+fn peer(address: IpAddr, netlink: Result<&mut Netlink, &mut io::Error>) -> Peer {
     let netlink = match netlink {
         Ok(netlink) => netlink,
         Err(error) => return Peer { address, route: Err(text(&error)), neighbour_known: Err(text(&error)) },
@@ -384,8 +386,13 @@ fn peer(address: Ipv4Addr, netlink: Result<&mut Netlink, &mut io::Error>) -> Pee
     let route = netlink.route(address).map_err(text).map(|route| {
         route.map(|(interface, via)| {
             let link = netlink.link_at(interface, None).ok().flatten();
-            let interface_name = link.map_or_else(|| format!("number {interface}"), |link| link.name);
-            Route { interface, interface_name, via }
+            let interface_name = link.as_ref().map_or_else(|| format!("number {interface}"), |link| link.name.clone());
+            let (mut device, mut below) = (interface, link);
+            while let Some(Link { vlan: Some(_), peer: Some((index, None)), .. }) = below {
+                device = index;
+                below = netlink.link_at(index, None).ok().flatten();
+            }
+            Route { interface, interface_name, device, via }
         })
     });
     let neighbour_known = match &route {

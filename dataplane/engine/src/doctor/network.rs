@@ -1,6 +1,6 @@
 //! What is checked of addresses, routes and the kernel's forwarding.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use turnpike_fastpath::entry::LOCAL_MAX;
 
@@ -14,7 +14,9 @@ pub(super) fn findings(network: &Network, config: &EngineConfig) -> Vec<Finding>
     if config.unadmitted != Unadmitted::Drop {
         findings.extend(forwarding(&network.forwarding));
     }
-    findings.extend(network.tag_address.map(|address| tag_address(address, &network.addresses, &config.wan)));
+    for address in &network.tag_addresses {
+        findings.push(tag_address(*address, &network.addresses, &config.wan));
+    }
     findings.extend(too_many_addresses(network));
     // Without the interface there is no right way.
     let peers = if network.wan.is_some() { network.peers.as_slice() } else { &[] };
@@ -45,7 +47,7 @@ fn forwarding(interfaces: &[(String, Seen<bool>)]) -> Option<Finding> {
     (!interfaces.is_empty()).then(|| Finding::ok(CHECK, "IPv4 forwarding is on".to_owned()))
 }
 
-fn tag_address(tag_address: Ipv4Addr, addresses: &Seen<Vec<Address>>, wan: &str) -> Finding {
+fn tag_address(tag_address: IpAddr, addresses: &Seen<Vec<Address>>, wan: &str) -> Finding {
     const CHECK: &str = "tag_address";
     let addresses = match addresses {
         Ok(addresses) => addresses,
@@ -57,9 +59,9 @@ fn tag_address(tag_address: Ipv4Addr, addresses: &Seen<Vec<Address>>, wan: &str)
     Finding::problem(
         CHECK,
         format!("{tag_address} is no address of this host"),
-        "peers send tagged packets there, and nobody answers ARP for it; correct tag_address or add the address",
+        "peers send tagged packets there, and nobody answers for it; correct tag_address or add the address",
     )
-    .fix(format!("ip address add {tag_address}/32 dev {wan}"))
+    .fix(format!("ip address add {tag_address}/{} dev {wan}", bits(tag_address)))
 }
 
 fn too_many_addresses(network: &Network) -> Option<Finding> {
@@ -84,8 +86,8 @@ fn route(peer: &Peer, network: &Network, wan: &str) -> Finding {
     match &peer.route {
         Err(reason) => Finding::unseen(CHECK, &format!("the route to peer {address}"), reason),
         Ok(None) => wrong(format!("there is no route to peer {address}")),
-        Ok(Some(Route { interface, via, .. })) if Some(*interface) == network.wan => {
-            Finding::ok(CHECK, format!("peer {address} is reached by {wan} via {via}"))
+        Ok(Some(Route { device, interface_name, via, .. })) if Some(*device) == network.wan => {
+            Finding::ok(CHECK, format!("peer {address} is reached by {interface_name} via {via}"))
         }
         Ok(Some(Route { interface_name, .. })) => {
             wrong(format!("the route to peer {address} leaves by {interface_name}, not by {wan}"))
@@ -93,16 +95,28 @@ fn route(peer: &Peer, network: &Network, wan: &str) -> Finding {
     }
 }
 
+/// Bits of an address.
+const fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
 /// Through the gateway only where the peer is not on the wan's own network.
-fn route_command(peer: Ipv4Addr, network: &Network, wan: &str) -> String {
+fn route_command(peer: IpAddr, network: &Network, wan: &str) -> String {
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    };
     let near = network.addresses.iter().flatten().any(|found| {
-        let mask = u32::MAX.checked_shl(32 - u32::from(found.prefix_length.min(32))).unwrap_or(0);
-        Some(found.interface) == network.wan && (found.address.to_bits() ^ peer.to_bits()) & mask == 0
+        let rest = u32::from(bits(peer).saturating_sub(found.prefix_length));
+        Some(found.interface) == network.wan
+            && found.address.is_ipv4() == peer.is_ipv4()
+            && (number(found.address) ^ number(peer)).checked_shr(rest).unwrap_or(0) == 0
     });
+    let bits = bits(peer);
     if near {
-        return format!("ip route replace {peer}/32 dev {wan}");
+        return format!("ip route replace {peer}/{bits} dev {wan}");
     }
-    format!("ip route replace {peer}/32 via <gateway> dev {wan}")
+    format!("ip route replace {peer}/{bits} via <gateway> dev {wan}")
 }
 
 fn neighbour(peer: &Peer) -> Option<Finding> {
@@ -129,7 +143,7 @@ fn rp_filter(network: &Network, wan: &str) -> Option<Finding> {
     }
     let elsewhere = |peer: &&Peer| {
         let route = peer.route.as_ref().ok().and_then(Option::as_ref);
-        route.is_some_and(|route| Some(route.interface) != network.wan)
+        route.is_some_and(|route| Some(route.device) != network.wan)
     };
     let peer = network.peers.iter().find(elsewhere).filter(|_| network.wan.is_some())?;
     let finding = Finding::warning(
@@ -150,7 +164,7 @@ mod tests {
     const WAN: &str = "wan0";
 
     fn at(interface: u32, interface_name: &str) -> Peer {
-        let route = Route { interface, interface_name: interface_name.to_owned(), via: PEER };
+        let route = Route { interface, interface_name: interface_name.to_owned(), device: interface, via: PEER };
         Peer { address: PEER, route: Ok(Some(route)), neighbour_known: Ok(true) }
     }
 
@@ -179,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_tag_address_is_this_hosts() {
-        let tag = sample::config().tag_address;
+        let tag = sample::config().tag_addresses[0];
         good(&tag_address(tag, &sample::network().addresses, WAN));
         let missing = tag_address(tag, &Ok(Vec::new()), WAN);
         fixed(&missing, Level::Problem, &format!("ip address add {tag}/32 dev wan0"));
@@ -191,7 +205,7 @@ mod tests {
         let address = sample::network().addresses.unwrap()[0];
         let with = |count| Network { addresses: Ok(vec![address; count]), ..sample::network() };
         assert_eq!(too_many_addresses(&with(LOCAL_MAX)), None);
-        bad(&too_many_addresses(&with(LOCAL_MAX + 1)).unwrap(), Level::Warning, "9 addresses");
+        bad(&too_many_addresses(&with(LOCAL_MAX + 1)).unwrap(), Level::Warning, "17 addresses");
     }
 
     #[test]
@@ -202,7 +216,7 @@ mod tests {
         bad(&seen(&none), Level::Problem, "no route to peer");
         fixed(&seen(&none), Level::Problem, &format!("ip route replace {PEER}/32 dev wan0"));
         bad(&seen(&at(7, "eth7")), Level::Problem, "leaves by eth7");
-        let far = Peer { address: Ipv4Addr::new(192, 0, 2, 1), ..none };
+        let far = Peer { address: [192, 0, 2, 1].into(), ..none };
         fixed(&seen(&far), Level::Problem, "ip route replace 192.0.2.1/32 via <gateway> dev wan0");
         bad(&seen(&Peer { route: Err("hidden".to_owned()), ..at(2, WAN) }), Level::Warning, "hidden");
     }

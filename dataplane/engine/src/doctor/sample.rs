@@ -1,6 +1,6 @@
 //! A host with nothing wrong, for the tests of single checks.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use aya::util::KernelVersion;
 use super::ethtool::{Channels, Features};
 use super::facts::{Far, Host, Namespace, Network, Peer, PinPlace, Pins, Port, Route, Trial};
 use super::{Finding, Level};
-use crate::config::{EngineConfig, Unadmitted, XdpMode};
+use crate::config::{EngineConfig, Fragments, Unadmitted, XdpMode};
 use crate::netlink::{Address, Interface, Link};
 
-pub(super) const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-const TAG: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2));
+const TAG: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
 
 pub(super) fn config() -> EngineConfig {
     EngineConfig {
@@ -21,10 +21,13 @@ pub(super) fn config() -> EngineConfig {
         lan: "lan0".to_owned(),
         wan: "wan0".to_owned(),
         xdp_mode: XdpMode::Auto,
-        tag_address: TAG,
+        tag_addresses: vec![TAG],
         tag_port: 47_700,
         peers: vec![PEER],
         unadmitted: Unadmitted::Limit,
+        fragments: Fragments::Unadmitted,
+        dscp_map_out: [0; 64],
+        dscp_map_in: [0; 64],
         flows_max: 256,
         aggregates_max: 16,
         lapse_after: Duration::from_secs(300),
@@ -61,6 +64,7 @@ pub(super) fn port(role: &'static str) -> Port {
         kind: None,
         parent: None,
         peer: None,
+        vlan: None,
         programs: Vec::new(),
     };
     Port {
@@ -81,14 +85,14 @@ pub(super) fn far() -> Far {
 }
 
 pub(super) fn network() -> Network {
-    let route = Route { interface: 2, interface_name: "wan0".to_owned(), via: PEER };
+    let route = Route { interface: 2, interface_name: "wan0".to_owned(), device: 2, via: PEER };
     Network {
         forwarding: vec![("lan0".to_owned(), Ok(true)), ("wan0".to_owned(), Ok(true))],
         rp_filter_wan: Ok(0),
         wan: Some(2),
         addresses: Ok(vec![Address { interface: 2, address: TAG, prefix_length: 24 }]),
         ports: vec![1, 2],
-        tag_address: Some(TAG),
+        tag_addresses: vec![TAG],
         peers: vec![Peer { address: PEER, route: Ok(Some(route)), neighbour_known: Ok(true) }],
     }
 }

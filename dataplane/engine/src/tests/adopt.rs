@@ -6,19 +6,19 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use turnpike_fastpath::Direction;
 use turnpike_fastpath::entry::NextHop;
 
-use super::host::{in_own_namespace, ip};
+use super::host::{in_own_namespace, ip, load};
 use super::world;
 use crate::engine::Engine;
 use crate::policy::{Meter, Policy, PolicyId};
 use crate::table::{Note, Noted};
 
 const AGGREGATE: PolicyId = 1;
-const METER: Meter = Meter { rate_bps: 80_000, burst_bytes: 1_600, packet_bytes_min: 200 };
+const METER: Meter = Meter { rate_bps: 80_000, burst_bytes: 1_600, packet_bytes_min: 200, excess: None };
 
 fn inward(terminal: u8, label: u64) -> Policy {
     let source = SocketAddrV4::new(Ipv4Addr::new(10, 2, 0, 10), 5_000);
     let destination = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, terminal), 4_000);
-    Policy::FlowIn { aggregate: AGGREGATE, source, destination, label, meter: METER }
+    load::inward(AGGREGATE, source, destination, label, METER)
 }
 
 fn is_delivered(engine: &mut Engine, label: u64) -> bool {
@@ -29,8 +29,7 @@ fn is_delivered(engine: &mut Engine, label: u64) -> bool {
 #[test]
 fn what_died_while_it_was_installed_takes_nothing_with_it() {
     in_own_namespace(|config| {
-        let peer = Ipv4Addr::from(world::PEER);
-        let carrier = Policy::AggregateIn { peer, rate_bps: 1_000_000, burst_bytes: 65_536 };
+        let carrier = load::aggregate_in(1_000_000, 65_536);
         let [first, second] = [0x11_1110_0003, 0x11_1110_0004];
         let mut engine = Engine::start(config).unwrap();
         engine.install(&[(AGGREGATE, carrier), (2, inward(10, first))]).unwrap();
@@ -41,8 +40,7 @@ fn what_died_while_it_was_installed_takes_nothing_with_it() {
         engine.tables.set_label(9, stale);
         engine.tables.set_note(Noted::Label, 9, Note { policy: half_done, detail: 0 });
         // or between a next hop and the flow that was to use it.
-        let address = Ipv4Addr::new(10, 1, 0, 99);
-        engine.tables.set_note(Noted::NextHop, 5, Note { policy: 1, detail: address.to_bits().into() });
+        engine.tables.set_note(Noted::NextHop, 5, Note { policy: 0x2001_0db8, detail: 99 });
         engine.tables.set_next_hop(5, NextHop::new(0, [2, 0, 0, 0, 9, 9]));
         drop(engine);
 
@@ -58,6 +56,7 @@ fn what_died_while_it_was_installed_takes_nothing_with_it() {
         assert!(is_delivered(&mut engine, first) && is_delivered(&mut engine, second));
         engine.deinstall(&[AGGREGATE]);
         engine.forget(&[AGGREGATE, 2, 3]);
-        assert_eq!(engine.status().unwrap().tables.iter().map(|table| table.used).collect::<Vec<_>>(), [0; 4]);
+        let tables = engine.status().unwrap().tables;
+        assert!(tables.iter().all(|table| table.used == 0 || table.name == "ports"), "{tables:?}");
     });
 }

@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aya::maps::MapInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::loaded_programs;
-use turnpike_fastpath::entry::{Flow, Inner, Pool};
+use turnpike_fastpath::contract::table;
+use turnpike_fastpath::entry::{Detail, Flow, Pool};
+use turnpike_fastpath::plan::Ends;
+use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::{Direction, Reason};
 
 use super::host::load::{self, AGGREGATE_IN, AGGREGATE_OUT, FLOWS, Wire, assert_exact, flow_in, flow_out};
@@ -19,8 +23,10 @@ use super::host::{in_own_namespace, ip};
 use super::world;
 use crate::engine::Engine;
 use crate::generation::{self, Generation, Left, Pinned, Place};
+use crate::layout::LAYOUTS;
 use crate::migrate::Step;
 use crate::policy::{Counters, Meter, Policy, PolicyId};
+use crate::table::Noted;
 use crate::{EngineConfig, Takeover};
 
 thread_local! {
@@ -122,45 +128,36 @@ fn cut_off_anywhere_nothing_is_lost() {
     });
 }
 
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-
 fn endpoint(last: u8, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, last), port)
 }
 
 const OTHER_SITE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 2, 0, 10), 5_000);
-const WIDE: Meter = Meter { rate_bps: 100_000_000, burst_bytes: 1 << 20, packet_bytes_min: 28 };
+const WIDE: Meter = Meter { rate_bps: 100_000_000, burst_bytes: 1 << 20, packet_bytes_min: 28, excess: None };
 
-fn carrier_out(dscp: u8) -> Policy {
-    Policy::AggregateOut { peer: PEER, rate_bps: 1_000_000_000, burst_bytes: 1 << 20, dscp }
+fn carrier_out() -> Policy {
+    load::aggregate_out(1_000_000_000, 1 << 20)
 }
 
 fn carrier_in() -> Policy {
-    Policy::AggregateIn { peer: PEER, rate_bps: 1_000_000_000, burst_bytes: 1 << 20 }
+    load::aggregate_in(1_000_000_000, 1 << 20)
 }
 
 fn out(aggregate: PolicyId, port: u16) -> Policy {
-    Policy::FlowOut { aggregate, source: endpoint(10, port), destination: OTHER_SITE, label: 7, meter: WIDE }
+    load::out(aggregate, endpoint(10, port), OTHER_SITE, 7, WIDE)
 }
 
 fn inward(aggregate: PolicyId, terminal: u8, label: u64) -> Policy {
-    let destination = endpoint(terminal, 4_000);
-    Policy::FlowIn { aggregate, source: OTHER_SITE, destination, label, meter: WIDE }
+    load::inward(aggregate, OTHER_SITE, endpoint(terminal, 4_000), label, WIDE)
 }
 
 fn frame_out(port: u16) -> Vec<u8> {
-    let (source, destination) = (endpoint(10, port), OTHER_SITE);
-    let ends = Inner {
-        source: source.ip().octets(),
-        destination: destination.ip().octets(),
-        source_port: source.port().to_be_bytes(),
-        destination_port: destination.port().to_be_bytes(),
-    };
+    let ends = Ends { source: endpoint(10, port).into(), destination: OTHER_SITE.into() };
     world::udp_frame(&ends, &world::rtp(), 0, 64)
 }
 
 fn frame_in(label: u64) -> Vec<u8> {
-    world::tagged_frame(PEER.octets(), world::tag_bytes(1, 1, label, 172), &world::rtp())
+    world::tagged_frame(world::PEER, world::tag_bytes(1, 1, label, 172), &world::rtp())
 }
 
 /// Where a frame went, or nothing.
@@ -171,7 +168,7 @@ fn went_to(engine: &mut Engine, direction: Direction, frame: &[u8]) -> Option<[u
 
 /// Only the last of many flows, aggregates and next hops are left, and none of them is where it would be in small tables.
 fn sparse(engine: &mut Engine) {
-    let aggregates: Vec<_> = (0..12).map(|id| (100 + id, carrier_out(id as u8))).chain([(200, carrier_in())]).collect();
+    let aggregates: Vec<_> = (0..12).map(|id| (100 + id, carrier_out())).chain([(200, carrier_in())]).collect();
     engine.install(&aggregates).unwrap();
     let terminals: Vec<_> = (20..120).collect();
     for terminal in &terminals {
@@ -223,7 +220,7 @@ fn what_is_beyond_the_end_of_smaller_tables_moves() {
         let used =
             |engine: &mut Engine| engine.status().unwrap().tables.iter().map(|table| table.used).collect::<Vec<_>>();
         let before = used(&mut engine);
-        assert_eq!(before, [2, 2, 2, 3]);
+        assert_eq!(before, [2, 2, 2, 3, 2]);
         let all = [111, 200, 1_297, 1_298, 1_299, 2_098, 2_099];
         let counted = |engine: &Engine| all.map(|id| engine.counters(id).unwrap());
         let mut counters = counted(&engine);
@@ -251,9 +248,9 @@ fn what_is_beyond_the_end_of_smaller_tables_moves() {
         }
         engine.deinstall(&all);
         engine.forget(&all);
-        assert_eq!(used(&mut engine), [0; 4], "something is left over");
+        assert_eq!(used(&mut engine), [0, 0, 0, 0, 2], "something is left over");
         // Everything can be used again, to the last entry.
-        engine.install(&[(300, carrier_out(1)), (301, carrier_in())]).unwrap();
+        engine.install(&[(300, carrier_out()), (301, carrier_in())]).unwrap();
         let flows: Vec<_> = (0..64).map(|number| (3_000 + number, out(300, 30_000 + number as u16))).collect();
         engine.install(&flows).unwrap();
         assert_eq!(engine.install(&[(4_000, out(300, 40_000))]).unwrap_err().code(), "table_full");
@@ -264,7 +261,7 @@ fn what_is_beyond_the_end_of_smaller_tables_moves() {
 fn what_does_not_fit_is_refused_with_what_would() {
     in_own_namespace(|config| {
         let mut engine = Engine::start(config).unwrap();
-        let aggregates: Vec<_> = (0..5).map(|id| (100 + id, carrier_out(0))).chain([(200, carrier_in())]).collect();
+        let aggregates: Vec<_> = (0..5).map(|id| (100 + id, carrier_out())).chain([(200, carrier_in())]).collect();
         engine.install(&aggregates).unwrap();
         let flows: Vec<_> = (0..40).map(|number| (1_000 + number, out(100, 10_000 + number as u16))).collect();
         engine.install(&flows).unwrap();
@@ -316,16 +313,10 @@ fn meters_go_on_where_they_were() {
     in_own_namespace(|config| {
         let mut engine = Engine::start(config).unwrap();
         // So slow that what time brings does not matter.
-        let carrier = Policy::AggregateOut { peer: PEER, rate_bps: 10_000, burst_bytes: 65_536, dscp: 0 };
-        engine.install(&[(100, carrier.clone()), (101, carrier.clone()), (102, carrier_out(0))]).unwrap();
-        let slow = Meter { rate_bps: 1_000, burst_bytes: 2_000, packet_bytes_min: 200 };
-        let flow = |aggregate, port, meter| Policy::FlowOut {
-            aggregate,
-            source: endpoint(10, port),
-            destination: OTHER_SITE,
-            label: 7,
-            meter,
-        };
+        let carrier = load::aggregate_out(1_000, 65_536);
+        engine.install(&[(100, carrier.clone()), (101, carrier.clone()), (102, carrier_out())]).unwrap();
+        let slow = Meter { rate_bps: 1_000, burst_bytes: 2_000, packet_bytes_min: 200, excess: None };
+        let flow = |aggregate, port, meter| load::out(aggregate, endpoint(10, port), OTHER_SITE, 7, meter);
         engine
             .install(&[(1, flow(100, 1_000, WIDE)), (2, flow(101, 1_001, WIDE)), (3, flow(102, 1_002, slow))])
             .unwrap();
@@ -341,17 +332,18 @@ fn meters_go_on_where_they_were() {
         let of_flow = passed(&mut engine, 1_002, 100);
         assert!((10..=11).contains(&of_flow), "{of_flow}");
         for flows_max in [1_024, 256] {
+            let start = Instant::now();
             drop(engine);
             engine = Engine::start(&EngineConfig { flows_max, ..config.clone() }).unwrap();
-            assert!(passed(&mut engine, 1_002, 100) <= 1, "a flow got its burst again");
+            let passed = passed(&mut engine, 1_002, 100);
+            // 125 bytes a second, and packets of 200.
+            let allowed = 1 + start.elapsed().as_millis() as usize * 125 / 1_000 / 200;
+            assert!(passed <= allowed, "a flow got its burst again: {passed} packets, {allowed} allowed");
         }
         assert!(held_ns(&engine, 101).abs_diff(held) < 10, "credit was lost, or given twice");
         let after = passed(&mut engine, 1_001, 1_000);
         // What is less than a quantum stays in the pool.
-        assert!(
-            before + after <= whole && before + after + 40 > whole,
-            "{before} and {after}, {whole} without a change"
-        );
+        assert!((before + after).abs_diff(whole) <= 40, "{before} and {after}, {whole} without a change");
         assert!(passed(&mut engine, 1_000, 100) <= 10, "an aggregate got its burst again");
     });
 }
@@ -362,7 +354,7 @@ fn another_number_of_cpus_shares_credit_anew() {
         let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
         let mut engine = Engine::start(config).unwrap();
         // Just enough for so many CPUs.
-        let carrier = Policy::AggregateOut { peer: PEER, rate_bps: 10_000, burst_bytes: 4 * 3 * cpus * 1_500, dscp: 0 };
+        let carrier = load::aggregate_out(10_000, 8 * 4 * cpus * 1_500);
         engine.install(&[(100, carrier), (1_000, out(100, 1_000))]).unwrap();
         let sent = 40;
         for _ in 0..sent {
@@ -370,8 +362,8 @@ fn another_number_of_cpus_shares_credit_anew() {
         }
         let before = engine.counters(1_000);
         let quantum = |engine: &Engine| engine.tables.aggregate(engine.policies[&100].index).quantum_bytes;
-        assert_eq!(quantum(&engine), 4_500);
-        for (now, quantum_bytes) in [(2 * cpus, 2_250), (3 * cpus, 1_500), (cpus, 1_500)] {
+        assert_eq!(quantum(&engine), 6_000);
+        for (now, quantum_bytes) in [(2 * cpus, 3_000), (4 * cpus, 1_500), (cpus, 1_500)] {
             drop(engine);
             engine = Engine::start_on(config, now).unwrap();
             assert_eq!(engine.counters(1_000), before);
@@ -406,21 +398,22 @@ fn a_detach_leaves_nothing_of_a_change_that_was_cut_off() {
             drop(engine);
             start_cut_off(&EngineConfig { flows_max: 512, ..config.clone() }, step);
             let (maps, programs) = kernel_ids(&config.pin_dir);
-            assert!(maps.len() >= 15 && programs.len() == 2, "{step:?}: {maps:?} {programs:?}");
+            assert!(maps.len() >= 19 && programs.len() == 2, "{step:?}: {maps:?} {programs:?}");
             let removed = Engine::detach(&config.pin_dir).unwrap();
             assert_eq!(removed.len(), maps.len() + programs.len(), "{step:?}: {removed:?}");
             assert!(!config.pin_dir.exists());
-            // The kernel frees what nobody holds a little later.
+            // The kernel frees what nobody holds a little later. Not asked too often: each time takes a hold of the table of programs for
+            // a moment, and Linux 6.18 loses count of those if the one before it is still being emptied.
             let left = || {
                 let maps: Vec<_> = maps.iter().filter(|id| MapInfo::from_id(**id).is_ok()).collect();
                 let loaded: Vec<_> = loaded_programs().filter_map(Result::ok).map(|program| program.id()).collect();
                 (maps.len(), programs.iter().filter(|id| loaded.contains(id)).count())
             };
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while left() != (0, 0) {
-                assert!(Instant::now() < deadline, "{step:?}: (tables, programs) left: {:?}", left());
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            let gone = (0..15).any(|_| {
+                std::thread::sleep(Duration::from_secs(1));
+                left() == (0, 0)
+            });
+            assert!(gone, "{step:?}: tables and programs left: {:?}", left());
             assert!(Engine::detach(&config.pin_dir).unwrap().is_empty());
         }
     });
@@ -443,8 +436,14 @@ fn a_first_start_that_was_cut_off_is_made_anew() {
 fn what_meters_did_while_nobody_was_there_counts() {
     in_own_namespace(|config| {
         let mut engine = Engine::start(config).unwrap();
-        engine.install(&[(100, carrier_out(0)), (1_000, out(100, 1_000))]).unwrap();
+        let label = 0x77_7770_0000 | 9;
+        let policies =
+            [(100, carrier_out()), (1_000, out(100, 1_000)), (200, carrier_in()), (2_000, inward(200, 10, label))];
+        engine.install(&policies).unwrap();
         let [aggregate, flow] = [100, 1_000].map(|id| engine.policies[&id].index);
+        assert!(went_to(&mut engine, Direction::In, &frame_in(label)).is_some());
+        let arrived = |engine: &Engine| engine.counters(2_000).unwrap().reception.unwrap();
+        assert_eq!(arrived(&engine).lost_packets, 0);
         drop(engine);
         start_cut_off(&EngineConfig { flows_max: 512, ..config.clone() }, Step::Named);
         // As packets do it: the programs still use these tables.
@@ -454,9 +453,21 @@ fn what_meters_did_while_nobody_was_there_counts() {
         let (spent_ns, due) = (u64::MAX >> 8, u64::MAX >> 7);
         old.tables.set_pool(aggregate, Pool { spent_ns: spent_ns.into(), ..Pool::default() });
         old.tables.set_flow(flow, Flow { due: due.into(), ..old.tables.flow(flow) });
+        let detail = old.tables.detail(Noted::Flow, flow);
+        old.tables.set_detail(Noted::Flow, flow, Detail { excess_due: due.into(), ..detail });
+        let receptions = LAYOUTS.iter().find(|layout| layout.name == table::RECEPTIONS).unwrap();
+        let lost = std::mem::offset_of!(Reception, lost) / 8;
+        old.raw(receptions).entry(9, 8)[lost].store(5, Ordering::Release);
         let mut engine = Engine::start(&EngineConfig { flows_max: 512, ..config.clone() }).unwrap();
         assert_eq!(engine.tables.pool(aggregate).spent_ns.into_inner(), spent_ns);
         assert_eq!(engine.tables.flow(flow).due.into_inner(), due);
+        assert_eq!(engine.tables.detail(Noted::Flow, flow).excess_due.into_inner(), due);
+        // The window goes on, too: the same packet again is a duplicate.
+        assert!(went_to(&mut engine, Direction::In, &frame_in(label)).is_some());
+        assert_eq!((arrived(&engine).lost_packets, arrived(&engine).duplicated_packets), (5, 1));
+        drop(engine);
+        let mut engine = Engine::start(config).unwrap();
+        assert_eq!((arrived(&engine).lost_packets, arrived(&engine).duplicated_packets), (5, 1));
         assert_eq!(went_to(&mut engine, Direction::Out, &frame_out(1_000)), None);
     });
 }

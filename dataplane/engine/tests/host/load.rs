@@ -17,7 +17,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use turnpike_engine::policy::{Meter, Policy, PolicyId};
+use turnpike_engine::policy::{Dscp, Media, Meter, Policy, PolicyId};
+use turnpike_engine::reception::Reception;
 use turnpike_engine::{Engine, PassProgram};
 use turnpike_fastpath::{Direction, Reason};
 
@@ -37,6 +38,7 @@ const FIRST_PORT: u16 = 21_000;
 /// Between packets of one direction; loss is to be ours and not a socket's.
 const PACE: Duration = Duration::from_micros(500);
 const TAG_BYTES: usize = 8;
+const RTP_BYTES: usize = 12;
 const PAYLOAD_BYTES: usize = 64;
 /// No packet comes for so long: none is under way.
 const QUIET: Duration = Duration::from_millis(300);
@@ -58,20 +60,44 @@ const fn port(flow: u16) -> u16 {
     FIRST_PORT + 2 * flow
 }
 
+pub fn aggregate_out(rate_bps: u64, burst_bytes: u32) -> Policy {
+    Policy::AggregateOut { peer: PEER.into(), rate_bps, burst_bytes, dscp: Dscp::Set(46), excess_dscp: None }
+}
+
+pub fn aggregate_in(rate_bps: u64, burst_bytes: u32) -> Policy {
+    Policy::AggregateIn { peer: PEER.into(), rate_bps, burst_bytes, dscp: Dscp::Copy }
+}
+
+pub fn out(aggregate: PolicyId, source: SocketAddrV4, destination: SocketAddrV4, label: u64, meter: Meter) -> Policy {
+    let (source, destination) = (source.into(), destination.into());
+    Policy::FlowOut { aggregate, source, destination, label, meter, rtcp_next_port: false, terminals: false }
+}
+
+pub fn inward(
+    aggregate: PolicyId,
+    source: SocketAddrV4,
+    destination: SocketAddrV4,
+    label: u64,
+    meter: Meter,
+) -> Policy {
+    let (source, destination) = (source.into(), destination.into());
+    let media = Media { clock_rate_hz: 8_000, every_packet: false };
+    Policy::FlowIn { aggregate, source, destination, label, meter, rtcp_next_port: false, media }
+}
+
 /// The aggregates, and all flows with rates far above the load.
 pub fn policies() -> Vec<(PolicyId, Policy)> {
     let (rate_bps, burst_bytes) = (1_000_000_000, 1 << 22);
-    let meter = Meter { rate_bps: 100_000_000, burst_bytes: 1 << 20, packet_bytes_min: 28 };
+    let meter = Meter { rate_bps: 100_000_000, burst_bytes: 1 << 20, packet_bytes_min: 28, excess: None };
     let mut all = vec![
-        (AGGREGATE_OUT, Policy::AggregateOut { peer: PEER, rate_bps, burst_bytes, dscp: 46 }),
-        (AGGREGATE_IN, Policy::AggregateIn { peer: PEER, rate_bps, burst_bytes }),
+        (AGGREGATE_OUT, aggregate_out(rate_bps, burst_bytes)),
+        (AGGREGATE_IN, aggregate_in(rate_bps, burst_bytes)),
     ];
     for flow in 0..FLOWS {
         let (here, there) = (SocketAddrV4::new(SITE, port(flow)), SocketAddrV4::new(OTHER_SITE, port(flow)));
         let label = label(flow);
-        let out = Policy::FlowOut { aggregate: AGGREGATE_OUT, source: here, destination: there, label, meter };
-        let inward = Policy::FlowIn { aggregate: AGGREGATE_IN, source: there, destination: here, label, meter };
-        all.extend([(flow_out(flow), out), (flow_in(flow), inward)]);
+        all.push((flow_out(flow), out(AGGREGATE_OUT, here, there, label, meter)));
+        all.push((flow_in(flow), inward(AGGREGATE_IN, there, here, label, meter)));
     }
     all
 }
@@ -234,6 +260,12 @@ impl Way {
     }
 }
 
+/// The header of a stream's packet (RFC 3550).
+fn rtp(number: u64, stream: u8) -> [u8; RTP_BYTES] {
+    let ([high, low], time) = ((number as u16).to_be_bytes(), (number as u32 * 160).to_be_bytes());
+    [0x80, 8, high, low, time[0], time[1], time[2], time[3], 0xde, 0xad, 0, stream]
+}
+
 fn talk(sockets: &[UdpSocket], heads: &[Vec<u8>], stop: &AtomicBool, sent: &AtomicU64) -> Vec<(u64, Instant)> {
     let mut times = Vec::new();
     let start = Instant::now();
@@ -243,6 +275,7 @@ fn talk(sockets: &[UdpSocket], heads: &[Vec<u8>], stop: &AtomicBool, sent: &Atom
         }
         let flow = number as usize % sockets.len();
         let mut packet = heads[flow].clone();
+        packet.extend(rtp(number / sockets.len() as u64, flow as u8));
         packet.extend(number.to_be_bytes());
         packet.resize(heads[flow].len() + PAYLOAD_BYTES, 7);
         let now = Instant::now();
@@ -264,7 +297,8 @@ fn listen(socket: &UdpSocket, stop: &AtomicBool, received: &AtomicU64) -> Heard 
         match socket.recv(&mut packet) {
             Ok(length) => {
                 let number = length.checked_sub(PAYLOAD_BYTES).filter(|head| [0, TAG_BYTES].contains(head));
-                let number = number.map(|head| u64::from_be_bytes(packet[head..head + 8].try_into().unwrap()));
+                let number = number.map(|head| head + RTP_BYTES);
+                let number = number.map(|at| u64::from_be_bytes(packet[at..at + 8].try_into().unwrap()));
                 match number {
                     Some(number) if heard.numbers.insert(number) => drop(received.fetch_add(1, Ordering::Relaxed)),
                     Some(_) => heard.doubled += 1,
@@ -326,5 +360,9 @@ pub fn assert_exact(engine: &Engine, reports: &[Report; 2]) {
         assert_eq!(flows.iter().map(|flow| flow.passed_packets).sum::<u64>(), report.sent);
         assert_eq!(engine.counters(aggregate).unwrap().passed_packets, report.sent);
         assert_eq!(engine.verdict(direction, reason).0, report.sent);
+        // Where it is delivered it is also known that all of it came, once and in order.
+        for reception in flows.iter().filter_map(|counters| counters.reception) {
+            assert_eq!(Reception { jitter_ns: None, ..reception }, Reception::default());
+        }
     }
 }

@@ -20,6 +20,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const HEADER_BYTES: usize = 14;
 /// EtherType of IPv4.
 pub const IPV4: [u8; 2] = [0x08, 0x00];
+/// EtherType of IPv6.
+pub const IPV6: [u8; 2] = [0x86, 0xdd];
 /// EtherType of ARP.
 pub const ARP: [u8; 2] = [0x08, 0x06];
 

@@ -1,4 +1,4 @@
-//! IPv4 (RFC 791) without options.
+//! IPv4 (RFC 791), the part before the options.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -19,8 +19,8 @@
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Where it stands in a frame without VLAN tags.
-pub const OFFSET: usize = super::ethernet::HEADER_BYTES;
+use crate::checksum::Change;
+
 /// Bytes of the header without options.
 pub const HEADER_BYTES: usize = 20;
 /// The same, as length fields have it.
@@ -31,6 +31,8 @@ pub const VERSION_IHL: u8 = 0x45;
 pub const UDP: u8 = 17;
 /// The ECN bits of the second byte (RFC 3168).
 pub const ECN_MASK: u8 = 0x03;
+/// Don't fragment, alone in its field.
+pub const DONT_FRAGMENT: u16 = 0x4000;
 /// More fragments, and the fragment offset: any of them set means a fragment.
 pub const FRAGMENT_MASK: u16 = 0x3fff;
 /// The fragment offset alone.
@@ -60,4 +62,22 @@ pub struct Header {
     pub source: [u8; 4],
     /// Address.
     pub destination: [u8; 4],
+}
+
+impl Header {
+    /// Every word of the header; all ones over a good one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn sum(&self) -> Change {
+        let Self { total_length, identification, fragment, checksum, source, destination, .. } = self;
+        Change::NONE
+            .plus([self.version_ihl, self.tos])
+            .plus(total_length.to_bytes())
+            .plus(*identification)
+            .plus(fragment.to_bytes())
+            .plus([self.time_to_live, self.protocol])
+            .plus(*checksum)
+            .plus_long(*source)
+            .plus_long(*destination)
+    }
 }

@@ -13,8 +13,6 @@
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Where it stands in a frame without VLAN tags and IP options.
-pub const OFFSET: usize = super::ipv4::OFFSET + super::ipv4::HEADER_BYTES;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 8;
 /// The same, as length fields have it.
