@@ -400,7 +400,7 @@ impl Engine {
         let probe = probe || self.recovery.is_asking();
         let Self { tables, object, netlink, ports, .. } = self;
         self.next_hops.refresh(&mut Surroundings { tables, object, netlink, ports }, probe)?;
-        self.resume_next_hops();
+        self.suspend_next_hops();
         Ok(())
     }
 }

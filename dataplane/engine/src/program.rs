@@ -22,7 +22,7 @@ use crate::generation::{self, Left, Pinned, Place};
 use crate::layout::{LAYOUTS, Shape};
 use crate::migrate;
 use crate::ports::{LAN, WAN};
-use crate::sys::link_interface;
+use crate::sys::{link_interface, remove_link};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
 
@@ -214,7 +214,7 @@ pub(crate) fn attach(
             ?attached,
             "the pinned link is of an interface that is no more this port"
         );
-        fs::remove_file(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
+        remove_link(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
     }
     let modes: &[(AyaMode, &'static str)] = match config.xdp_mode {
         XdpMode::Native => &[(AyaMode::Driver, "native")],
@@ -236,6 +236,20 @@ pub(crate) fn attach(
     })
 }
 
+/// Takes all programs off their interfaces. Says what was removed.
+pub(crate) fn remove_links(pin_dir: &Path) -> Result<Vec<String>, EngineError> {
+    let mut removed = Vec::new();
+    for (_, role, _) in roles(false) {
+        let path = link_path(pin_dir, role);
+        if path.exists() {
+            remove_link(&path).map_err(EngineError::kernel("removing a link"))?;
+            removed.push(path.display().to_string());
+        }
+    }
+    removed.extend(generation::remove(&pin_dir.join("links"))?);
+    Ok(removed)
+}
+
 /// Takes links away that are not of these roles and interfaces, so that nothing of an earlier configuration stands in the way.
 pub(crate) fn drop_other_links(pin_dir: &Path, wanted: &[(&str, u32)]) -> Result<(), EngineError> {
     for (_, role, _) in roles(false) {
@@ -250,7 +264,7 @@ pub(crate) fn drop_other_links(pin_dir: &Path, wanted: &[(&str, u32)]) -> Result
                 interface = attached,
                 "a pinned link is of no interface that is this port; removing it"
             );
-            fs::remove_file(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
+            remove_link(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
         }
     }
     Ok(())

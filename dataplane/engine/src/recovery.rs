@@ -64,7 +64,7 @@ impl Engine {
                 None => self.suspend(role.0, &name),
             }
         }
-        self.resume_next_hops();
+        self.suspend_next_hops();
         self.ports.refresh(&self.tables, &mut self.netlink)
     }
 
@@ -75,36 +75,42 @@ impl Engine {
             && programs::device(&self.object, u32::from(port)) == Some(found.index)
     }
 
-    /// Packets through a port that is gone would be counted as passed and lie in no device. That goes for the VLANs on it, too.
     fn suspend(&mut self, port: u16, name: &str) {
         let state = &mut self.recovery.states[usize::from(port)];
         if !state.gone {
             state.gone = true;
             tracing::warn!(interface = name, "the port's interface is gone; its packets are dropped until it is back");
         }
-        for index in self.next_hops.used() {
-            let value = self.tables.next_hop(u32::from(index));
-            if value.port().is_some_and(|port| programs::device(&self.object, port).is_none()) {
-                self.tables.set_next_hop(u32::from(index), NextHop::default());
-                self.recovery.suspended.insert(index, value);
-            }
-        }
     }
 
-    /// Puts next hops back through ports that are there again, as they were; what is known of their neighbours by then is looked up.
-    pub(crate) fn resume_next_hops(&mut self) {
+    /// Takes next hops out of use whose port has no device, and puts them back as they were when it has one again. Packets there would be
+    /// counted as passed and lie nowhere. What is known of neighbours by then is looked up besides.
+    pub(crate) fn suspend_next_hops(&mut self) {
         let Self { tables, object, next_hops, recovery, .. } = self;
+        let mut devices = BTreeMap::new();
+        let mut has_device = |value: NextHop| {
+            value
+                .port()
+                .is_some_and(|port| *devices.entry(port).or_insert_with(|| programs::device(object, port).is_some()))
+        };
         recovery.suspended.retain(|index, value| {
             // Unless it was released meanwhile, or goes another way now.
             if !next_hops.is_used(*index) || tables.next_hop(u32::from(*index)) != NextHop::default() {
                 return false;
             }
-            let is_back = value.port().is_some_and(|port| programs::device(object, port).is_some());
+            let is_back = has_device(*value);
             if is_back {
                 tables.set_next_hop(u32::from(*index), *value);
             }
             !is_back
         });
+        for index in next_hops.used() {
+            let value = tables.next_hop(u32::from(index));
+            if value != NextHop::default() && !has_device(value) {
+                tables.set_next_hop(u32::from(index), NextHop::default());
+                recovery.suspended.insert(index, value);
+            }
+        }
     }
 
     /// Puts a port on the interface that has its name now. What does not succeed is tried again when next hops are looked up.

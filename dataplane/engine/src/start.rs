@@ -149,10 +149,10 @@ impl Engine {
     /// # Errors
     /// Something could not be removed.
     pub fn detach(pin_dir: &Path) -> Result<Vec<String>, EngineError> {
-        let folders = Place::ALL.map(|place| place.folder(pin_dir));
-        let mut removed = Vec::new();
-        for folder in std::iter::once(pin_dir.join("links")).chain(folders) {
-            removed.extend(generation::remove(&folder)?);
+        // Programs go before their tables.
+        let mut removed = programs::remove_links(pin_dir)?;
+        for place in Place::ALL {
+            removed.extend(generation::remove(&place.folder(pin_dir))?);
         }
         if pin_dir.exists() {
             fs::remove_dir(pin_dir).map_err(EngineError::kernel("removing the folder of pins"))?;

@@ -29,6 +29,19 @@ pub(crate) fn link_interface(pin: &Path) -> io::Result<Option<u32>> {
     Ok(index.filter(|index| *index != 0))
 }
 
+/// Takes a pinned link's program off its interface and removes the pin. Removing the pin alone would do so a little later.
+pub(crate) fn remove_link(pin: &Path) -> io::Result<()> {
+    const BPF_LINK_DETACH: libc::c_int = 34;
+    let link = open_pin(pin)?;
+    let number = link.as_raw_fd();
+    // SAFETY: the attributes of this command are one descriptor, which is open until the call returns.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const number, size_of::<RawFd>()) };
+    if result != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), pin = %pin.display(), "a link goes with its pin");
+    }
+    std::fs::remove_file(pin)
+}
+
 /// Opens what is pinned there (`bpf(2)`, `BPF_OBJ_GET`).
 fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     const BPF_OBJ_GET: libc::c_int = 7;

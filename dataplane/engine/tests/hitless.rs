@@ -2,13 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
 mod host;
+#[path = "../../fastpath/tests/world/mod.rs"]
+mod world;
 
 use std::time::{Duration, Instant};
 
-use host::load::{self, FLOWS, Load, Report, Wire, assert_exact};
-use host::{in_own_namespace, ip};
+use host::load::{self, AGGREGATE_IN, FLOWS, Load, Report, Wire, assert_exact};
+use host::{has_vlans, in_own_namespace, ip};
+use turnpike_engine::policy::Meter;
 use turnpike_engine::{Engine, EngineConfig};
 use turnpike_fastpath::{Direction, Reason};
+use world::{PEER, rtp, tag_bytes, tagged_frame};
 
 /// How often the node follows the network.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
@@ -206,5 +210,68 @@ fn a_flap_costs_only_what_is_sent_meanwhile() {
         println!("sent {} out, {} in; lost while it was down {lost:?}", reports[0].sent, reports[1].sent);
         assert!(lost.iter().all(|lost| *lost > 10), "it was never down");
         assert_lost_only(&reports, &away);
+    });
+}
+
+/// Makes the port towards the site anew, with what the tests' namespace has on it.
+fn lay_lan_anew() {
+    ip("link del lan");
+    ip("link add lan type veth peer name site");
+    ip("addr add 10.1.0.1/24 dev lan");
+    ip("link set lan up");
+    ip("link set site up");
+}
+
+#[test]
+fn a_vlan_comes_back_with_its_interface() {
+    in_own_namespace(|config| {
+        if !has_vlans() {
+            println!("skipped: this kernel has no VLAN interfaces");
+            return;
+        }
+        let mut engine = start(config);
+        let meter = Meter { rate_bps: 1_000_000, burst_bytes: 65_536, packet_bytes_min: 28, excess: None };
+        let (source, destination) = ("10.2.0.10:5000".parse().unwrap(), "10.3.0.10:4000".parse().unwrap());
+        let label = 0x11_1110_0020;
+        engine.install(&[(99, load::inward(AGGREGATE_IN, source, destination, label, meter))]).unwrap();
+        let frame = tagged_frame(PEER, tag_bytes(1, 1, label, 172), &rtp());
+        let arrives = |engine: &mut Engine| {
+            let trial = engine.trial(Direction::In, &frame).unwrap();
+            (trial.action == 4).then(|| trial.frame[..18].to_vec())
+        };
+        let before = arrives(&mut engine).unwrap();
+        assert_eq!(before[12..16], [0x81, 0, 0, 100], "it is in its VLAN");
+        lay_lan_anew();
+        engine.follow_network().unwrap();
+        assert_eq!(arrives(&mut engine), None, "its VLAN is still gone");
+        ip("link add link lan name lan100 type vlan id 100");
+        ip("addr add 10.3.0.1/24 dev lan100");
+        ip("link set lan100 up");
+        ip("neigh add 10.3.0.10 lladdr 02:00:00:00:02:03 dev lan100 nud permanent");
+        engine.follow_network().unwrap();
+        let after = arrives(&mut engine).unwrap();
+        assert_eq!((&after[..6], &after[12..]), (&before[..6], &before[12..]));
+        assert_sound(&mut engine, [1, 0]);
+    });
+}
+
+#[test]
+fn one_interface_for_both_comes_back_too() {
+    in_own_namespace(|config| {
+        let config = EngineConfig { wan: "lan".to_owned(), ..config.clone() };
+        let mut engine = Engine::start(&config).unwrap();
+        assert_sound(&mut engine, [0, 0]);
+        lay_lan_anew();
+        engine.follow_network().unwrap();
+        assert_sound(&mut engine, [1, 1]);
+        drop(engine);
+        // From there to two interfaces and back, whatever is attached where.
+        for (lan, wan) in [("wan", "lan"), ("lan", "wan"), ("wan", "wan"), ("lan", "wan")] {
+            let config = EngineConfig { lan: lan.to_owned(), wan: wan.to_owned(), ..config.clone() };
+            let mut engine = Engine::start(&config).unwrap();
+            assert_sound(&mut engine, [0, 0]);
+            let links = std::fs::read_dir(config.pin_dir.join("links")).unwrap().count();
+            assert_eq!(links, if lan == wan { 1 } else { 2 });
+        }
     });
 }

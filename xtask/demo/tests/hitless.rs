@@ -228,7 +228,7 @@ fn round(field: &mut Field<'_>, number: u64, dice: &mut Dice, media: &Media) {
     let tries = dice.roll(3);
     for _ in 0..tries {
         field.start(edge);
-        std::thread::sleep(Duration::from_millis(dice.roll(450)));
+        std::thread::sleep(Duration::from_millis(dice.roll(2_500)));
         field.nodes[edge].kill().unwrap();
     }
     media.wait_until_it_flows(&format!("{} is dead", field.nodes[edge].name()));
