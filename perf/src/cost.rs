@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
+
 use crate::rounds::{Case, Ends, First, Team};
 use crate::scene::Scene;
 use crate::stats::Quantiles;
@@ -190,11 +192,21 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().chain([&EMPTY_POOL, &SPENT_FLOW])
 }
 
-/// Measures all rows, interleaved: in each round every row once on one CPU and once on two.
-pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, keys: &[u32], rounds: u32) -> anyhow::Result<Costs> {
+/// Measures these rows, or all if none is named, interleaved: in each round every row once on one CPU and once on two.
+pub(crate) fn measure(
+    team: &Team<'_>,
+    scene: &mut Scene,
+    keys: &[u32],
+    rounds: u32,
+    names: &[String],
+) -> anyhow::Result<Costs> {
     let mut costs = Costs::default();
+    let wanted = wanted(names)?;
     for keys in keys {
-        measure_rows(team, scene, ROWS, *keys, rounds, &mut costs)?;
+        measure_rows(team, scene, &wanted, *keys, rounds, &mut costs)?;
+    }
+    if !names.is_empty() {
+        return Ok(costs);
     }
     let floor = ROWS.iter().find(|row| row.name == "floor_refused");
     let control = |row: Row| floor.copied().into_iter().chain([row]).collect::<Vec<_>>();
@@ -209,6 +221,19 @@ pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, keys: &[u32], rounds: 
         scene.refill(used)?;
     }
     Ok(costs)
+}
+
+/// The rows of these names and what they stand on; all of them without a name.
+fn wanted(names: &[String]) -> anyhow::Result<Vec<Row>> {
+    if names.is_empty() {
+        return Ok(ROWS.to_vec());
+    }
+    for name in names {
+        ensure!(ROWS.iter().any(|row| row.name == name), "there is no row {name}");
+    }
+    let named = |row: &&Row| names.iter().any(|name| name == row.name);
+    let floors: Vec<_> = ROWS.iter().filter(named).filter_map(|row| row.floor).collect();
+    Ok(ROWS.iter().filter(|row| named(row) || floors.contains(&row.name)).copied().collect())
 }
 
 fn measure_rows(

@@ -27,13 +27,17 @@ pub(crate) fn run(options: &Options, commit: &str) -> anyhow::Result<()> {
     let (mut programs, maps) = object::load(cpus)?;
     let device = programs.attach()?;
     let mut scene = Scene::set_up(&programs, maps, &device, cpus)?;
-    let keys = if options.quick { KEYS_QUICK } else { KEYS };
+    let keys = match (&*options.keys, options.quick) {
+        ([], true) => KEYS_QUICK,
+        ([], false) => KEYS,
+        (keys, _) => keys,
+    };
     let rounds = options.rounds.unwrap_or(if options.quick { ROUNDS_QUICK } else { ROUNDS });
     let (costs, accuracies) = thread::scope(|scope| {
         let team = Team::start(scope, &programs, cpus);
         let (mut costs, mut accuracies) = (Costs::default(), Vec::new());
         if options.part != Some(Part::Accuracy) {
-            costs = cost::measure(&team, &mut scene, keys, rounds)?;
+            costs = cost::measure(&team, &mut scene, keys, rounds, &options.rows)?;
             report::costs(&costs);
         }
         if options.part != Some(Part::Cost) {

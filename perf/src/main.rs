@@ -60,6 +60,12 @@ pub(crate) struct Options {
     /// Measure only this part.
     #[arg(long, value_enum)]
     pub(crate) part: Option<Part>,
+    /// Measure only these rows, and what they stand on.
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    pub(crate) rows: Vec<String>,
+    /// Rotate over so many keys, powers of two.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) keys: Vec<u32>,
     /// Fewer keys, rounds and rates: about half a minute.
     #[arg(long)]
     pub(crate) quick: bool,

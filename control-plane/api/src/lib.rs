@@ -240,13 +240,17 @@ pub struct InterfaceView {
     pub name: String,
     /// `lan` or `wan`.
     pub role: String,
-    /// How the program is attached: `native` or `generic`.
+    /// `up`, `down`, or `gone` if there is no such interface.
+    pub state: String,
+    /// How the program is attached: `native` or `generic`; `none` if it is not, and then packets pass as if Turnpike were not there.
     pub xdp_mode: String,
     /// Bytes.
     pub mtu: u32,
     /// Largest IP packet that still fits with the tag, bytes, where flows and tag addresses are of one family; flows tell their own
     /// `payload_bytes_max`.
     pub packet_bytes_max: u32,
+    /// How often since the start the interface was deleted and made anew, and got its program again.
+    pub restored: u64,
 }
 
 /// A link.

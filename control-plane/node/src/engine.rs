@@ -166,9 +166,11 @@ impl DataPlane for EngineDataPlane {
         let interfaces = status.interfaces.into_iter().map(|interface| InterfaceView {
             name: interface.name,
             role: interface.role.to_owned(),
+            state: interface.state.to_owned(),
             xdp_mode: interface.xdp_mode.to_owned(),
             mtu: interface.mtu,
             packet_bytes_max: interface.packet_bytes_max,
+            restored: interface.restored,
         });
         let tables = status.tables.into_iter().map(|table| {
             let view = TableView { used: table.used, max: table.max, full: table.full };

@@ -13,7 +13,7 @@ use crate::quantity::text;
 use crate::time::rfc3339;
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut lines = vec![head.map(str::to_owned)];
     lines.extend(rows);
     let mut widths = [0; N];
@@ -278,12 +278,15 @@ pub(crate) fn node(view: &NodeView) -> String {
         [
             port.role.clone(),
             port.name.clone(),
+            port.state.clone(),
             port.xdp_mode.clone(),
             port.mtu.to_string(),
             port.packet_bytes_max.to_string(),
+            port.restored.to_string(),
         ]
     });
-    let _ = write!(out, "\n{}", table(["PORT", "INTERFACE", "XDP", "MTU", "PACKET MAX"], interfaces));
+    let _ =
+        write!(out, "\n{}", table(["PORT", "INTERFACE", "STATE", "XDP", "MTU", "PACKET MAX", "RESTORED"], interfaces));
     let links = view.links.iter().flat_map(|link| {
         [("out", &link.out), ("in", &link.r#in)]
             .map(|(way, state)| [link.name.to_string(), way.to_owned(), pool(state)])

@@ -118,6 +118,7 @@ impl Tables for MemoryTables<'_> {
     fn add(&self, word: &AtomicU64, value: u64) {
         word.fetch_add(value, Ordering::Relaxed);
     }
+    fn touch<E>(&self, _: &E) {}
     fn opaque(&self, value: u64) -> u64 {
         value
     }

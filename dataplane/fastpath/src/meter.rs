@@ -117,19 +117,31 @@ pub(crate) fn charge_carrier<'t, T: Tables>(
     bytes: u64,
     over_rate: Reason,
 ) -> Result<&'t AggregateShare, Reason> {
-    let Some(share) = tables.aggregate_share(index) else {
-        return Err(Reason::Internal);
-    };
+    let share = tables.aggregate_share(index).ok_or(Reason::Internal)?;
+    charge_share(tables, aggregate, index, share, colour, bytes).map_err(|()| over_rate)?;
+    Ok(share)
+}
+
+/// The same where this CPU's share is known; an error if the packet does not conform.
+#[inline(always)]
+pub(crate) fn charge_share<T: Tables>(
+    tables: &T,
+    aggregate: &Aggregate,
+    index: u32,
+    share: &AggregateShare,
+    colour: Colour,
+    bytes: u64,
+) -> Result<(), ()> {
     share.tally.offer(bytes);
     let conforms = match colour {
         Colour::Green => charge_aggregate(tables, aggregate, || tables.pool(index), share, bytes),
         Colour::Yellow => tables.pool(index).is_some_and(|pool| charge_idle(tables, aggregate, pool, bytes)),
     };
     if conforms {
-        return Ok(share);
+        return Ok(());
     }
     share.tally.drop(bytes);
-    Err(over_rate)
+    Err(())
 }
 
 /// Charges a yellow packet to what the pool has beyond its reserve; whether there is so much.

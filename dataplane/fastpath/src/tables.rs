@@ -72,6 +72,8 @@ pub trait Tables {
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
     /// Adds to a shared word, as one step.
     fn add(&self, word: &AtomicU64, value: u64);
+    /// Reads the beginning of an entry for nothing but its cache line, which is then on its way while other things are done.
+    fn touch<E>(&self, entry: &E);
     /// Gives the value back, in a way the compiler cannot see through: keeps it from turning arithmetic into branches.
     fn opaque(&self, value: u64) -> u64;
     /// Gives the value back in a way that the eBPF verifier cannot see through either. It follows every value that a branch left behind on its

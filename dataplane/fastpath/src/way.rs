@@ -35,9 +35,9 @@ pub(crate) fn way<'t, T: Tables>(
 /// By the cached next hop, if it is resolved and in no VLAN.
 #[inline(always)]
 pub(crate) fn plain_way<T: Tables>(tables: &T, next_hop: u16, detour: Detour) -> Result<Way<'_>, Stop> {
-    let next_hop = tables.next_hop(u32::from(next_hop)).unwrap_or_default();
+    let next_hop = tables.next_hop(u32::from(next_hop)).ok_or(Stop::Detour(detour))?;
     let port_index = next_hop.port().ok_or(Stop::Detour(detour))?;
-    let port = tables.port(port_index).ok_or(Reason::Internal)?;
+    let port = tables.port(port_index).ok_or(Stop::Detour(detour))?;
     if port.vlans_count != 0 {
         return Err(Stop::Detour(detour));
     }
