@@ -13,7 +13,7 @@ use crate::layout::Shape;
 /// How programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XdpMode {
-    /// Native where the driver can, else generic.
+    /// Native where the drivers of both ports can, else generic on both.
     Auto,
     /// In the driver.
     Native,

@@ -11,7 +11,7 @@ use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, pool_rate};
 use turnpike_fastpath::plan::Ends;
 
 use crate::clock::CoarseClock;
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, XdpMode};
 use crate::error::EngineError;
 use crate::flow::{Incoming, Outgoing};
 use crate::flow_table;
@@ -106,6 +106,8 @@ pub struct Engine {
     pub(crate) recovery: Recovery,
     pub(crate) clock: CoarseClock,
     pub(crate) adopted: Vec<PolicyId>,
+    /// In which programs are attached: one for all ports.
+    pub(crate) mode: XdpMode,
     /// By port. Kept open; the pins keep them attached.
     pub(crate) links: Vec<PinnedLink>,
 }

@@ -193,10 +193,14 @@ pub(crate) struct Attachment<'a> {
 }
 
 /// Attaches a program, or puts it in the place of the one whose link is pinned: no packet is without a program in between.
+///
+/// # Errors
+/// The driver refuses, or another program is there.
 pub(crate) fn attach(
     object: &mut Ebpf,
     attachment: &Attachment<'_>,
     config: &EngineConfig,
+    mode: XdpMode,
 ) -> Result<PinnedLink, EngineError> {
     let Attachment { interface: name, index, .. } = *attachment;
     let path = link_path(&config.pin_dir, attachment.role);
@@ -216,24 +220,47 @@ pub(crate) fn attach(
         );
         remove_link(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
     }
-    let modes: &[(AyaMode, &'static str)] = match config.xdp_mode {
-        XdpMode::Native => &[(AyaMode::Driver, "native")],
-        XdpMode::Generic => &[(AyaMode::Skb, "generic")],
-        XdpMode::Auto => &[(AyaMode::Driver, "native"), (AyaMode::Skb, "generic")],
+    let (aya_mode, mode) = match mode {
+        XdpMode::Native | XdpMode::Auto => (AyaMode::Driver, "native"),
+        XdpMode::Generic => (AyaMode::Skb, "generic"),
     };
-    let mut last = None;
-    for (mode, mode_name) in modes {
-        match program.attach_to_if_index(index, *mode) {
-            Ok(id) => return pin(program, id, &path),
-            Err(error) => last = Some((*mode_name, program_error_detail(&error))),
+    let id = program.attach_to_if_index(index, aya_mode).map_err(|error| {
+        let detail = program_error_detail(&error);
+        EngineError::Attach {
+            name: name.to_owned(),
+            mode,
+            detail: format!("{detail}; `ip link show dev {name}` tells whether another XDP program is there"),
+        }
+    })?;
+    pin(program, id, &path)
+}
+
+/// Attaches all of them in one mode, and says in which: what leaves a port in native mode is lost on a driver that takes no redirected frames.
+///
+/// # Errors
+/// See [`attach`].
+pub(crate) fn attach_all(
+    object: &mut Ebpf,
+    attachments: &[Attachment<'_>],
+    config: &EngineConfig,
+) -> Result<(XdpMode, Vec<PinnedLink>), EngineError> {
+    let mut all = |mode| {
+        let links = attachments.iter().map(|attachment| attach(object, attachment, config, mode));
+        links.collect::<Result<Vec<_>, _>>().map(|links| (mode, links))
+    };
+    if config.xdp_mode != XdpMode::Auto {
+        return all(config.xdp_mode);
+    }
+    let native = all(XdpMode::Native);
+    let Err(EngineError::Attach { name, detail, .. }) = &native else { return native };
+    tracing::warn!(interface = name, detail, "no native mode; all ports get the generic one");
+    for attachment in attachments {
+        let path = link_path(&config.pin_dir, attachment.role);
+        if path.exists() {
+            remove_link(&path).map_err(EngineError::kernel("removing a link of another mode"))?;
         }
     }
-    let (mode, detail) = last.unwrap_or(("no", String::new()));
-    Err(EngineError::Attach {
-        name: name.to_owned(),
-        mode,
-        detail: format!("{detail}; `ip link show dev {name}` tells whether another XDP program is there"),
-    })
+    all(XdpMode::Generic)
 }
 
 /// Takes all programs off their interfaces. Says what was removed.

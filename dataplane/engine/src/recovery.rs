@@ -117,9 +117,9 @@ impl Engine {
     fn restore(&mut self, (port, role, program): Role, found: &Interface, name: &str) {
         let index = found.index;
         let attachment = Attachment { program, role, interface: name, index };
-        let Self { ports, tables, object, config, .. } = self;
+        let Self { ports, tables, object, config, mode, .. } = self;
         let attached =
-            ports.put(tables, object, port, found).and_then(|()| programs::attach(object, &attachment, config));
+            ports.put(tables, object, port, found).and_then(|()| programs::attach(object, &attachment, config, *mode));
         self.recovery.restored_at = Some(Instant::now());
         let state = &mut self.recovery.states[usize::from(port)];
         state.gone = false;

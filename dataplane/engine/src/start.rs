@@ -114,6 +114,7 @@ impl Engine {
             recovery: Recovery::default(),
             clock,
             adopted: Vec::new(),
+            mode: config.xdp_mode,
             links: Vec::new(),
             object,
         };
@@ -127,10 +128,7 @@ impl Engine {
         let attachments: Vec<_> = attachments.collect();
         let wanted: Vec<_> = attachments.iter().map(|attachment| (attachment.role, attachment.index)).collect();
         programs::drop_other_links(&config.pin_dir, &wanted)?;
-        for attachment in attachments {
-            let link = programs::attach(&mut engine.object, &attachment, config)?;
-            engine.links.push(link);
-        }
+        (engine.mode, engine.links) = programs::attach_all(&mut engine.object, &attachments, config)?;
         for interface in engine.status()?.interfaces {
             let InterfaceStatus { name, role, xdp_mode, mtu, .. } = interface;
             tracing::info!(interface = name, role, xdp_mode, mtu, "attached");
