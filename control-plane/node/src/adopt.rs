@@ -34,7 +34,7 @@ mod report {
     use crate::quantity::mebibytes;
     use crate::show::table;
 
-    const KINDS: [&str; 4] = ["aggregate_out", "aggregate_in", "flow_out", "flow_in"];
+    const KINDS: [&str; 5] = ["aggregate_out", "aggregate_in", "flow_out", "flow_in", "terminals_in"];
 
     /// What `--json` prints.
     #[derive(Serialize)]

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{AggregateRequest, AggregateView, FlowRequest, NodeView, SessionRequest, SessionView, UsageRecord};
 use turnpike_broker::name::{AggregateName, NodeName, SessionId};
-use turnpike_broker::policy::DscpPolicy;
+use turnpike_broker::policy::{DscpPolicy, Tag};
 
 use crate::client::{Client, Failure};
 use crate::config::{Config, LogFormat};
@@ -112,6 +112,9 @@ enum Aggregate {
         burst: u32,
         #[command(flatten)]
         marking: Marking,
+        /// What tags tell: label (one for each flow), or terminals (both addresses and ports; the receiver polices and counts only the whole).
+        #[arg(long, value_parser = read_word::<Tag>, default_value = "label")]
+        tag: Tag,
     },
     /// Give one up.
     Delete {
@@ -230,7 +233,7 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create { name, peer, rate, burst, marking } => {
+            Aggregate::Create { name, peer, rate, burst, marking, tag } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
@@ -241,6 +244,7 @@ impl CommandLine {
                     excess_dscp: marking.excess_dscp,
                     deliver_dscp_policy: marking.deliver_dscp_policy,
                     deliver_dscp: marking.deliver_dscp,
+                    tag: *tag,
                 };
                 let (created, view): (_, AggregateView) = client.post("/v1/aggregates", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::aggregate(view)))
@@ -359,6 +363,7 @@ mod tests {
                 .to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --deliver-dscp-policy map"
                 .to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag terminals".to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
             "turnpike session create --file -".to_owned(),
             "turnpike usage --session s1".to_owned(),
@@ -377,6 +382,7 @@ mod tests {
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 64".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp-policy keep".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag flow".to_owned(),
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),

@@ -38,6 +38,7 @@ mod survey;
 #[allow(unsafe_code, reason = "system calls")]
 mod sys;
 mod table;
+mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod trial;

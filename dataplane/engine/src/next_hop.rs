@@ -133,18 +133,27 @@ impl NextHops {
             used.users += 1;
             return Ok(used.index);
         }
-        let patience = if self.is_silent(address) { 1 } else { ANSWER_STEPS_MAX };
-        let next_hop = resolve(surroundings, address, patience).inspect_err(|_| {
-            if self.silent.len() < SILENT_MAX {
-                self.silent.insert(address, Instant::now());
-            }
-        })?;
+        let next_hop = self.reach(surroundings, address)?;
         let index = self.take_index()?;
         surroundings.tables.set_next_hop(u32::from(index), next_hop);
         surroundings.tables.set_note(Noted::NextHop, u32::from(index), note_of(address));
         self.by_address.insert(address, Used { index, users: 1 });
         self.by_index.insert(index, address);
         Ok(index)
+    }
+
+    /// Where packets to an address go; its neighbour is asked for if it is not known.
+    pub(crate) fn reach(
+        &mut self,
+        surroundings: &mut Surroundings<'_>,
+        address: IpAddr,
+    ) -> Result<NextHop, EngineError> {
+        let patience = if self.is_silent(address) { 1 } else { ANSWER_STEPS_MAX };
+        resolve(surroundings, address, patience).inspect_err(|_| {
+            if self.silent.len() < SILENT_MAX {
+                self.silent.insert(address, Instant::now());
+            }
+        })
     }
 
     fn is_silent(&mut self, address: IpAddr) -> bool {

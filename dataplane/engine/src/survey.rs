@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use turnpike_fastpath::contract::BEST_EFFORT_ENTRIES;
-use turnpike_fastpath::entry::LABEL_VALID;
+use turnpike_fastpath::entry::{LABEL_VALID, TERMINALS};
 
 use crate::clock;
 use crate::config::{EngineConfig, possible_cpus};
@@ -151,20 +151,22 @@ fn policies(found: &[Generation], newest: &Generation, now_ns: u64) -> Vec<Polic
                     let flow = tables.flow(index);
                     let (ends, _) = tables.flow_ends(index);
                     let there = flow_table::is_published(tables, seed, &ends, index);
-                    (Kind::FlowOut, there, lapses_in(flow.expires_ns))
+                    (name(Kind::FlowOut), there, lapses_in(flow.expires_ns))
                 }
                 Noted::Label => {
                     let label = tables.label(index);
-                    (Kind::FlowIn, label.generation & LABEL_VALID != 0, lapses_in(label.expires_ns))
+                    let of_all = label.flags & TERMINALS != 0;
+                    let kind = if of_all { "terminals_in" } else { name(Kind::FlowIn) };
+                    (kind, label.generation & LABEL_VALID != 0, lapses_in(label.expires_ns))
                 }
                 Noted::Aggregate | Noted::NextHop => {
                     let out = note.detail & !ENDED == Kind::AggregateOut as u64;
                     let kind = if out { Kind::AggregateOut } else { Kind::AggregateIn };
-                    (kind, note.detail & ENDED == 0, None)
+                    (name(kind), note.detail & ENDED == 0, None)
                 }
             };
             let counters = counted.get(&note.policy).copied().unwrap_or_default();
-            policies.push(PolicySurvey { id: note.policy, kind: name(kind), in_force, lapses_in, counters });
+            policies.push(PolicySurvey { id: note.policy, kind, in_force, lapses_in, counters });
         }
     }
     policies

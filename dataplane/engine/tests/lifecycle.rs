@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
-use host::{in_own_namespace, ip};
+use host::{in_own_namespace, ip, write};
 use turnpike_engine::policy::{Counters, Dscp, Excess, Media, Meter, Policy, PolicyId};
 use turnpike_engine::reception::Reception;
 use turnpike_engine::{Engine, EngineConfig, EngineError, Survey, Takeover, XdpMode};
@@ -377,6 +377,30 @@ fn terminals_in_the_tag_are_reached_by_the_kernels_routes() {
     });
 }
 
+/// Before a session is answered, the receiver of such an aggregate knows that its terminals can be reached.
+#[test]
+fn terminals_in_the_tag_are_looked_for_and_what_keeps_them_is_said() {
+    in_own_namespace(|config| {
+        let mut engine = Engine::start(config).unwrap();
+        engine.reach(&[SITE_A, SITE_A6]).unwrap();
+        let fails = |engine: &mut Engine, terminal, part: &str| {
+            let error = engine.reach(&[SITE_A, terminal]).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+            assert_eq!((error.code(), error.is_of_request()), ("next_hop_unresolved", true));
+        };
+        fails(&mut engine, SITE_B, "leaves by the wan");
+        fails(&mut engine, "192.0.2.77".parse().unwrap(), "there is no route");
+        fails(&mut engine, SILENT, "does not answer");
+        write("net/ipv4/conf/wan/forwarding", "0");
+        fails(&mut engine, SITE_A, "`sysctl -w net.ipv4.ip_forward=1`");
+        engine.reach(&[SITE_A6]).unwrap();
+        write("net/ipv6/conf/wan/forwarding", "0");
+        fails(&mut engine, SITE_A6, "IPv4 forwarding is off on wan");
+        write("net/ipv4/conf/wan/forwarding", "1");
+        fails(&mut engine, SITE_A6, "`sysctl -w net.ipv6.conf.all.forwarding=1`");
+    });
+}
+
 /// One port for both sides: frames of either direction end as they do on two.
 #[test]
 fn one_interface_can_be_both_sides() {
@@ -434,6 +458,7 @@ fn a_survey_tells_what_the_next_start_would_take_over() {
         let mut engine = start(config);
         assert!(redirected(&mut engine, Direction::Out, &sent()));
         engine.deinstall(&[FLOW_IN]);
+        engine.install(&[(7, Policy::TerminalsIn { aggregate: IN, label: 0x12_3450_00ff, meter: METER })]).unwrap();
         drop(engine);
         let survey = Engine::survey(config).unwrap();
         assert_eq!((&survey.takeover, survey.memory_bytes), (&Takeover::AsItIs, config.memory_bytes().unwrap()));
@@ -443,6 +468,7 @@ fn a_survey_tells_what_the_next_start_would_take_over() {
             (IN, "aggregate_in", true),
             (FLOW_OUT, "flow_out", true),
             (FLOW_IN, "flow_in", false),
+            (7, "terminals_in", true),
         ];
         assert_eq!(facts, wanted);
         assert_eq!((survey.policies[2].counters, survey.policies[3].counters), (packets(1, 0), Counters::default()));

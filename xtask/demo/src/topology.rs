@@ -65,7 +65,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn add(name: String) -> anyhow::Result<Self> {
+    /// Makes it. Dropping it removes it with all of its interfaces.
+    ///
+    /// # Errors
+    ///
+    /// When there is one of that name, or the kernel refuses.
+    pub fn add(name: String) -> anyhow::Result<Self> {
         ip(&["netns", "add", &name])?;
         match File::open(format!("/run/netns/{name}")) {
             Ok(handle) => Ok(Self { name, handle }),
@@ -107,13 +112,23 @@ impl Namespace {
         })
     }
 
-    fn ip(&self, words: &str) -> anyhow::Result<()> {
+    /// `ip` inside, with these words.
+    ///
+    /// # Errors
+    ///
+    /// What it says.
+    pub fn ip(&self, words: &str) -> anyhow::Result<()> {
         let mut args = vec!["-n", &self.name];
         args.extend(words.split_whitespace());
         ip(&args)
     }
 
-    fn sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
+    /// Sets `net/<key>` inside; an IPv6 key does not matter where there is no IPv6.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be set.
+    pub fn sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
         let path = format!("/proc/sys/net/{key}");
         self.run(|| match std::fs::write(&path, value) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && key.starts_with("ipv6/") => Ok(()),
@@ -139,7 +154,11 @@ fn ip(args: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Runs it quietly; what it said is in the error.
-pub(crate) fn must(command: &mut Command) -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// When it cannot be started, or fails.
+pub fn must(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {program}"))?;
     if output.status.success() {

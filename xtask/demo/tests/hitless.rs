@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use turnpike_api::{NodeView, SessionView};
+use turnpike_api::{FlowView, NodeView, SessionView};
 use turnpike_broker::policy::Counters;
 use turnpike_demo::calls::{Way, port};
 use turnpike_demo::certificates::Authority;
@@ -173,7 +173,8 @@ impl<'t> Field<'t> {
     fn counters(&self, edge: usize) -> BTreeMap<(u16, String), Counters> {
         let of_call = |number: &u16| {
             let view: SessionView = self.client(edge).get(&format!("/v1/sessions/{}", id(*number))).unwrap();
-            view.flows.into_iter().map(|flow| ((*number, flow.id.to_string()), flow.counters)).collect::<Vec<_>>()
+            let counters = |flow: FlowView| ((*number, flow.id.to_string()), flow.counters.unwrap());
+            view.flows.into_iter().map(counters).collect::<Vec<_>>()
         };
         CALLS.iter().flat_map(of_call).collect()
     }
@@ -364,7 +365,7 @@ fn killed_and_started_again_under_calls_nothing_is_lost() {
             let usage: Vec<_> = session.usage.iter().filter(|usage| usage.flow.as_str() == way.flow()).collect();
             assert_eq!(usage.len(), 2, "{what}: both nodes counted it");
             for usage in usage {
-                let Counters { offered_packets, passed_packets, passed_bytes, .. } = usage.counters;
+                let Counters { offered_packets, passed_packets, passed_bytes, .. } = usage.counters.unwrap();
                 let counted = (offered_packets, passed_packets, passed_bytes);
                 assert_eq!(counted, (sent, sent, sent * SPEECH_IP_BYTES), "{what} at {}", usage.node);
             }

@@ -127,6 +127,8 @@ pub(crate) enum Namespace {
 pub(crate) struct Network {
     /// Of the lan and the wan interface.
     pub(crate) forwarding: Vec<(String, Seen<bool>)>,
+    /// The same of IPv6; empty where neither has an address of it.
+    pub(crate) forwarding_v6: Vec<(String, Seen<bool>)>,
     pub(crate) rp_filter_wan: Seen<u64>,
     pub(crate) wan: Option<u32>,
     pub(crate) addresses: Seen<Vec<Address>>,
@@ -354,10 +356,14 @@ fn namespace_name(netlink: &mut Netlink, number: i32) -> Option<String> {
 }
 
 fn network(config: &EngineConfig, scope: Scope, ports: &[Port]) -> Network {
-    let setting = |name: &str, setting: &str| number(&format!("/proc/sys/net/ipv4/conf/{name}/{setting}"));
+    let setting_of = |ip: &str, name: &str, setting: &str| number(&format!("/proc/sys/net/{ip}/conf/{name}/{setting}"));
+    let setting = |name: &str, setting: &str| setting_of("ipv4", name, setting);
     let index = |port: &Port| port.link.as_ref().ok()?.as_ref().map(|link| link.interface.index);
     let there: Vec<&Port> = ports.iter().filter(|port| index(port).is_some()).collect();
-    let forwarding = there.iter().map(|port| (port.name.clone(), setting(&port.name, "forwarding").map(|on| on != 0)));
+    let forwarding = |ip: &str| -> Vec<_> {
+        let on = |port: &&Port| (port.name.clone(), setting_of(ip, &port.name, "forwarding").map(|on| on != 0));
+        there.iter().map(on).collect()
+    };
     // The kernel takes the larger of the two.
     let rp_filter_wan = setting("all", "rp_filter").and_then(|all| Ok(all.max(setting(&config.wan, "rp_filter")?)));
     let mut netlink = Netlink::open();
@@ -365,10 +371,14 @@ fn network(config: &EngineConfig, scope: Scope, ports: &[Port]) -> Network {
         Ok(netlink) => netlink.all_addresses().map_err(text),
         Err(error) => Err(text(error)),
     };
+    let is_v6 = |found: &&Address| matches!(found.address, IpAddr::V6(address) if !address.is_unicast_link_local());
+    let mut of_v6 = addresses.iter().flatten().filter(is_v6);
+    let has_v6 = of_v6.any(|found| there.iter().any(|port| index(port) == Some(found.interface)));
     let all = scope == Scope::All;
     let peers = if all { config.peers.as_slice() } else { &[] };
     Network {
-        forwarding: forwarding.collect(),
+        forwarding: forwarding("ipv4"),
+        forwarding_v6: if has_v6 { forwarding("ipv6") } else { Vec::new() },
         rp_filter_wan,
         wan: there.iter().find(|port| port.role == "wan").and_then(|port| index(port)),
         addresses,
