@@ -149,7 +149,7 @@ impl Tables for KernelTables {
         TP_PORTS.get(index)
     }
     #[inline(always)]
-    fn route(&self, route: &Route) -> Option<NextHop> {
+    fn route(&self, route: &Route<'_>) -> Option<NextHop> {
         Some(NextHop(route::look_up(self.context, route)))
     }
     #[inline(always)]

@@ -25,6 +25,13 @@ fn the_kernel_serves_or_is_refused_by_name() {
             Ok(engine) => {
                 assert!(serves, "{release} was to be refused");
                 assert!(config.pin_dir.exists());
+                for program in loaded_programs().filter_map(Result::ok) {
+                    let name = String::from_utf8_lossy(program.name()).into_owned();
+                    if let Some(count) = program.verified_instruction_count().filter(|_| name.starts_with("turnpike_"))
+                    {
+                        println!("matrix: program {name} verified {count}");
+                    }
+                }
                 drop(engine);
                 Engine::detach(&config.pin_dir).unwrap();
                 println!("matrix: kernel serves {release}");

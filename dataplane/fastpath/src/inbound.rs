@@ -412,7 +412,12 @@ impl<O: Outer> Tagged<'_, O> {
             return Err(Reason::TimeToLive);
         }
         let (source, destination) = (H::wide(ends.source), H::wide(ends.destination));
-        let way = way(tables, label.next_hop, || Route { source, destination, v6: H::V6, class: old_class })?;
+        let way = way(tables, label.next_hop, || Route {
+            source: &source,
+            destination: &destination,
+            v6: H::V6,
+            class: old_class,
+        })?;
         // A peer may name any terminal, but only of the site.
         if label.flags & TERMINALS != 0 && !way.port.is_lan() {
             return Err(Reason::NoTerminal);

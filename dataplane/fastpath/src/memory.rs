@@ -100,8 +100,8 @@ impl Tables for MemoryTables<'_> {
     fn port(&self, index: u32) -> Option<&Port> {
         entry(self.ports, index)
     }
-    fn route(&self, route: &Route) -> Option<NextHop> {
-        self.routes.iter().find(|(destination, _)| *destination == route.destination).map(|(_, next_hop)| *next_hop)
+    fn route(&self, route: &Route<'_>) -> Option<NextHop> {
+        self.routes.iter().find(|(destination, _)| destination == route.destination).map(|(_, next_hop)| *next_hop)
     }
     fn exact_ns(&self) -> u64 {
         self.exact_ns.get()

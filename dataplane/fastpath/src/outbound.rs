@@ -142,7 +142,7 @@ fn carry<F: Frame, T: Tables, H: Rewrite>(
     if outer_v6 && !form.whole && !packet.header.is_intact() {
         return Err(Reason::BadChecksum);
     }
-    let (source, destination) = (aggregate.local, aggregate.peer);
+    let (source, destination) = (&aggregate.local, &aggregate.peer);
     let way = way(tables, aggregate.next_hop, || Route { source, destination, v6: outer_v6, class: aggregate.tos })?;
     if u32::from(wire_length) > way.port.mtu_bytes {
         return Err(Reason::TooBig);

@@ -28,6 +28,7 @@ use crate::write::Headers;
 /// Network, UDP and tag headers.
 const HEADERS_LENGTH: u16 = ipv4::HEADER_LENGTH + udp::HEADER_LENGTH;
 /// By how much a packet grows on its way out.
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "eight")]
 const GROWTH: i32 = tag::HEADER_BYTES as i32;
 /// Where the payload of a tagged packet is.
 const PAYLOAD_AT: usize = size_of::<TaggedFrame>();

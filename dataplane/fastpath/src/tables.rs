@@ -10,12 +10,11 @@ use crate::verdict::{Direction, Reason};
 
 /// A packet that asks its way. Addresses have sixteen bytes, IPv4 ones as [`crate::entry::mapped`] writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct Route {
+pub struct Route<'r> {
     /// Address.
-    pub source: [u8; 16],
+    pub source: &'r [u8; 16],
     /// Address.
-    pub destination: [u8; 16],
+    pub destination: &'r [u8; 16],
     /// Whether the addresses are IPv6.
     pub v6: bool,
     /// DSCP and ECN.
@@ -59,7 +58,7 @@ pub trait Tables {
 
     /// Asks the operating system where such a packet goes; none if it does not know the way or the neighbour, or if the way leaves by no port.
     /// Dear.
-    fn route(&self, route: &Route) -> Option<NextHop>;
+    fn route(&self, route: &Route<'_>) -> Option<NextHop>;
 
     /// The exact clock, nanoseconds. Dear.
     fn exact_ns(&self) -> u64;

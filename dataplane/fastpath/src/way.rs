@@ -16,10 +16,10 @@ pub(crate) struct Way<'t> {
 
 /// By the cached next hop, or by the kernel's route as long as that is not resolved.
 #[inline(always)]
-pub(crate) fn way<'t, T: Tables>(
+pub(crate) fn way<'t, 'r, T: Tables>(
     tables: &'t T,
     next_hop: u16,
-    route: impl FnOnce() -> Route,
+    route: impl FnOnce() -> Route<'r>,
 ) -> Result<Way<'t>, Reason> {
     let cached = tables.next_hop(u32::from(next_hop)).unwrap_or_default();
     if let Some(port_index) = cached.port() {

@@ -54,7 +54,9 @@ impl Budgets {
     /// Takes what kernels just said in the place of what they said before.
     pub(crate) fn record(&mut self, rows: &[Row]) {
         for row in rows {
-            if let Outcome::Serves(serving) = &row.outcome {
+            if let Outcome::Serves(serving) = &row.outcome
+                && row.faults.is_empty()
+            {
                 let programs = serving.programs.iter().map(|program| (program.name.clone(), program.clone()));
                 self.0.insert(row.line.name.to_owned(), programs.collect());
             }
@@ -121,13 +123,14 @@ mod tests {
             stack_bytes: *stack_bytes,
         });
         let serving = Serving { programs: programs.collect(), ..Serving::default() };
-        Row { outcome: Outcome::Serves(serving), ..Row::failed(&LINES[1], String::new()) }
+        Row { outcome: Outcome::Serves(serving), faults: Vec::new(), ..Row::failed(&LINES[1], String::new()) }
     }
 
     #[test]
     fn what_is_recorded_is_read_again() {
         let mut budgets = Budgets::default();
         budgets.record(&[row(&[("a", 100, 1_000, 200), ("b", 2, 3, 0)]), Row::skipped(&LINES[2], String::new())]);
+        budgets.record(&[Row { faults: vec!["it is not sound".to_owned()], ..row(&[]) }]);
         let text = budgets.text();
         assert!(
             text.contains("[\"6.1\"]\na = { instructions = 100, verified = 1000, stack_bytes = 200 }\nb"),

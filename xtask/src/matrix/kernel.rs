@@ -64,32 +64,6 @@ impl Driver {
     }
 }
 
-/// What does not work and is known not to.
-#[derive(Debug)]
-pub(crate) struct Known {
-    line: &'static str,
-    driver: &'static str,
-    mode: &'static str,
-    /// What is to be seen, in words of the test that fails.
-    pub(crate) says: &'static str,
-    /// Why.
-    pub(crate) why: &'static str,
-}
-
-/// The matrix fails when one of these works, until it is taken out of here.
-const KNOWN: [Known; 1] = [Known {
-    line: "6.1",
-    driver: "vmxnet3",
-    mode: "auto",
-    says: "packets were lost",
-    why: "native mode is chosen for a port beside one whose driver takes no redirected frames: they are lost",
-}];
-
-/// What is known of a driver in a mode.
-pub(crate) fn known(line: &Line, driver: &Driver, mode: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| (known.line, known.driver, known.mode) == (line.name, driver.name, mode))
-}
-
 /// A kernel that is there.
 #[derive(Debug)]
 pub(crate) struct Kernel {
