@@ -20,13 +20,7 @@ use crate::scene::{AMPLE_BPS, AMPLE_BURST_BYTES, MTU_BYTES, Scene};
 use crate::stats::Quantiles;
 
 #[path = "../../dataplane/fastpath/tests/world/mod.rs"]
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "the tests' own scene"
-)]
+#[allow(clippy::panic, reason = "the tests' own scene")]
 mod world;
 
 use world::host::World;
