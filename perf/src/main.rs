@@ -19,6 +19,9 @@ mod scene;
 mod stamp;
 mod stats;
 mod ways;
+#[path = "../../dataplane/fastpath/tests/world/mod.rs"]
+#[allow(clippy::panic, reason = "the tests' own scene")]
+mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -19,11 +19,7 @@ use crate::rounds::{Case, Ends, First, Team};
 use crate::scene::{AMPLE_BPS, AMPLE_BURST_BYTES, MTU_BYTES, Scene};
 use crate::stats::Quantiles;
 
-#[path = "../../dataplane/fastpath/tests/world/mod.rs"]
-#[allow(clippy::panic, reason = "the tests' own scene")]
-mod world;
-
-use world::host::World;
+use crate::world::{self, host::World};
 
 /// Twice the flows of the tests' scene, whose table has as many buckets.
 const FLOWS: u32 = 64;

@@ -80,7 +80,7 @@ impl Plan {
         key ^= key >> (half & 63);
         if self.own_flows != 0 {
             let below = self.own_flows - 1;
-            key = key & below | (key & !below) << 1 | cpu * self.own_flows;
+            key = (key & below) | ((key & !below) << 1) | (cpu * self.own_flows);
         }
         (key as u32, round as u16)
     }
