@@ -130,6 +130,10 @@ mod report {
                 [link.role.to_owned(), interface]
             });
             let _ = write!(out, "\n{}", table(["PORT", "PROGRAM AT"], links));
+            if self.memory_bytes == 0 {
+                // It is not understood, so nothing more can be said of it.
+                return out;
+            }
             let rows = KINDS.iter().map(|kind| self.row(kind));
             let head = ["POLICIES", "IN FORCE", "LAPSED", "ENDED", "PASSED", "DROPPED", "NEXT LAPSES IN"];
             let _ = write!(out, "\n{}", table(head, rows));

@@ -21,6 +21,7 @@ use turnpike_fastpath::contract::{VERSION, table};
 use crate::error::EngineError;
 use crate::layout::{LAYOUTS, Layout, OTHERS, Shape};
 use crate::map::Mapped;
+use crate::program as programs;
 use crate::table::{Tables, array, map_array};
 
 const MAPPED: u32 = 1 << 10;
@@ -139,7 +140,7 @@ pub(crate) fn look(folder: &Path) -> Result<Pinned, EngineError> {
             continue;
         }
         let refuse = |detail: String| EngineError::Pins { path: path.clone(), detail };
-        let info = MapInfo::from_pin(&path).map_err(|error| refuse(error.to_string()))?;
+        let info = MapInfo::from_pin(&path).map_err(|error| programs::pin_error(&path, &error))?;
         let array = LAYOUTS.iter().find(|layout| layout.name == name);
         let array = array.map(|layout| (MapType::Array, info.max_entries(), layout.entry_bytes, MAPPED));
         let other =
@@ -196,8 +197,7 @@ impl Generation {
     pub(crate) fn open(folder: &Path, shape: Shape) -> Result<Self, EngineError> {
         let generation = Self::map(shape, |layout| {
             let path = folder.join(layout.name);
-            let map = MapData::from_pin(&path)
-                .map_err(|error| EngineError::Pins { path: path.clone(), detail: error.to_string() })?;
+            let map = MapData::from_pin(&path).map_err(|error| programs::pin_error(&path, &error))?;
             map_array(&map, shape, layout)
         })?;
         check_contract(folder, generation.tables.config().version)?;

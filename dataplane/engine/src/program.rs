@@ -306,13 +306,21 @@ pub(crate) fn exchange(object: &mut Ebpf, pin_dir: &Path, role: &str, program: &
     Ok(())
 }
 
+/// Why a pin cannot be used. What may not be opened is not what cannot be understood.
+pub(crate) fn pin_error(path: &Path, error: &(dyn Error + 'static)) -> EngineError {
+    let error = explain(error, "opening what is pinned");
+    if let EngineError::Load { detail } = error {
+        return EngineError::Pins { path: path.to_owned(), detail };
+    }
+    error
+}
+
 /// The link that is pinned there, if there is one.
 pub(crate) fn pinned_link(path: &Path) -> Result<Option<FdLink>, EngineError> {
     if !path.exists() {
         return Ok(None);
     }
-    let link = PinnedLink::from_pin(path)
-        .map_err(|error| EngineError::Pins { path: path.to_owned(), detail: chain(&error) })?;
+    let link = PinnedLink::from_pin(path).map_err(|error| pin_error(path, &error))?;
     Ok(Some(link.into()))
 }
 
@@ -327,8 +335,7 @@ fn replace(program: &mut Xdp, link: FdLink, path: &Path) -> Result<Option<Pinned
     };
     // The program would take the link down with it.
     drop(program.take_link(id).map_err(program_error)?);
-    let link = PinnedLink::from_pin(path)
-        .map_err(|error| EngineError::Pins { path: path.to_owned(), detail: chain(&error) })?;
+    let link = PinnedLink::from_pin(path).map_err(|error| pin_error(path, &error))?;
     Ok(Some(link))
 }
 
@@ -349,9 +356,8 @@ pub(crate) fn set_device(object: &mut Ebpf, port: u32, ifindex: u32) -> Result<(
 /// The devices of pinned tables, by port.
 pub(crate) fn pinned_devices(folder: &Path) -> Result<Vec<(u32, u32)>, EngineError> {
     let path = folder.join(table::DEVICES);
-    let refuse = |error: &dyn Error| EngineError::Pins { path: path.clone(), detail: chain(error) };
-    let map = Map::DevMap(MapData::from_pin(&path).map_err(|error| refuse(&error))?);
-    let devices = DevMap::try_from(map).map_err(|error| refuse(&error))?;
+    let map = Map::DevMap(MapData::from_pin(&path).map_err(|error| pin_error(&path, &error))?);
+    let devices = DevMap::try_from(map).map_err(|error| pin_error(&path, &error))?;
     Ok((0..PORTS_MAX).filter_map(|port| Some((port, devices.get(port, 0).ok()?.if_index))).collect())
 }
 

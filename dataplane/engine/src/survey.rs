@@ -2,6 +2,8 @@
 //! start would do with it.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::time::Duration;
 
 use turnpike_fastpath::contract::BEST_EFFORT_ENTRIES;
@@ -79,6 +81,12 @@ impl Engine {
     /// The sizes are out of range, or the caller may not look.
     pub fn survey(config: &EngineConfig) -> Result<Survey, EngineError> {
         let wanted = Shape::of(config, possible_cpus()?);
+        // What may not be seen must not pass for nothing.
+        if let Err(error) = fs::symlink_metadata(&config.pin_dir)
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return Err(EngineError::kernel("looking at what is pinned")(error));
+        }
         let mut survey =
             Survey { takeover: Takeover::Nothing, links: links(config)?, policies: Vec::new(), memory_bytes: 0 };
         let found = match look(config) {

@@ -81,7 +81,7 @@ const CHANGE_MAX: u32 = 1 << 27;
 pub struct Reception {
     /// The last sequence numbers; see the module.
     pub window: AtomicU64,
-    /// Last transit time in the upper 32 bits, 16 × jitter in the next 31, both in ticks of the media clock; then [`TIMED`].
+    /// Last transit time in the upper 32 bits, 16 × jitter in the next 31, both in ticks of the media clock; then `TIMED`.
     pub jitter: AtomicU64,
     /// Packets.
     pub lost: AtomicU64,

@@ -92,6 +92,8 @@ impl<'t> Field<'t> {
         }
         for edge in 0..2 {
             field.wait_ready(edge);
+            let log = field.nodes[edge].log_tail();
+            assert!(log.contains(" MiB of kernel memory"), "it says what the tables take: {log}");
         }
         field
     }
