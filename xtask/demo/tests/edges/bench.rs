@@ -19,7 +19,7 @@ use crate::network::{Ip, Network, Place, Shape};
 use crate::packet::{Packet, ports};
 use crate::wire::{Capture, Sender};
 
-const READY_MAX: Duration = Duration::from_secs(20);
+const READY_MAX: Duration = Duration::from_secs(60);
 /// What tagged packets have between the nodes: 198.18.0.0/24 and port 47700 unless configured.
 pub(crate) const TAG_PORT: u16 = 47_700;
 /// Of aggregates; more than any test sends.

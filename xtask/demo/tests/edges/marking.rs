@@ -2,22 +2,28 @@
 
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bench::{Bench, Setup, TAG_PORT, ends, flow, is_to, usage};
 use crate::network::{Ip, Place};
 use crate::packet::{Packet, class, delivered, rtp};
 
 #[test]
-fn packets_in_excess_are_marked_anew_between_the_nodes_and_counted() {
+fn excess_is_marked_anew_and_dscps_are_mapped_and_set() {
+    let maps = ["dscp_map_out = { 46 = 34, 0 = 8 }", "dscp_map_in = { 34 = 26 }"];
+    let Some(mut bench) = Bench::new(Setup { data_plane: maps, ..Setup::PLAIN }) else { return };
+    packets_in_excess_are_marked_anew_between_the_nodes_and_counted(&mut bench);
+    dscps_are_mapped_on_the_way_out_and_set_or_mapped_on_delivery(&mut bench);
+}
+
+fn packets_in_excess_are_marked_anew_between_the_nodes_and_counted(bench: &mut Bench) {
     const PACKETS: u16 = 60;
     const PACKET_BYTES: u64 = 200;
-    let Some(mut bench) = Bench::new(Setup::PLAIN) else { return };
     bench.reserve(Place::EdgeA, &json!({ "excess_dscp": 10 }));
     // Eight packets are its own at once, sixteen may come in excess.
     let excess =
         json!({ "rate_bps": 8_000, "burst_bytes": 1_600, "excess": { "rate_bps": 8_000, "burst_bytes": 3_200 } });
-    bench.admit("call", &[flow("a", Ip::V4, "ab", 5_000, &excess)]);
+    bench.admit("excess", &[flow("a", Ip::V4, "ab", 5_000, &excess)]);
     let (source, destination) = ends(Ip::V4, "ab", 5_000);
     bench.listen(Place::SiteB, destination);
     let (between, heard) = (bench.capture(Place::Path), bench.capture(Place::SiteB));
@@ -25,11 +31,11 @@ fn packets_in_excess_are_marked_anew_between_the_nodes_and_counted() {
     for number in 0..PACKETS {
         bench.send(&Packet::new(source, destination, rtp(number, 172)));
     }
+    let came = heard.take(is_to(5_000), 24);
     // At 8 kbit/s a packet's worth comes back in 200 ms, to each bucket.
     let again = 1 + u64::try_from(begun.elapsed().as_millis()).unwrap() / 200;
-    let came = heard.take(is_to(5_000), 24);
     let tagged = between.take(is_to(TAG_PORT), 48);
-    let ended = bench.end("call");
+    let ended = bench.end("excess");
     let (out, into) = (usage(&ended, "edge-a", "a").unwrap(), usage(&ended, "edge-b", "a").unwrap());
 
     let count = |packets: &[Vec<u8>], dscp| packets.iter().filter(|packet| class(packet) >> 2 == dscp).count() as u64;
@@ -44,13 +50,11 @@ fn packets_in_excess_are_marked_anew_between_the_nodes_and_counted() {
     assert_eq!((out.offered_packets, out.dropped_packets), (u64::from(PACKETS), u64::from(PACKETS) - green - yellow));
     assert_eq!((into.offered_packets, into.passed_packets, into.dropped_packets), (green + yellow, green + yellow, 0));
     assert_eq!(bench.verdict(Place::EdgeA, "out", "flow_over_rate"), out.dropped_packets);
+    bench.client(Place::EdgeA).delete::<Value>("/v1/aggregates/ab").unwrap();
 }
 
-#[test]
-fn dscps_are_mapped_on_the_way_out_and_set_or_mapped_on_delivery() {
-    let maps = ["dscp_map_out = { 46 = 34, 0 = 8 }", "dscp_map_in = { 34 = 26 }"];
-    let Some(mut bench) = Bench::new(Setup { data_plane: maps, ..Setup::PLAIN }) else { return };
-    for (round, (deliver, port)) in [(json!(18), 5_000), (json!(null), 5_002)].into_iter().enumerate() {
+fn dscps_are_mapped_on_the_way_out_and_set_or_mapped_on_delivery(bench: &mut Bench) {
+    for (round, (deliver, port)) in [(json!(18), 5_010), (json!(null), 5_012)].into_iter().enumerate() {
         let policy = if deliver.is_null() { json!("map") } else { json!(null) };
         let view = bench.reserve(
             Place::EdgeA,
@@ -93,6 +97,6 @@ fn dscps_are_mapped_on_the_way_out_and_set_or_mapped_on_delivery() {
             let [out, into] = ["edge-a", "edge-b"].map(|node| usage(&ended, node, &format!("{ip:?}")).unwrap());
             assert_eq!((out, out.passed_packets, out.dropped_packets), (into, 3, 0));
         }
-        bench.client(Place::EdgeA).delete::<serde_json::Value>("/v1/aggregates/ab").unwrap();
+        bench.client(Place::EdgeA).delete::<Value>("/v1/aggregates/ab").unwrap();
     }
 }
