@@ -9,7 +9,9 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use turnpike_demo::topology::{Namespace, must};
 
 /// A place on the way from site A to site B.
@@ -74,6 +76,9 @@ pub(crate) enum Shape {
 const VLAN_WAN: u16 = 7;
 const VLAN_LAN: u16 = 100;
 
+/// Links that take longer do not come up.
+const UP_MAX: Duration = Duration::from_secs(10);
+
 /// The namespaces. Dropping them removes everything.
 pub(crate) struct Network {
     namespaces: [Namespace; 5],
@@ -97,6 +102,7 @@ impl Network {
         }
         network.connect(wan_mtu);
         network.address();
+        network.wait_up();
         network
     }
 
@@ -160,6 +166,30 @@ impl Network {
         self.ip(place, &format!("link add link {port} name {name} type vlan id {vlan}"));
         self.ip(place, &format!("link set {name} up"));
         name
+    }
+
+    /// The kernel tells itself that a link is up up to a second later; until then a bridge forwards nothing.
+    fn wait_up(&self) {
+        let deadline = Instant::now() + UP_MAX;
+        for place in PLACES {
+            while let Some(link) = self.down(place) {
+                assert!(Instant::now() < deadline, "{place:?}: {link} is not up");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    /// A link that does not carry yet.
+    fn down(&self, place: Place) -> Option<String> {
+        let output = Command::new("ip").args(["-n", self.at(place).name(), "-d", "-j", "link"]).output().unwrap();
+        let links: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(links.len() > 1, "{place:?} has no link: {}", String::from_utf8_lossy(&output.stderr));
+        let mut links = links.into_iter().filter(|link| link["ifname"] != "lo");
+        let down = links.find(|link| {
+            let state = link["linkinfo"]["info_slave_data"]["state"].as_str();
+            link["operstate"] != "UP" || state.is_some_and(|state| state != "forwarding")
+        })?;
+        Some(down["ifname"].to_string())
     }
 
     fn address(&self) {
