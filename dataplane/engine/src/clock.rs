@@ -49,7 +49,8 @@ pub(crate) fn measure(object: &mut Ebpf, tables: &Tables) -> Result<CoarseClock,
     Ok(CoarseClock { tick_ns, started, started_ns: second.ticks * tick_ns })
 }
 
-fn read_clock(object: &mut Ebpf, tables: &Tables) -> Result<ClockReading, EngineError> {
+/// Both clocks as packets see them now.
+pub(crate) fn read_clock(object: &mut Ebpf, tables: &Tables) -> Result<ClockReading, EngineError> {
     let frame = [0; 64];
     let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
     xdp(object, program::CLOCK)?.test_run(options).map_err(program_error)?;

@@ -1,11 +1,12 @@
 //! Runs Turnpike's packet logic on Linux: loads and pins the programs and owns the maps.
 //!
 //! [`Engine::start`] loads or takes over what is pinned; [`Engine::install`] puts policies in force and reads them back;
-//! [`Engine::deinstall`] takes them out and returns the final counters. What was installed outlives the process.
+//! [`Engine::change`] changes what one may send; [`Engine::deinstall`] takes them out and returns the final counters. What was installed outlives the process.
 #![deny(unsafe_code)]
 
 mod adopt;
 mod best_effort;
+mod change;
 mod clock;
 mod config;
 pub mod doctor;

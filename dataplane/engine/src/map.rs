@@ -40,6 +40,11 @@ impl Mapped {
         &self.words()[index]
     }
 
+    /// `count` words from `start` on.
+    pub(crate) fn slice(&self, start: usize, count: usize) -> &[AtomicU64] {
+        &self.words()[start..start + count]
+    }
+
     /// Words of an entry of `N` words.
     pub(crate) fn read<const N: usize>(&self, entry: u32) -> [u64; N] {
         let start = entry as usize * N;

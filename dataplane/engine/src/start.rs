@@ -87,6 +87,7 @@ impl Engine {
             object,
         };
         adopt::adopt(&mut engine);
+        engine.complete_change()?;
         engine.adopted = engine.policies.keys().chain(engine.ended.keys()).copied().collect();
         engine.renew();
         let attachments = if lan.index == wan.index {
@@ -206,6 +207,7 @@ fn table_config(
         peers,
         dscp_out: config.dscp_map_out.map(|dscp| dscp & 63),
         dscp_in: config.dscp_map_in.map(|dscp| dscp & 63),
+        interim: old.interim,
     })
 }
 

@@ -11,7 +11,9 @@
 //! to the pool at once, and only as long as it leaves there what green packets may need. So a flow borrows what its aggregate
 //! has idle, and cannot take what another was promised.
 
-use crate::entry::{Aggregate, AggregateShare, Colour, Detail, EXACT_CLOCK, EXCESS, FlowRate, Pool};
+use crate::entry::{
+    Aggregate, AggregateShare, Colour, Config, Detail, EXACT_CLOCK, EXCESS, FlowRate, INTERIM, Interim, Pool,
+};
 use crate::tables::Tables;
 use crate::verdict::{Detour, Reason, Stop};
 use core::sync::atomic::AtomicU64;
@@ -19,17 +21,31 @@ use core::sync::atomic::AtomicU64;
 /// Fraction bits of [`FlowRate::byte_cost`].
 pub const BYTE_COST_BITS: u32 = 24;
 
-/// Fraction bits of a flow's schedule: sixteenths of a nanosecond, so that rounding a packet's cost up does not slow fast flows. Leaves
-/// 36 years of uptime.
+/// Fraction bits of a flow's schedule: sixteenths of a nanosecond, so that rounding a packet's cost up does not slow fast flows. With
+/// [`INTERIM`] above them that leaves 18 years of uptime.
 pub const DUE_BITS: u32 = 4;
 
-/// Tries of a compare-and-swap before the packet is refused. Each failure means that another CPU's packet got through.
+/// Bits of a byte's cost that a schedule does not have.
+const COST_SHIFT: u32 = BYTE_COST_BITS - DUE_BITS;
+
+/// Tries of a compare-and-swap. Each failure means that another CPU's packet got through, or that user space changed the meter. The
+/// benchmarks count how many packets need how many.
 const TRIES: u32 = 4;
 
-/// The same for a flow, whose packets are not to suffer from each other while they conform.
-const FLOW_TRIES: u32 = 8;
+/// What became of a packet at a meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// It conforms, and was charged.
+    Conforms,
+    /// It is too much.
+    Exceeds,
+    /// Other CPUs' packets came first at each try.
+    Contended,
+    /// The meter goes by its interim numbers, which are not looked at here.
+    Interim,
+}
 
-/// Charges `bytes` to a flow; whether they conform.
+/// Charges `bytes` to a flow by the numbers of its own entry.
 #[inline(always)]
 pub fn charge_flow<T: Tables>(
     tables: &T,
@@ -38,72 +54,159 @@ pub fn charge_flow<T: Tables>(
     flags: u16,
     coarse_ns: u64,
     bytes: u64,
-) -> bool {
-    const SHIFT: u32 = BYTE_COST_BITS - DUE_BITS;
+) -> Charge {
     let now_ns = if flags & EXACT_CLOCK == 0 { coarse_ns } else { tables.exact_ns() };
+    charge_once(tables, due, 0, rate, now_ns, bytes)
+}
+
+/// The same at a time and by numbers that count as long as the word has this much of [`INTERIM`].
+#[inline(always)]
+fn charge_once<T: Tables>(
+    tables: &T,
+    due: &AtomicU64,
+    in_force: u64,
+    rate: &FlowRate,
+    now_ns: u64,
+    bytes: u64,
+) -> Charge {
     let now = now_ns << DUE_BITS;
     let limit = (now_ns + rate.burst_ns) << DUE_BITS;
-    let cost = (bytes * rate.byte_cost + ((1 << SHIFT) - 1)) >> SHIFT;
-    for _ in 0..FLOW_TRIES {
-        let old = tables.load(due);
+    let cost = (bytes * rate.byte_cost + ((1 << COST_SHIFT) - 1)) >> COST_SHIFT;
+    for _ in 0..TRIES {
+        let old = tables.load(due) ^ in_force;
         let start = if old > now { old } else { now };
         let next = start + cost;
+        // The bit is there if other numbers count now, and is far above any limit.
         if next > limit {
-            return false;
+            return if old & INTERIM == 0 { Charge::Exceeds } else { Charge::Interim };
         }
-        if tables.replace(due, old, next) {
-            return true;
+        if tables.replace(due, old ^ in_force, next ^ in_force) {
+            return Charge::Conforms;
         }
     }
-    false
+    Charge::Contended
+}
+
+/// What a flow's packet counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// IP bytes, which count as the smallest packet's at least.
+    pub length: u16,
+    /// Bytes on top of that.
+    pub extra_bytes: u64,
+}
+
+impl Size {
+    #[inline(always)]
+    fn counted(self, packet_bytes_min: u64) -> u64 {
+        let length = u64::from(self.length);
+        (if length < packet_bytes_min { packet_bytes_min } else { length }) + self.extra_bytes
+    }
+}
+
+/// The meter of a flow or a label.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowMeter<'t> {
+    /// What it may send.
+    pub rate: &'t FlowRate,
+    /// State of the meter.
+    pub due: &'t AtomicU64,
+    /// Of the entry: [`EXACT_CLOCK`] and [`EXCESS`].
+    pub flags: u16,
+    /// A smaller packet is counted as this many bytes.
+    pub packet_bytes_min: u16,
+}
+
+/// One of two values: the second if the word has [`INTERIM`]. Without a branch, of which the verifier would follow both ways.
+#[inline(always)]
+fn in_force<T: Tables>(tables: &T, word: u64, entry: u64, interim: u64) -> u64 {
+    entry ^ ((entry ^ interim) & tables.opaque(0_u64.wrapping_sub(word >> 63)))
+}
+
+/// Charges a packet to a flow by the numbers that are in force. Between two changes of those there is a grace period, so a packet sees
+/// one at most.
+#[inline(always)]
+fn charge<T: Tables>(
+    tables: &T,
+    meter: FlowMeter<'_>,
+    interim: &Interim,
+    interim_rate: &FlowRate,
+    coarse_ns: u64,
+    size: Size,
+) -> Charge {
+    let mut passes = tables.opaque(2);
+    while passes > 0 {
+        passes -= 1;
+        let found = tables.load(meter.due);
+        let pick = |entry, interim| in_force(tables, found, entry, interim);
+        let rate = FlowRate {
+            byte_cost: pick(meter.rate.byte_cost, interim_rate.byte_cost),
+            burst_ns: pick(meter.rate.burst_ns, interim_rate.burst_ns),
+        };
+        let flags = pick(meter.flags.into(), interim.flags.into());
+        let bytes = size.counted(pick(meter.packet_bytes_min.into(), interim.packet_bytes_min.into()));
+        let now_ns = if flags & u64::from(EXACT_CLOCK) == 0 { coarse_ns } else { tables.exact_ns() };
+        let charge = charge_once(tables, meter.due, found & INTERIM, &rate, now_ns, bytes);
+        if charge != Charge::Interim {
+            return charge;
+        }
+    }
+    Charge::Contended
 }
 
 /// Charges a packet of a flow to the flow; its colour if it may go.
+///
+/// # Errors
+/// Why it may not.
 #[inline(always)]
-pub(crate) fn colour<'t, T: Tables>(
+pub fn colour<'t, T: Tables>(
     tables: &T,
     meter: FlowMeter<'_>,
     detail: impl FnOnce() -> Option<&'t Detail>,
     coarse_ns: u64,
-    bytes: u64,
-) -> Option<Colour> {
-    let FlowMeter { rate, due, flags } = meter;
+    size: Size,
+) -> Result<Colour, Reason> {
+    let Some(Config { interim, .. }) = tables.config() else { return Err(Reason::Internal) };
     let mut yellow = 0;
-    if !charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
-        if flags & EXCESS == 0 {
-            return None;
+    let green = charge(tables, meter, interim, &interim.rate, coarse_ns, size);
+    if green == Charge::Contended {
+        return Err(Reason::Contended);
+    }
+    if green != Charge::Conforms {
+        if meter.flags & EXCESS == 0 {
+            return Err(Reason::FlowOverRate);
         }
-        let Detail { excess, excess_due, .. } = detail()?;
-        if !charge_flow(tables, excess, excess_due, flags, coarse_ns, bytes) {
-            return None;
+        let Some(Detail { excess, excess_due, .. }) = detail() else { return Err(Reason::Internal) };
+        let meter = FlowMeter { rate: excess, due: excess_due, ..meter };
+        if charge(tables, meter, interim, &interim.excess, coarse_ns, size) != Charge::Conforms {
+            return Err(Reason::FlowOverRate);
         }
         yellow = 1;
     }
-    Some(if tables.unknown(yellow) == 0 { Colour::Green } else { Colour::Yellow })
+    Ok(if tables.unknown(yellow) == 0 { Colour::Green } else { Colour::Yellow })
 }
 
-/// The same for a packet that goes on to where it can be yellow if it is not green.
+/// The same colour, of which the verifier does not know any more which it is: it need not follow what comes next for each.
+#[inline(always)]
+pub(crate) fn forgotten<T: Tables>(tables: &T, colour: Colour) -> Colour {
+    if tables.unknown(colour as u64) == Colour::Green as u64 { Colour::Green } else { Colour::Yellow }
+}
+
+/// The same for a packet that goes on to where all of this is looked at, unless it is plainly green or plainly too much.
 #[inline(always)]
 pub(crate) fn plain_colour<T: Tables>(
     tables: &T,
     meter: FlowMeter<'_>,
     coarse_ns: u64,
-    bytes: u64,
+    size: Size,
     detour: Detour,
 ) -> Result<Colour, Stop> {
-    let FlowMeter { rate, due, flags } = meter;
-    if charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
-        return Ok(Colour::Green);
+    let FlowMeter { rate, due, flags, packet_bytes_min } = meter;
+    match charge_flow(tables, rate, due, flags, coarse_ns, size.counted(packet_bytes_min.into())) {
+        Charge::Conforms => Ok(Colour::Green),
+        Charge::Exceeds if flags & EXCESS == 0 => Err(Stop::Reason(Reason::FlowOverRate)),
+        Charge::Exceeds | Charge::Contended | Charge::Interim => Err(Stop::Detour(detour)),
     }
-    Err(if flags & EXCESS == 0 { Stop::Reason(Reason::FlowOverRate) } else { Stop::Detour(detour) })
-}
-
-/// The meter of a flow or a label.
-#[derive(Clone, Copy)]
-pub(crate) struct FlowMeter<'t> {
-    pub(crate) rate: &'t FlowRate,
-    pub(crate) due: &'t AtomicU64,
-    pub(crate) flags: u16,
 }
 
 /// Offers a packet of `bytes` bytes to an aggregate and charges it. Where it conforms, the share's tally is still to be settled; where not,
@@ -121,24 +224,37 @@ pub(crate) fn charge_carrier<'t, T: Tables>(
         return Err(Reason::Internal);
     };
     share.tally.offer(bytes);
-    let conforms = match colour {
+    let charge = match colour {
         Colour::Green => charge_aggregate(tables, aggregate, || tables.pool(index), share, bytes),
-        Colour::Yellow => tables.pool(index).is_some_and(|pool| charge_idle(tables, aggregate, pool, bytes)),
+        Colour::Yellow => match tables.pool(index) {
+            Some(pool) => charge_idle(tables, aggregate, pool, bytes),
+            None => Charge::Exceeds,
+        },
     };
-    if conforms {
+    if charge == Charge::Conforms {
         return Ok(share);
     }
     share.tally.drop(bytes);
-    Err(over_rate)
+    Err(if charge == Charge::Contended { Reason::Contended } else { over_rate })
 }
 
 /// Charges a yellow packet to what the pool has beyond its reserve; whether there is so much.
 #[inline(always)]
-pub fn charge_idle<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool, bytes: u64) -> bool {
-    let cost_ns = (bytes * pool.byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS;
-    let now_ns = tables.exact_ns();
-    let full_ns = now_ns.saturating_sub(aggregate.depth_ns);
-    spend(tables, pool, full_ns, cost_ns, now_ns.saturating_sub(pool.reserve_ns))
+pub fn charge_idle<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool, bytes: u64) -> Charge {
+    let price = |interim: &Interim, spent| {
+        let pick = |entry, interim| in_force(tables, spent, entry, interim);
+        let byte_cost = pick(pool.byte_cost, interim.byte_cost);
+        Some(Price {
+            bytes,
+            cost_ns: (bytes * byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS,
+            depth_ns: pick(aggregate.depth_ns, interim.depth_ns),
+            reserve_ns: pick(pool.reserve_ns, interim.reserve_ns),
+        })
+    };
+    match spend(tables, pool, price) {
+        Ok(_) => Charge::Conforms,
+        Err(charge) => charge,
+    }
 }
 
 /// Charges `bytes` to an aggregate; whether they conform. The pool is looked up only when it is needed.
@@ -149,44 +265,66 @@ pub fn charge_aggregate<'t, T: Tables>(
     pool: impl FnOnce() -> Option<&'t Pool>,
     share: &AggregateShare,
     bytes: u64,
-) -> bool {
+) -> Charge {
     let credit = share.credit_bytes.get();
     if credit >= bytes {
         share.credit_bytes.set(credit - bytes);
-        return true;
+        return Charge::Conforms;
     }
-    // Credit is below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
-    let credit = credit + aggregate.quantum_bytes;
-    if credit < bytes || !pool().is_some_and(|pool| borrow(tables, aggregate, pool)) {
-        return false;
+    let Some(pool) = pool() else { return Charge::Exceeds };
+    let price = |interim: &Interim, spent| {
+        let pick = |entry, interim| in_force(tables, spent, entry, interim);
+        let quantum_bytes = pick(aggregate.quantum_bytes, interim.quantum_bytes);
+        // Credit is below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
+        (credit + quantum_bytes >= bytes).then(|| Price {
+            bytes: quantum_bytes,
+            cost_ns: pick(aggregate.quantum_ns, interim.quantum_ns),
+            depth_ns: pick(aggregate.depth_ns, interim.depth_ns),
+            reserve_ns: 0,
+        })
+    };
+    match spend(tables, pool, price) {
+        Ok(bought) => {
+            share.credit_bytes.set(credit + bought - bytes);
+            Charge::Conforms
+        }
+        Err(charge) => charge,
     }
-    share.credit_bytes.set(credit - bytes);
-    true
 }
 
-/// Takes one quantum from the pool.
+/// What is to be taken from a pool.
+#[derive(Clone, Copy)]
+struct Price {
+    bytes: u64,
+    cost_ns: u64,
+    depth_ns: u64,
+    /// What must be left.
+    reserve_ns: u64,
+}
+
+/// Moves the time up to which a pool is spent by a price in the numbers that are in force; the bytes that this buys.
 #[inline(always)]
-fn borrow<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool) -> bool {
+fn spend<T: Tables>(tables: &T, pool: &Pool, price: impl Fn(&Interim, u64) -> Option<Price>) -> Result<u64, Charge> {
+    let Some(Config { interim, .. }) = tables.config() else { return Err(Charge::Exceeds) };
     let now_ns = tables.exact_ns();
-    let full_ns = now_ns.saturating_sub(aggregate.depth_ns);
-    spend(tables, pool, full_ns, aggregate.quantum_ns, now_ns)
-}
-
-/// Moves the time up to which a pool is spent, which counts from `full_ns` at least, but not past `limit_ns`.
-#[inline(always)]
-fn spend<T: Tables>(tables: &T, pool: &Pool, full_ns: u64, cost_ns: u64, limit_ns: u64) -> bool {
-    for _ in 0..TRIES {
-        let spent = tables.load(&pool.spent_ns);
-        let from = if spent > full_ns { spent } else { full_ns };
-        let next = from + cost_ns;
-        if next > limit_ns {
-            return false;
+    let mut tries = tables.opaque(TRIES.into());
+    while tries > 0 {
+        tries -= 1;
+        let old = tables.load(&pool.spent_ns);
+        let Some(Price { bytes, cost_ns, depth_ns, reserve_ns }) = price(interim, old) else {
+            return Err(Charge::Exceeds);
+        };
+        // As sums, which cannot fall below zero soon after the clock's start.
+        let spent_ns = old & !INTERIM;
+        let next = if spent_ns + depth_ns > now_ns { spent_ns } else { now_ns - depth_ns } + cost_ns;
+        if next + reserve_ns > now_ns {
+            return Err(Charge::Exceeds);
         }
-        if tables.replace(&pool.spent_ns, spent, next) {
-            return true;
+        if tables.replace(&pool.spent_ns, old, next | (old & INTERIM)) {
+            return Ok(bytes);
         }
     }
-    false
+    Err(Charge::Contended)
 }
 
 /// Nanoseconds of a byte, times 2^24, rounded up. A packet has at most 2^16 bytes, so it must stay below 2^48.

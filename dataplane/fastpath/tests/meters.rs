@@ -6,7 +6,7 @@ mod world;
 use proptest::prelude::*;
 use std::sync::atomic::AtomicU64;
 use turnpike_fastpath::entry::{Aggregate, AggregateShare, EXACT_CLOCK, Pool};
-use turnpike_fastpath::meter::{charge_aggregate, charge_flow, flow_rate, pool_rate};
+use turnpike_fastpath::meter::{Charge, charge_aggregate, charge_flow, flow_rate, pool_rate};
 use world::host::World;
 
 const START_NS: u64 = 1_000_000_000_000;
@@ -27,7 +27,7 @@ fn offer_flow(rate_bps: u64, burst_bytes: u32, tick_ns: Option<u64>, packets: &[
         now_ns += gap_ns;
         tables.exact_ns.set(now_ns);
         let (flags, coarse_ns) = tick_ns.map_or((EXACT_CLOCK, 0), |tick_ns| (0, now_ns / tick_ns * tick_ns));
-        if charge_flow(&tables, &rate, &due, flags, coarse_ns, *bytes) {
+        if charge_flow(&tables, &rate, &due, flags, coarse_ns, *bytes) == Charge::Conforms {
             passed += bytes;
         }
     }
@@ -107,7 +107,7 @@ impl Shared {
     fn charge(&self, cpu: usize, now_ns: u64, bytes: u64) -> bool {
         let tables = self.world.tables();
         tables.exact_ns.set(now_ns);
-        charge_aggregate(&tables, &self.aggregate, || Some(&self.pool), &self.shares[cpu], bytes)
+        charge_aggregate(&tables, &self.aggregate, || Some(&self.pool), &self.shares[cpu], bytes) == Charge::Conforms
     }
 }
 
@@ -147,9 +147,10 @@ proptest! {
         for (gap_ns, bytes) in packets {
             now_ns += gap_ns;
             tables.exact_ns.set(now_ns);
-            if charge_flow(&tables, &exact, &exact_due, EXACT_CLOCK, 0, bytes) {
+            if charge_flow(&tables, &exact, &exact_due, EXACT_CLOCK, 0, bytes) == Charge::Conforms {
                 let coarse_ns = now_ns / 4_000_000 * 4_000_000;
-                prop_assert!(charge_flow(&tables, &coarse, &coarse_due, 0, coarse_ns, bytes), "refused {bytes} at {now_ns}");
+                let charge = charge_flow(&tables, &coarse, &coarse_due, 0, coarse_ns, bytes);
+                prop_assert!(charge == Charge::Conforms, "refused {bytes} at {now_ns}");
             }
         }
     }
