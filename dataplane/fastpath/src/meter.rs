@@ -28,9 +28,9 @@ pub const DUE_BITS: u32 = 4;
 /// Bits of a byte's cost that a schedule does not have.
 const COST_SHIFT: u32 = BYTE_COST_BITS - DUE_BITS;
 
-/// Tries of a compare-and-swap. Each failure means that another CPU's packet got through, or that user space changed the meter. The
-/// benchmarks count how many packets need how many.
-const TRIES: u32 = 4;
+/// Tries of a compare-and-swap. Each failure means that another CPU's packet got through, or that user space changed the meter.
+/// `docs/life-of-a-packet.md` says how many packets lose so many.
+const TRIES: u32 = 6;
 
 /// What became of a packet at a meter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
