@@ -120,8 +120,7 @@ fn an_unresolved_next_hop_refuses_unless_the_kernel_knows_the_way() {
 #[test]
 fn a_flow_is_charged_for_headers_that_only_some_of_its_packets_have() {
     let world = World::new();
-    let spent =
-        |world: &World| world.flows[0].due.load(std::sync::atomic::Ordering::Relaxed) - ((START_TICKS * TICK_NS) << 4);
+    let spent = |world: &World| world.flows[0].due.load(Ordering::Relaxed) - ((START_TICKS * TICK_NS) << 4);
     run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &[7; 72], 0, 64));
     let plain = spent(&world);
     run(&world, Direction::Out, &Build::new(out_ends(FREE), &[7; 72]).options(&[1; 4]).frame());
