@@ -1,6 +1,7 @@
 //! The frame of an XDP context.
 
 use core::arch::asm;
+use core::hint::assert_unchecked;
 use core::intrinsics::is_val_statically_known;
 
 use aya_ebpf::EbpfContext;
@@ -24,6 +25,8 @@ impl XdpFrame {
         if start + size_of::<T>() > self.0.data_end() {
             return None;
         }
+        // SAFETY: packets are not at the beginning of the address space.
+        unsafe { assert_unchecked(start != 0) };
         Some(start as *mut T)
     }
 }

@@ -10,9 +10,11 @@ use turnpike_fastpath::contract::PROGRAMS_MAX;
 #[btf_map]
 static TP_PROGRAMS: ProgramArray<{ PROGRAMS_MAX as usize }> = ProgramArray::new();
 
+#[allow(dead_code, reason = "the benchmarks have no program for both sides")]
 /// Places of the two directions' first programs in the table of programs, behind those of [`turnpike_fastpath::Detour`].
 pub(crate) const OUT: u32 = Detour::ALL.len() as u32;
 /// See [`OUT`].
+#[allow(dead_code, reason = "as above")]
 pub(crate) const IN: u32 = OUT + 1;
 
 /// Goes on with the program at `place`. It returns only if there is none, which is the node's own fault: the frame is aborted, which the

@@ -149,7 +149,7 @@ impl Tables for KernelTables {
         TP_PORTS.get(index)
     }
     #[inline(always)]
-    fn route(&self, route: &Route) -> Option<NextHop> {
+    fn route(&self, route: &Route<'_>) -> Option<NextHop> {
         Some(NextHop(route::look_up(self.context, route)))
     }
     #[inline(always)]
@@ -174,12 +174,20 @@ impl Tables for KernelTables {
         let (found, _) = unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::AcqRel }, { AtomicOrdering::Acquire }>(word.as_ptr(), old, new)
         };
-        found == old
+        // What the compiler knows to be the exchange's own result it turns into a number first, and then tests that.
+        self.opaque(found) == old
     }
     #[inline(always)]
     fn add(&self, word: &AtomicU64, value: u64) {
         // SAFETY: the pointer comes from a reference. The value before is not looked at: it would be wrong with this ordering.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word.as_ptr(), value) };
+    }
+    #[inline(always)]
+    fn touch<E>(&self, entry: &E) {
+        const { assert!(align_of::<E>() >= 8 && size_of::<E>() >= 8) };
+        // SAFETY: the pointer comes from a reference to an entry of at least eight bytes, aligned to them. What is read is not used, so
+        // that others may write it meanwhile.
+        let _ = unsafe { read_volatile((&raw const *entry).cast::<u64>()) };
     }
     #[inline(always)]
     fn unknown(&self, mut value: u64) -> u64 {

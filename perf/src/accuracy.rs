@@ -117,7 +117,7 @@ fn measure_one(
 ) -> anyhow::Result<Option<Accuracy>> {
     let burst_bytes = scene.set_rate(meter.kind == Kind::Flow, rate_bps, BURST_MS)?;
     scene.plan(1, 0)?;
-    let case = Case { program: meter.program, first: First::Plain(64), ends: Ends::Passed, action: 1 };
+    let case = Case { program: meter.program, first: First::Plain(64), ends: Ends::Passed, action: 1, live: None };
     let counted = |scene: &Scene| -> anyhow::Result<(u64, u64)> {
         let mut sum = (0, 0);
         for cpu in 0..scene.cpus {

@@ -25,9 +25,9 @@ fn no_conforming_packet_loses_all_tries_on_two_cpus() {
         println!("skipped: needs two CPUs");
         return;
     }
-    let (mut programs, maps) = object::load(cpus).unwrap();
-    let device = programs.attach().unwrap();
-    let mut scene = Scene::set_up(&programs, maps, &device, cpus).unwrap();
+    let (mut programs, maps) = object::load(cpus, object::FLOWS).unwrap();
+    let device = programs.attach("spare").unwrap();
+    let mut scene = Scene::set_up(&programs, maps, &device, cpus, object::FLOWS).unwrap();
     scene.plan(1, 0).unwrap();
     // Each packet borrows, and never too much.
     let bytes = u64::from(PLAIN_LENGTH);
@@ -37,7 +37,7 @@ fn no_conforming_packet_loses_all_tries_on_two_cpus() {
     thread::scope(|scope| {
         let team = Team::start(scope, &programs, cpus);
         for program in ["tb_flow_coarse", "tb_flow_exact", "tb_aggregate"] {
-            let case = Case { program, first: First::Plain(64), ends: Ends::Passed, action: 1 };
+            let case = Case { program, first: First::Plain(64), ends: Ends::Passed, action: 1, live: None };
             let counts = || (0..cpus).map(|cpu| scene.state(cpu).unwrap()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
             let before = counts();
             for _ in 0..CALLS {

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
+
 use crate::rounds::{Case, Ends, First, Team};
 use crate::scene::Scene;
 use crate::stats::Quantiles;
 
-const XDP_DROP: u32 = 1;
-const XDP_REDIRECT: u32 = 4;
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_REDIRECT: u32 = 4;
 
 const PLAIN: First = First::Plain(64);
+
+/// The rows of the curve.
+pub(crate) const CURVE: [&str; 2] = ["out_redirect", "in_redirect"];
 
 /// So many keys stay in the first caches, whatever other rows do.
 const KEYS_CACHED: u32 = 1_024;
 
 /// Packets of one call: some milliseconds.
-const REPEAT: u32 = 100_000;
+pub(crate) const REPEAT: u32 = 100_000;
 
 /// Which flows each of two CPUs has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +58,7 @@ pub(crate) struct Row {
 }
 
 const fn piece(name: &'static str, title: &'static str, program: &'static str) -> Row {
-    let case = Case { program, first: PLAIN, ends: Ends::Passed, action: XDP_DROP };
+    let case = Case { program, first: PLAIN, ends: Ends::Passed, action: XDP_DROP, live: None };
     Row { name, title, floor: Some("rotate"), own_flows: Own::Neighbours, case }
 }
 
@@ -62,12 +67,12 @@ const fn floor(name: &'static str, title: &'static str, program: &'static str) -
 }
 
 const fn out(name: &'static str, title: &'static str, program: &'static str, action: u32) -> Row {
-    let case = Case { program, first: PLAIN, ends: Ends::Passed, action };
+    let case = Case { program, first: PLAIN, ends: Ends::Passed, action, live: None };
     Row { name, title, floor: Some("floor_out"), own_flows: Own::Neighbours, case }
 }
 
 const fn inbound(name: &'static str, title: &'static str, program: &'static str, action: u32) -> Row {
-    let case = Case { program, first: First::Tagged, ends: Ends::Passed, action };
+    let case = Case { program, first: First::Tagged, ends: Ends::Passed, action, live: None };
     Row { name, title, floor: Some("floor_in"), own_flows: Own::Neighbours, case }
 }
 
@@ -92,7 +97,7 @@ const fn contended(row: Row) -> Row {
 /// All that is measured with full meters.
 pub(crate) const ROWS: &[Row] = &[
     Row {
-        case: Case { program: "tb_drop", first: PLAIN, ends: Ends::Uncounted, action: XDP_DROP },
+        case: Case { program: "tb_drop", first: PLAIN, ends: Ends::Uncounted, action: XDP_DROP, live: None },
         ..floor("drop", "floor: return XDP_DROP", "tb_drop")
     },
     floor("rotate", "floor: parse, next packet", "tb_rotate"),
@@ -100,7 +105,7 @@ pub(crate) const ROWS: &[Row] = &[
     floor("floor_out", "floor of out: one head move, next packet", "tb_floor_out"),
     floor("floor_refused", "floor of refused: next packet", "tb_floor_refused"),
     Row {
-        case: Case { program: "tb_floor_in", first: First::Tagged, ends: Ends::Passed, action: XDP_DROP },
+        case: Case { program: "tb_floor_in", first: First::Tagged, ends: Ends::Passed, action: XDP_DROP, live: None },
         ..floor("floor_in", "floor of in: the same with a tag", "tb_floor_in")
     },
     piece("lookup", "flow table lookup", "tb_lookup"),
@@ -190,11 +195,21 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().chain([&EMPTY_POOL, &SPENT_FLOW])
 }
 
-/// Measures all rows, interleaved: in each round every row once on one CPU and once on two.
-pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, keys: &[u32], rounds: u32) -> anyhow::Result<Costs> {
+/// Measures these rows, or all if none is named, interleaved: in each round every row once on one CPU and once on two.
+pub(crate) fn measure(
+    team: &Team<'_>,
+    scene: &mut Scene,
+    keys: &[u32],
+    rounds: u32,
+    names: &[String],
+) -> anyhow::Result<Costs> {
     let mut costs = Costs::default();
+    let wanted = wanted(names)?;
     for keys in keys {
-        measure_rows(team, scene, ROWS, *keys, rounds, &mut costs)?;
+        measure_rows(team, scene, &wanted, *keys, rounds, team.size(), &mut costs)?;
+    }
+    if !names.is_empty() {
+        return Ok(costs);
     }
     let floor = ROWS.iter().find(|row| row.name == "floor_refused");
     let control = |row: Row| floor.copied().into_iter().chain([row]).collect::<Vec<_>>();
@@ -202,13 +217,36 @@ pub(crate) fn measure(team: &Team<'_>, scene: &mut Scene, keys: &[u32], rounds: 
         // With one key, each of two CPUs has a flow.
         let used = 0..(*keys).max(128);
         scene.empty_pools(used.clone())?;
-        measure_rows(team, scene, &control(EMPTY_POOL), *keys, rounds, &mut costs)?;
+        measure_rows(team, scene, &control(EMPTY_POOL), *keys, rounds, team.size(), &mut costs)?;
         scene.refill(used.clone())?;
         scene.spend_flows(used.clone())?;
-        measure_rows(team, scene, &control(SPENT_FLOW), *keys, rounds, &mut costs)?;
+        measure_rows(team, scene, &control(SPENT_FLOW), *keys, rounds, team.size(), &mut costs)?;
         scene.refill(used)?;
     }
     Ok(costs)
+}
+
+/// What packets cost with more and more flows, on one CPU: the whole ways and their floors.
+pub(crate) fn measure_curve(team: &Team<'_>, scene: &mut Scene, keys: &[u32], rounds: u32) -> anyhow::Result<Costs> {
+    let mut costs = Costs::default();
+    let rows = wanted(&CURVE.map(str::to_owned))?;
+    for keys in keys {
+        measure_rows(team, scene, &rows, *keys, rounds, 1, &mut costs)?;
+    }
+    Ok(costs)
+}
+
+/// The rows of these names and what they stand on; all of them without a name.
+fn wanted(names: &[String]) -> anyhow::Result<Vec<Row>> {
+    if names.is_empty() {
+        return Ok(ROWS.to_vec());
+    }
+    for name in names {
+        ensure!(ROWS.iter().any(|row| row.name == name), "there is no row {name}");
+    }
+    let named = |row: &&Row| names.iter().any(|name| name == row.name);
+    let floors: Vec<_> = ROWS.iter().filter(named).filter_map(|row| row.floor).collect();
+    Ok(ROWS.iter().filter(|row| named(row) || floors.contains(&row.name)).copied().collect())
 }
 
 fn measure_rows(
@@ -217,16 +255,18 @@ fn measure_rows(
     rows: &[Row],
     keys: u32,
     rounds: u32,
+    cpus_max: usize,
     costs: &mut Costs,
 ) -> anyhow::Result<()> {
     // The first round warms up and sees whether verdicts are right.
     for round in 0..=rounds as usize {
-        for cpus in 1..=team.size() {
+        for cpus in 1..=cpus_max {
             for row in order(rows, round) {
                 scene.plan(keys, if cpus > 1 { row.own_flows.bit() } else { 0 })?;
-                if keys > KEYS_CACHED {
-                    // What other rows left in the caches is not this one's cost.
-                    team.sample(scene, &row.case, REPEAT, cpus)?;
+                if keys > KEYS_CACHED || row.case.first == First::Tagged {
+                    // What other rows left in the caches is not this one's cost, nor that flows come from another CPU than before.
+                    let all = if round == 0 { REPEAT.max(2 * keys) } else { REPEAT };
+                    team.sample(scene, &row.case, all, cpus)?;
                 }
                 let sample = team.sample(scene, &row.case, REPEAT, cpus)?;
                 if round > 0 {
@@ -252,6 +292,7 @@ const fn gcd(a: usize, b: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Plan;
 
     #[test]
     fn every_round_has_every_row_once() {
@@ -261,6 +302,30 @@ mod tests {
             let mut all: Vec<_> = ROWS.iter().map(|row| row.name).collect();
             all.sort_unstable();
             assert_eq!(names, all);
+        }
+    }
+
+    #[test]
+    fn every_round_of_keys_has_each_key_of_a_cpu_once_and_in_another_order() {
+        for (key_bits, own_flows) in [(0, 0), (0, 1), (10, 0), (9, 1), (9, 64), (16, 0)] {
+            let keys = 1_u64 << key_bits;
+            let plan = Plan { key_mask: keys - 1, key_bits, own_flows, reserved: 0 };
+            let mut seen = std::collections::BTreeSet::new();
+            for cpu in 0..=own_flows.min(1) {
+                let round = |number: u64| -> Vec<_> { (0..keys).map(|at| plan.key(number * keys + at, cpu)).collect() };
+                let (first, second) = (round(5), round(6));
+                assert!(keys == 1 || first.iter().zip(&second).any(|(one, other)| one.0 != other.0));
+                assert!(first.iter().all(|key| key.1 == 5) && second.iter().all(|key| key.1 == 6));
+                let [mut one, mut other] =
+                    [first, second].map(|round| round.iter().map(|key| key.0).collect::<Vec<_>>());
+                one.sort_unstable();
+                other.sort_unstable();
+                assert_eq!(one, other);
+                assert!(one.iter().all(|key| own_flows == 0 || u64::from(*key) / own_flows % 2 == cpu));
+                seen.extend(one);
+            }
+            assert_eq!(seen.len() as u64, keys << own_flows.min(1));
+            assert!(seen.iter().all(|key| u64::from(*key) < keys << own_flows.min(1) || own_flows > keys));
         }
     }
 

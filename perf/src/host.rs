@@ -1,5 +1,7 @@
 //! A network namespace of our own, its devices, and threads that stay on one CPU.
 
+use std::fs;
+use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -14,14 +16,44 @@ pub(crate) fn enter_namespace() -> anyhow::Result<()> {
 }
 
 /// Makes so many devices, in pairs, and names them.
-pub(crate) fn make_devices(count: usize) -> anyhow::Result<Vec<String>> {
-    let names: Vec<_> = (0..count.next_multiple_of(2)).map(|number| format!("spare{number}")).collect();
+pub(crate) fn make_devices(prefix: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let names: Vec<_> = (0..count.next_multiple_of(2)).map(|number| format!("{prefix}{number}")).collect();
     for pair in names.chunks(2) {
         let [one, other] = pair else { continue };
-        let status = Command::new("ip").args(["link", "add", one, "type", "veth", "peer", "name", other]).status();
-        ensure!(status.context("cannot start ip")?.success(), "cannot make the devices {one} and {other}");
+        ip(&format!("link add {one} type veth peer name {other}"))?;
     }
     Ok(names)
+}
+
+/// Makes a pair of devices that are up.
+pub(crate) fn make_link(one: &str, other: &str) -> anyhow::Result<()> {
+    ip(&format!("link add {one} type veth peer name {other}"))?;
+    ip(&format!("link set {one} up"))?;
+    ip(&format!("link set {other} up"))
+}
+
+/// Removes a pair of devices.
+pub(crate) fn remove_link(one: &str) -> anyhow::Result<()> {
+    ip(&format!("link del {one}"))
+}
+
+/// Makes the kernel know the way and the neighbour to these addresses, and forward to them.
+pub(crate) fn make_routes(device: &str, addresses: &[IpAddr]) -> anyhow::Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        let switch = format!("/proc/sys/net/{family}/conf/all/forwarding");
+        fs::write(&switch, "1").with_context(|| format!("cannot write {switch}"))?;
+    }
+    for address in addresses {
+        ip(&format!("route add {address} dev {device}"))?;
+        ip(&format!("neigh add {address} lladdr 02:00:00:00:02:02 dev {device} nud permanent"))?;
+    }
+    Ok(())
+}
+
+fn ip(arguments: &str) -> anyhow::Result<()> {
+    let status = Command::new("ip").args(arguments.split(' ')).status().context("cannot start ip")?;
+    ensure!(status.success(), "`ip {arguments}` failed");
+    Ok(())
 }
 
 /// Keeps the calling thread on this CPU.

@@ -9,7 +9,9 @@ mod contract;
 mod cost;
 mod fastpath;
 mod host;
+mod live;
 mod object;
+mod plot;
 #[cfg(test)]
 mod reception;
 mod record;
@@ -18,6 +20,10 @@ mod rounds;
 mod scene;
 mod stamp;
 mod stats;
+mod ways;
+#[path = "../../dataplane/fastpath/tests/world/mod.rs"]
+#[allow(clippy::panic, reason = "the tests' own scene")]
+mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +45,11 @@ struct Command {
 enum Bench {
     /// What a packet costs in the XDP programs, piece by piece and as a whole, and how exactly the meters police.
     Fastpath(Options),
+    /// Draws the curve of cost over flows that a run of `fastpath` wrote.
+    Plot {
+        /// The run's lines of JSON; the picture gets the same name and the extension svg.
+        file: PathBuf,
+    },
 }
 
 /// Parts of `fastpath`.
@@ -46,6 +57,12 @@ enum Bench {
 pub(crate) enum Part {
     /// What packets cost.
     Cost,
+    /// What they cost with up to a million flows.
+    Curve,
+    /// What those cost that are not plain.
+    Ways,
+    /// Forwarding over a veth pair.
+    Live,
     /// How exactly meters police.
     Accuracy,
 }
@@ -62,6 +79,12 @@ pub(crate) struct Options {
     /// Measure only this part.
     #[arg(long, value_enum)]
     pub(crate) part: Option<Part>,
+    /// Measure only these rows, and what they stand on.
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    pub(crate) rows: Vec<String>,
+    /// Rotate over so many keys, powers of two.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) keys: Vec<u32>,
     /// Fewer keys, rounds and rates: about half a minute.
     #[arg(long)]
     pub(crate) quick: bool,
@@ -71,6 +94,7 @@ fn main() -> ExitCode {
     let Command { commit, bench } = Command::parse();
     let outcome = match bench {
         Bench::Fastpath(options) => fastpath::run(&options, &commit),
+        Bench::Plot { file } => plot::run(&file).map(|target| println!("drawn to {}", target.display())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,9 +13,6 @@ use crate::contract::Headers;
 use crate::host::monotonic_ns;
 use crate::object::{self, Maps, Programs, bench_map};
 
-#[path = "../../dataplane/fastpath/tests/world/mod.rs"]
-mod world;
-
 const RTP_OFFSET: usize = size_of::<Headers>();
 const PACKETS: u32 = 20_000;
 const XDP_DROP: u32 = 1;
@@ -26,7 +23,7 @@ fn loaded() -> Option<(Programs, Maps)> {
         return None;
     }
     let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
-    Some(object::load(cpus).unwrap())
+    Some(object::load(cpus, object::FLOWS).unwrap())
 }
 
 fn observe_in_kernel(programs: &Programs, payload: &[u8]) {
@@ -54,7 +51,7 @@ fn header(source: u32, sequence: u16, timestamp: u32) -> rtp::Header {
 #[test]
 fn the_kernel_counts_what_the_host_counts() {
     let Some((programs, maps)) = loaded() else { return };
-    let world = world::host::World::new();
+    let world = crate::world::host::World::new();
     let tables = world.tables();
     let on_host = Reception::default();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

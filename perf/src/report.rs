@@ -1,10 +1,15 @@
 //! Results for people and for machines.
 
+use turnpike_fastpath::Direction;
+
 use crate::accuracy::Accuracy;
-use crate::cost::{Costs, Row, rows};
+use crate::cost::{CURVE, Costs, Row, rows};
+use crate::live::Forwarding;
 use crate::object::Programs;
 use crate::record::Record;
 use crate::stamp::{Busy, Stamp, load};
+use crate::stats::Quantiles;
+use crate::ways::Way;
 
 const BENCH: &str = "fastpath";
 const LOAD_MAX: f64 = 2.0;
@@ -24,6 +29,9 @@ const COST_GOALS: &[(&str, u32, f64)] = &[
 /// Rows that must not cost more on two CPUs, and the factor that is allowed.
 const TWO_CPU_GOALS: &[&str] = &["aggregate_meter", "both_meters", "out_redirect", "in_redirect"];
 const TWO_CPU_FACTOR: f64 = 1.05;
+
+/// Packets forwarded per second, over those of a program that sends them back.
+const LIVE_GOAL: f64 = 0.85;
 
 /// What rows are compared with.
 const AGAINST: &[(&str, &[&str])] = &[
@@ -109,6 +117,80 @@ pub(crate) fn costs(costs: &Costs) {
 
 fn ratio(costs: &Costs, name: &str, other: &str, keys: u32, cpus: usize) -> Option<f64> {
     Some(costs.above_floor_of(name, keys, cpus)? / costs.above_floor_of(other, keys, cpus)?)
+}
+
+/// Prints the curve of cost over flows.
+pub(crate) fn curve(costs: &Costs, keys: &[u32]) {
+    println!("\nns above the floor by flows in use, in tables for the most of them (p25, one CPU)");
+    let heads: Vec<_> = keys.iter().map(|keys| format!("{keys:>10}")).collect();
+    println!("{:<20}{}", "", heads.concat());
+    for name in CURVE {
+        let cells = keys.iter().map(|keys| costs.above_floor_of(name, *keys, 1).unwrap_or(f64::NAN));
+        println!("{name:<20}{}", cells.map(|ns| format!("{ns:>10.1}")).collect::<String>());
+    }
+}
+
+/// The curve as records.
+pub(crate) fn curve_records(costs: &Costs, stamp: &Stamp) -> Vec<Record> {
+    let rows = rows().filter(|row| CURVE.contains(&row.name));
+    let columns = || costs.columns().into_iter();
+    let record = |(row, (cpus, keys)): (&Row, (usize, u32))| {
+        let record = cost_record(costs, row, keys, cpus, stamp)?;
+        let floor = record.floor.map(|floor| format!("curve/{floor}"));
+        // Goals are for tables of the default size.
+        Some(Record { case: format!("curve/{}", record.case), floor, goal: None, met: None, ..record })
+    };
+    rows.flat_map(|row| columns().map(move |column| (row, column))).filter_map(record).collect()
+}
+
+/// Prints what packets cost that are not plain, the cheapest first.
+pub(crate) fn ways(ways: &[Way]) {
+    println!("\nns above the floor of single named frames, the redirect call included (p25, one CPU, one flow)");
+    let mut sorted: Vec<_> = ways.iter().collect();
+    sorted.sort_by(|one, other| {
+        let key = |way: &Way| (way.direction == Direction::In, way.above_floor_ns);
+        key(one).partial_cmp(&key(other)).unwrap_or(std::cmp::Ordering::Equal)
+    });
+    for way in sorted {
+        println!("{:<76}{:>8.1}", way.name, way.above_floor_ns);
+    }
+}
+
+/// The same as records.
+pub(crate) fn way_records(ways: &[Way], stamp: &Stamp) -> Vec<Record> {
+    let record = |way: &Way| {
+        let name = format!("way/{}", way.name);
+        Record::new(BENCH, name, way.above_floor_ns, "ns", stamp.clone())
+            .from(way.total, way.runs)
+            .over("way/floor".to_owned())
+    };
+    ways.iter().map(record).collect()
+}
+
+/// Prints what was forwarded.
+pub(crate) fn forwarding(found: &Forwarding) {
+    println!(
+        "\nforwarding over veth, 1,024 flows, one CPU for both ends (wall time of each packet that arrived, p25 / p50)"
+    );
+    for (title, time, arrived) in [
+        ("bare XDP_TX", found.bare, found.arrived[0]),
+        ("tagged, through the device map", found.ours, found.arrived[1]),
+    ] {
+        println!("{title:<34}{:>8.1} /{:>7.1} ns   {:>6.2} % arrived", time.p25, time.p50, 100.0 * arrived);
+    }
+    println!("{:<34}{:>8.3}", "ours over bare, packets per second", found.ratio());
+}
+
+/// The same as records.
+pub(crate) fn forwarding_records(found: &Forwarding, stamp: &Stamp) -> Vec<Record> {
+    let row = |name: &str, time: Quantiles| {
+        Record::new(BENCH, format!("live/{name}"), time.p25, "ns", stamp.clone()).from(time, found.runs)
+    };
+    let ratio = found.ratio();
+    let goal = Record::new(BENCH, "live/out_over_tx".to_owned(), ratio, "ratio", stamp.clone())
+        .against(ratio, "live/tx".to_owned())
+        .goal(format!("at least {LIVE_GOAL}"), ratio >= LIVE_GOAL);
+    vec![row("tx", found.bare), row("out", found.ours), goal]
 }
 
 /// Prints how much the meters admitted.

@@ -6,11 +6,12 @@ use std::thread::Scope;
 
 use anyhow::{Context as _, anyhow, ensure};
 use aya::TestRun as _;
-use aya::programs::{TestRunOptions, Xdp};
+use aya::programs::{TestRunAttrs, TestRunOptions, Xdp};
+use turnpike_fastpath::wire::{ethernet, tag};
 use zerocopy::IntoBytes as _;
 
-use crate::contract::{PAYLOAD_LENGTH, plain_headers, tagged_headers};
-use crate::host::{pin, thread_cpu_ns};
+use crate::contract::{PLAIN_LENGTH, plain_headers, tagged_headers};
+use crate::host::{monotonic_ns, pin, thread_cpu_ns};
 use crate::object::Programs;
 use crate::scene::Scene;
 
@@ -34,15 +35,21 @@ pub(crate) enum First {
     Plain(u8),
     /// From the peer.
     Tagged,
+    /// This one.
+    Frame(&'static [u8]),
 }
+
+/// Bytes of a plain frame.
+const FRAME_BYTES: usize = ethernet::HEADER_BYTES + PLAIN_LENGTH as usize;
 
 impl First {
     fn frame(self) -> Vec<u8> {
-        let mut frame = match self {
-            Self::Plain(time_to_live) => plain_headers(0, time_to_live).as_bytes().to_vec(),
-            Self::Tagged => tagged_headers(0).as_bytes().to_vec(),
+        let (mut frame, bytes) = match self {
+            Self::Plain(time_to_live) => (plain_headers(0, time_to_live).as_bytes().to_vec(), FRAME_BYTES),
+            Self::Tagged => (tagged_headers(0, 0).as_bytes().to_vec(), FRAME_BYTES + tag::HEADER_BYTES),
+            Self::Frame(frame) => (frame.to_vec(), frame.len()),
         };
-        frame.resize(frame.len() + usize::from(PAYLOAD_LENGTH), 0);
+        frame.resize(bytes, 0);
         frame
     }
 }
@@ -55,6 +62,8 @@ pub(crate) struct Case {
     pub(crate) ends: Ends,
     /// The action that the program returns.
     pub(crate) action: u32,
+    /// Set where frames are sent.
+    pub(crate) live: Option<Live>,
 }
 
 /// One call of a program.
@@ -62,13 +71,25 @@ struct Job<'p> {
     program: &'p Xdp,
     first: First,
     repeat: u32,
+    live: Option<Live>,
     together: Option<Arc<Barrier>>,
 }
+
+/// Packets that are sent and not only returned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Live {
+    /// Where they seem to come from.
+    pub(crate) ifindex: u32,
+}
+
+/// Packets that the kernel takes at once.
+const BATCH: u32 = 64;
 
 /// What a call took and returned.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) cpu_ns: u64,
+    pub(crate) wall_ns: u64,
     pub(crate) action: u32,
 }
 
@@ -101,7 +122,7 @@ impl<'p> Team<'p> {
         // The last CPU first: the first one is where the host's own work tends to be.
         let used = || self.workers.iter().rev().take(cpus);
         for worker in used() {
-            let job = Job { program, first: case.first, repeat, together: together.clone() };
+            let job = Job { program, first: case.first, repeat, live: case.live, together: together.clone() };
             worker.jobs.send(job).map_err(|_| anyhow!("a thread has ended"))?;
         }
         used().map(|worker| worker.calls.recv().context("a thread has ended")?).collect()
@@ -164,11 +185,18 @@ fn start_worker<'s, 'p>(scope: &'s Scope<'s, 'p>, cpu: usize) -> Worker<'p> {
 
 fn run(job: &Job<'_>) -> anyhow::Result<Call> {
     let frame = job.first.frame();
-    let options = TestRunOptions { data_in: Some(&frame), repeat: job.repeat, ..TestRunOptions::default() };
+    let mut options = TestRunOptions { data_in: Some(&frame), repeat: job.repeat, ..TestRunOptions::default() };
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
+    let context = [0, u32::try_from(frame.len())?, 0, job.live.map_or(0, |live| live.ifindex), 0, 0];
+    if job.live.is_some() {
+        options.ctx_in = Some(context.as_bytes());
+        options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+    }
     if let Some(together) = &job.together {
         together.wait();
     }
-    let before_ns = thread_cpu_ns()?;
+    let (wall_ns, cpu_ns) = (monotonic_ns()?, thread_cpu_ns()?);
     let result = job.program.test_run(options)?;
-    Ok(Call { cpu_ns: thread_cpu_ns()? - before_ns, action: result.return_value })
+    let (cpu_ns, wall_ns) = (thread_cpu_ns()? - cpu_ns, monotonic_ns()? - wall_ns);
+    Ok(Call { cpu_ns, wall_ns, action: result.return_value })
 }

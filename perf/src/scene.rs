@@ -1,4 +1,4 @@
-//! What the tables hold: 65,536 flows each way, four to an aggregate.
+//! What the tables hold: flows each way, four to an aggregate or more.
 
 use std::sync::atomic::AtomicU64;
 use std::thread::sleep;
@@ -18,16 +18,16 @@ use turnpike_fastpath::{FlowKey, alternative, bucket_of, fingerprint, flow_hash}
 use zerocopy::transmute;
 
 use crate::contract::{
-    DESTINATION, DESTINATION_PORT, GENERATION, HashKey, KEYS_MAX, NODE, PEER, Plan, SOURCE, SOURCE_PORT, ScheduleMeter,
-    State, TAG_PORT, WindowMeter, carrier,
+    DESTINATION, DESTINATION_PORT, GENERATION, HashKey, METERS_MAX, NODE, PEER, Plan, SOURCE, SOURCE_PORT,
+    ScheduleMeter, State, TAG_PORT, WindowMeter, carrier,
 };
-use crate::object::{BUCKETS, FLOWS, Maps, Programs, bench_map};
+use crate::object::{Maps, Programs, bench_map, buckets_of};
 
 const SEED: u64 = 0x1d0c_77a1_93b5_4e2f;
-const MTU_BYTES: u32 = 1_500;
+pub(crate) const MTU_BYTES: u32 = 1_500;
 /// So much that no row is held by it: several times what one CPU can offer.
-const AMPLE_BPS: u64 = 1_000_000_000_000;
-const AMPLE_BURST_BYTES: u32 = 1 << 30;
+pub(crate) const AMPLE_BPS: u64 = 1_000_000_000_000;
+pub(crate) const AMPLE_BURST_BYTES: u32 = 1 << 30;
 /// Far from now, and far from the end of 64 bits.
 const FAR_NS: u64 = u64::MAX >> 1;
 
@@ -35,17 +35,30 @@ const FAR_NS: u64 = u64::MAX >> 1;
 pub(crate) struct Scene {
     pub(crate) maps: Maps,
     pub(crate) cpus: u32,
+    /// Flows and labels in the tables.
+    pub(crate) flows: u32,
     pub(crate) tick_ns: u64,
 }
 
 impl Scene {
-    /// Fills all tables so that nothing is refused.
-    pub(crate) fn set_up(programs: &Programs, mut maps: Maps, device: &str, cpus: u32) -> anyhow::Result<Self> {
-        let tick_ns = tick_ns(programs, &maps)?;
-        maps.set_device(if_nametoindex(device).context("the spare device is gone")?)?;
-        let mut scene = Self { maps, cpus, tick_ns };
+    /// Fills all tables with so many flows and labels, so that nothing is refused.
+    pub(crate) fn set_up(
+        programs: &Programs,
+        mut maps: Maps,
+        device: &str,
+        cpus: u32,
+        flows: u32,
+    ) -> anyhow::Result<Self> {
+        maps.set_device(0, if_nametoindex(device).context("the spare device is gone")?)?;
+        let mut scene = Self::bare(programs, maps, cpus, flows)?;
         scene.fill()?;
         Ok(scene)
+    }
+
+    /// With tables as they are.
+    pub(crate) fn bare(programs: &Programs, maps: Maps, cpus: u32, flows: u32) -> anyhow::Result<Self> {
+        let tick_ns = tick_ns(programs, &maps)?;
+        Ok(Self { maps, cpus, flows, tick_ns })
     }
 
     fn fill(&mut self) -> anyhow::Result<()> {
@@ -53,7 +66,7 @@ impl Scene {
             version: VERSION,
             tick_ns: self.tick_ns,
             hash_seed: SEED,
-            bucket_mask: BUCKETS - 1,
+            bucket_mask: buckets_of(self.flows) - 1,
             unadmitted: UNADMITTED_DROP,
             fragments_drop: 0,
             best_effort: 0,
@@ -78,12 +91,12 @@ impl Scene {
         });
         self.maps.write(table::PORTS, [(0, port)])?;
         let rate = flow_rate(AMPLE_BPS, AMPLE_BURST_BYTES, self.tick_ns).context("the ample rate does not fit")?;
-        self.set_flows(0..FLOWS, rate, 0)?;
+        self.set_flows(0..self.flows, rate, 0)?;
         let pool =
             pool_rate(AMPLE_BPS, AMPLE_BURST_BYTES, self.cpus, MTU_BYTES).context("the ample rate does not fit")?;
         self.set_aggregates(0..AGGREGATES_MAX, pool, 0)?;
-        self.maps.write(table::BUCKETS, buckets()?)?;
-        self.maps.write_hash((0..FLOWS).map(|index| {
+        self.maps.write(table::BUCKETS, buckets(self.flows)?)?;
+        self.maps.write_hash((0..METERS_MAX).map(|index| {
             let key = HashKey::new(source(index), DESTINATION, SOURCE_PORT, DESTINATION_PORT);
             (transmute!(key), u64::from(index))
         }))?;
@@ -92,17 +105,18 @@ impl Scene {
 
     fn fill_baselines(&mut self) -> anyhow::Result<()> {
         let rate = flow_rate(AMPLE_BPS, AMPLE_BURST_BYTES, 0).context("the ample rate does not fit")?;
-        self.maps.write(bench_map::SCHEDULES, (0..KEYS_MAX).map(|index| (index, schedule_words(rate))))?;
-        self.maps.write(bench_map::WINDOWS, (0..KEYS_MAX).map(|index| (index, window_words(AMPLE_BPS))))?;
+        self.maps.write(bench_map::SCHEDULES, (0..METERS_MAX).map(|index| (index, schedule_words(rate))))?;
+        self.maps.write(bench_map::WINDOWS, (0..METERS_MAX).map(|index| (index, window_words(AMPLE_BPS))))?;
         // 2^20 tokens are a byte, so a nanosecond at 1 Tbit/s brings 125 × 2^20.
         let locked = [0, u64::from(AMPLE_BURST_BYTES) << 20, u64::from(AMPLE_BURST_BYTES) << 20, 125 << 20, 0, 0, 0, 0];
-        self.maps.write(bench_map::LOCKED, (0..KEYS_MAX).map(|index| (index, locked)))
+        self.maps.write(bench_map::LOCKED, (0..METERS_MAX).map(|index| (index, locked)))
     }
 
     /// Gives flows and labels this rate and a meter that stands at `due`.
     pub(crate) fn set_flows(&mut self, indexes: std::ops::Range<u32>, rate: FlowRate, due: u64) -> anyhow::Result<()> {
         self.maps.write::<8>(table::FLOWS, indexes.clone().map(|index| (index, transmute!(flow(index, rate, due)))))?;
-        let exact = indexes.clone().map(|index| (index, transmute!(flow(index, rate, due))));
+        let exact = indexes.clone().take(METERS_MAX as usize);
+        let exact = exact.map(|index| (index, transmute!(flow(index, rate, due))));
         self.maps.write::<8>(bench_map::EXACT_FLOWS, exact)?;
         self.maps.write::<8>(table::LABELS, indexes.map(|index| (index, transmute!(label(index, rate, due)))))
     }
@@ -187,15 +201,28 @@ impl Scene {
 
     /// What the next runs rotate over.
     pub(crate) fn plan(&mut self, keys: u32, own_flows: u64) -> anyhow::Result<()> {
-        ensure!(keys.is_power_of_two() && keys <= KEYS_MAX, "{keys} keys");
-        let plan = Plan { key_mask: u64::from(keys - 1), own_flows };
-        self.maps.write::<2>(bench_map::PLAN, [(0, transmute!(plan))])
+        ensure!(keys.is_power_of_two() && keys <= self.flows, "{keys} keys, and there are {} flows", self.flows);
+        // With one key, each of two CPUs has a flow.
+        let own_keys = if own_flows == 0 { keys } else { (keys / 2).max(1) };
+        let key_bits = u64::from(own_keys.trailing_zeros());
+        let plan = Plan { key_mask: u64::from(own_keys - 1), key_bits, own_flows, reserved: 0 };
+        self.maps.write::<4>(bench_map::PLAN, [(0, transmute!(plan))])
     }
 
     /// Packets of a CPU so far, and those that did not end as they should.
     pub(crate) fn state(&self, cpu: u32) -> anyhow::Result<(u64, u64)> {
         let state: State = transmute!(self.maps.read::<8>(bench_map::STATE, cpu)?);
         Ok((state.turns.get(), state.refused.get()))
+    }
+
+    /// Packets that arrived at the far end so far.
+    pub(crate) fn arrived(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for cpu in 0..self.cpus {
+            let state: State = transmute!(self.maps.read::<8>(bench_map::STATE, cpu)?);
+            sum += state.arrived.get();
+        }
+        Ok(sum)
     }
 }
 
@@ -252,10 +279,10 @@ fn label(index: u32, rate: FlowRate, due: u64) -> LabelEntry {
 }
 
 /// The flow table with all flows in it: half of its slots, as the engine sizes it.
-fn buckets() -> anyhow::Result<Vec<(u32, [u64; 8])>> {
-    let mut table: Vec<Bucket> = vec![Bucket::default(); BUCKETS as usize];
-    let mask = BUCKETS - 1;
-    for index in 0..FLOWS {
+fn buckets(flows: u32) -> anyhow::Result<Vec<(u32, [u64; 8])>> {
+    let mut table: Vec<Bucket> = vec![Bucket::default(); buckets_of(flows) as usize];
+    let mask = buckets_of(flows) - 1;
+    for index in 0..flows {
         let hash = flow_hash(SEED, &FlowKey::new(SEED, &ends(index)));
         let fingerprint = fingerprint(hash);
         let value = u64::from(fingerprint) << 32 | u64::from(index + 1);

@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod demo;
+mod matrix;
 mod setup;
 mod test;
 
@@ -15,6 +16,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
+use test::Extent;
 
 /// Set-up, tests, checks, benchmarks and the demo of Turnpike.
 #[derive(Parser)]
@@ -30,8 +32,10 @@ enum Task {
     },
     /// Only the rules on imports and sources.
     Check,
-    /// What continuous integration runs: all of `test`.
+    /// What continuous integration runs: all of `test`, and `matrix`.
     Ci,
+    /// Boot other kernels with the drivers of network cards, and see what works there.
+    Matrix(matrix::Options),
     /// Set up, build and run the demo; it gets all further arguments.
     Demo {
         /// Arguments of the demo, such as `--json FILE` or `--seconds N`.
@@ -49,9 +53,11 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Setup => setup::run(&Workspace::find()).map(|()| ExitCode::SUCCESS),
-        Task::Test { fast } => test::run(&Workspace::find(), fast),
+        Task::Test { fast: true } => test::run(&Workspace::find(), Extent::Fast),
+        Task::Test { fast: false } => test::run(&Workspace::find(), Extent::Full),
         Task::Check => check::run(&Workspace::find()),
-        Task::Ci => test::run(&Workspace::find(), false),
+        Task::Ci => test::run(&Workspace::find(), Extent::Ci),
+        Task::Matrix(options) => matrix::run(&Workspace::find(), &options),
         Task::Demo { args } => demo::run(&Workspace::find(), &args),
         Task::Bench { args } => bench::run(&Workspace::find(), &args),
     };

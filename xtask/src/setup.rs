@@ -34,6 +34,7 @@ struct Package {
 const PACKAGES: &[Package] = &[
     Package { name: "build-essential", probe: Probe::Program("cc"), why: "compiles SQLite and ring" },
     Package { name: "iproute2", probe: Probe::Program("ip"), why: "makes the namespaces of tests and demo" },
+    Package { name: "tshark", probe: Probe::Program("tshark"), why: "judges in tests what the dissector shows" },
     Package { name: "ethtool", probe: Probe::Program("ethtool"), why: "sets offloads of the veths in tests and demo" },
     Package { name: "procps", probe: Probe::Program("sysctl"), why: "runs what `turnpike doctor` says, in its tests" },
     Package {

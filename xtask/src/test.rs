@@ -9,16 +9,16 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::{Workspace, check, find_program, is_root, setup, succeeds};
+use crate::{Workspace, check, find_program, is_root, matrix, setup, succeeds};
 
 /// A test program that takes longer hangs.
 const BINARY_SECONDS_MAX: u32 = 900;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Tally {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
 }
 
 impl Tally {
@@ -28,7 +28,7 @@ impl Tally {
         self.skipped += other.skipped;
     }
 
-    fn good(self) -> bool {
+    pub(crate) fn good(self) -> bool {
         self.failed == 0 && self.passed > 0
     }
 }
@@ -63,8 +63,20 @@ impl Run {
     }
 }
 
-/// Runs checks and tests; `fast` leaves out integration tests and documentation.
-pub(crate) fn run(workspace: &Workspace, fast: bool) -> anyhow::Result<ExitCode> {
+/// How much is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Neither integration tests nor documentation.
+    Fast,
+    /// All that this machine's kernel can show.
+    Full,
+    /// Other kernels too.
+    Ci,
+}
+
+/// Runs checks and tests.
+pub(crate) fn run(workspace: &Workspace, extent: Extent) -> anyhow::Result<ExitCode> {
+    let fast = extent == Extent::Fast;
     heading("setup");
     setup::run(workspace)?;
     let mut run = Run::default();
@@ -84,6 +96,10 @@ pub(crate) fn run(workspace: &Workspace, fast: bool) -> anyhow::Result<ExitCode>
     }
     heading("tests");
     tests(workspace, fast, &mut run)?;
+    if extent == Extent::Ci {
+        heading("kernels and drivers");
+        run.tests("kernels and drivers", matrix::check(workspace, &matrix::Options::all())?);
+    }
 
     println!();
     if !run.failed.is_empty() {

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName, SessionId};
-use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp};
+use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 use turnpike_broker::refusal::PoolState;
@@ -152,8 +152,10 @@ pub struct FlowView {
     /// Largest UDP payload that fits this node's interfaces, with the tag and without, bytes; absent while that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes_max: Option<u32>,
-    /// What this node counted so far; `reception` only of flows that it receives.
-    pub counters: Counters,
+    /// What this node counted so far; `reception` only of flows that it receives. Absent where it receives the flow on an aggregate whose tags
+    /// tell their terminals: then it counts only the aggregate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
     /// What it carries, with the clock rate in use; absent if nothing was said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
@@ -188,6 +190,9 @@ pub struct AggregateView {
     /// 6 bits, where it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver_dscp: Option<u8>,
+    /// What its tags tell.
+    #[serde(default)]
+    pub tag: Tag,
     /// Largest UDP payloads of flows that fit this node's interfaces; absent while that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes_max: Option<PayloadBytesMax>,
@@ -240,13 +245,17 @@ pub struct InterfaceView {
     pub name: String,
     /// `lan` or `wan`.
     pub role: String,
-    /// How the program is attached: `native` or `generic`.
+    /// `up`, `down`, or `gone` if there is no such interface.
+    pub state: String,
+    /// How the program is attached: `native` or `generic`; `none` if it is not, and then packets pass as if Turnpike were not there.
     pub xdp_mode: String,
     /// Bytes.
     pub mtu: u32,
     /// Largest IP packet that still fits with the tag, bytes, where flows and tag addresses are of one family; flows tell their own
     /// `payload_bytes_max`.
     pub packet_bytes_max: u32,
+    /// How often since the start the interface was deleted and made anew, and got its program again.
+    pub restored: u64,
 }
 
 /// A link.

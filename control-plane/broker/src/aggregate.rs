@@ -2,14 +2,15 @@
 
 use crate::address::Family;
 use crate::broker::{Broker, TableName};
-use crate::cost::{Cost, overhead_bytes};
+use crate::cost::{self, Cost, overhead_bytes};
 use crate::event::{AggregateRequest, Answer};
 use crate::fence::Subject;
+use crate::flow::is_label;
 use crate::marking::check_marking;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
-use crate::name::{AggregateName, Nanos, NodeName, PolicyId};
+use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
 use crate::notice::Notice;
-use crate::policy::{Endpoints, InstallError, Marking, Policy};
+use crate::policy::{Endpoints, InstallError, Marking, Meter, Policy, Tag};
 use crate::pool::Pool;
 use crate::record::{AggregateRecord, AggregateState, Change, Direction, FlowRecord};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -38,8 +39,8 @@ pub(crate) enum Phase {
     Offering { ask: u64, client: u64 },
     /// Installed and confirmed.
     Active,
-    /// Was active before a restart and is being installed again; `None` while waiting to try once more.
-    Restoring { install: Option<u64> },
+    /// Was active before a restart, and what is missing of it is being installed again; `None` while waiting to try once more.
+    Restoring { install: Option<u64>, missing: Vec<PolicyId> },
     /// Being given up.
     Undoing(Box<Undoing>),
 }
@@ -59,7 +60,7 @@ impl Aggregate {
 
     /// Bytes by which this makes a flow's packets longer.
     pub(crate) const fn overhead_bytes(&self, endpoints: &Endpoints) -> i32 {
-        overhead_bytes(endpoints.family(), self.tag_family)
+        overhead_bytes(endpoints.family(), self.tag_family, self.record.tag)
     }
 
     /// What a flow takes from the pool.
@@ -73,14 +74,34 @@ impl Aggregate {
     }
 }
 
-fn policy(record: &AggregateRecord) -> (PolicyId, Policy) {
+/// What the data plane is to do for an aggregate, in the order of installation.
+fn policies(record: &AggregateRecord) -> Vec<(PolicyId, Policy)> {
     let AggregateRecord { peer, rate_bps, burst_bytes, .. } = record.clone();
     let Marking { dscp, excess_dscp, deliver_dscp } = record.marking;
     let policy = match record.direction {
         Direction::Out => Policy::AggregateOut { peer, rate_bps, burst_bytes, dscp, excess_dscp },
         Direction::In => Policy::AggregateIn { peer, rate_bps, burst_bytes, dscp: deliver_dscp },
     };
-    (record.policy, policy)
+    let mut policies = vec![(record.policy, policy)];
+    if let (Some(id), Some(label)) = (record.terminals_policy, record.label) {
+        // It counts restored packets, which are smaller than those on the wire: the aggregate's own meter decides.
+        let packet_bytes_min = cost::packet_bytes_min(Family::Ipv4);
+        let meter = Meter { rate_bps, burst_bytes, packet_bytes_min, excess: None };
+        policies.push((id, Policy::TerminalsIn { aggregate: record.policy, label, meter }));
+    }
+    policies
+}
+
+/// Whether a receiver's answer has a label where it must, and only there.
+fn check_label(tag: Tag, label: Option<Label>) -> Result<(), String> {
+    match (tag, label) {
+        (Tag::Label, None) => Ok(()),
+        (Tag::Terminals, Some(label)) if is_label(label) => Ok(()),
+        (Tag::Label, Some(label)) => Err(format!("a label, {}, though each flow has its own", label.0)),
+        (Tag::Terminals, label) => {
+            Err(format!("{label:?} for the label of all flows; a receiver of an earlier version has none"))
+        }
+    }
 }
 
 fn check_values(rate_bps: u64, rate_bps_max: u64, burst_bytes: u32) -> Result<(), Refusal> {
@@ -100,13 +121,13 @@ pub(crate) fn busy(name: &AggregateName) -> Refusal {
 }
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
-    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, .. } = record;
+    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, tag, .. } = record;
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
     };
     let detail = format!(
-        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}; take another name"
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}, {tag}; take another name"
     );
     Refusal::new(Reason::AggregateNameReused, detail).at("name")
 }
@@ -122,11 +143,11 @@ impl Broker {
     /// At the sender.
     pub(crate) fn create_aggregate(&mut self, ticket: u64, request: AggregateRequest) -> Result<(), Refusal> {
         let marking = request.marking()?;
-        let AggregateRequest { name, peer, rate_bps, burst_bytes, .. } = request;
+        let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking)
-                    == (&peer, rate_bps, burst_bytes, marking);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag)
+                    == (&peer, rate_bps, burst_bytes, marking, tag);
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
@@ -140,13 +161,24 @@ impl Broker {
             };
         }
         let policy = self.next_policy();
-        let (direction, state) = (Direction::Out, AggregateState::Establishing);
-        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, policy, state };
+        let record = AggregateRecord {
+            name,
+            peer,
+            direction: Direction::Out,
+            rate_bps,
+            burst_bytes,
+            marking,
+            tag,
+            policy,
+            label: None,
+            terminals_policy: None,
+            state: AggregateState::Establishing,
+        };
         self.establish(record, policy.0, Asker::Client(ticket))
     }
 
     /// Holds the link and installs: the same at both ends.
-    fn establish(&mut self, record: AggregateRecord, attempt: u64, asker: Asker) -> Result<(), Refusal> {
+    fn establish(&mut self, mut record: AggregateRecord, attempt: u64, asker: Asker) -> Result<(), Refusal> {
         let (_, rate_bps_max) = self.link_to(&record.peer, record.direction)?;
         let tag_family = self.tag_family(&record.peer);
         check_values(record.rate_bps, rate_bps_max, record.burst_bytes)?;
@@ -154,9 +186,16 @@ impl Broker {
             return Err(self.full(TableName::Aggregates));
         }
         self.hold_link(&record)?;
+        if record.terminals_policy.is_some() {
+            record.label = self.labels.allocate();
+            if record.label.is_none() {
+                self.give_back_link(&record);
+                return Err(self.full(TableName::Labels));
+            }
+        }
         let name = record.name.clone();
         self.persist(Change::PutAggregate(record.clone()));
-        let install = self.install(Subject::Aggregate(name.clone()), vec![policy(&record)]);
+        let install = self.install(Subject::Aggregate(name.clone()), policies(&record), Vec::new());
         let phase = Phase::Installing { install, asker };
         self.aggregates.insert(name, Aggregate::new(record, tag_family, attempt, phase));
         Ok(())
@@ -164,22 +203,23 @@ impl Broker {
 
     /// At the receiver.
     pub(crate) fn offer_received(&mut self, ticket: u64, peer: NodeName, offer: Offer) -> Result<(), Refusal> {
-        let Offer { name, rate_bps, burst_bytes, marking, tag_family, attempt } = offer;
+        let Offer { name, rate_bps, burst_bytes, marking, tag, tag_family, attempt } = offer;
         if !self.fences.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
         if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking)
-                    == (&peer, rate_bps, burst_bytes, marking);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag)
+                    == (&peer, rate_bps, burst_bytes, marking, tag);
             if !same {
                 return Err(reused(record, &self.config.node));
             }
             return match phase {
                 Phase::Active => {
                     *known = attempt.max(*known);
-                    self.answer_peer(ticket, PeerAnswer::AggregateAccepted);
+                    let label = record.label;
+                    self.answer_peer(ticket, PeerAnswer::AggregateAccepted { label });
                     Ok(())
                 }
                 Phase::Installing { asker: Asker::Peers(tickets), .. } => {
@@ -195,8 +235,20 @@ impl Broker {
         self.check_tag_family(&peer, tag_family)?;
         check_marking(&marking)?;
         let policy = self.next_policy();
-        let (direction, state) = (Direction::In, AggregateState::Establishing);
-        let record = AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, policy, state };
+        let terminals_policy = (tag == Tag::Terminals).then(|| self.next_policy());
+        let record = AggregateRecord {
+            name,
+            peer,
+            direction: Direction::In,
+            rate_bps,
+            burst_bytes,
+            marking,
+            tag,
+            policy,
+            label: None,
+            terminals_policy,
+            state: AggregateState::Establishing,
+        };
         self.establish(record, attempt, Asker::Peers(vec![ticket]))
     }
 
@@ -218,7 +270,7 @@ impl Broker {
                     Err(error) => self.aggregate_not_installed(name, asker, &error, now),
                 }
             }
-            Phase::Restoring { install } if *install == Some(ticket) => match outcome {
+            Phase::Restoring { install, .. } if *install == Some(ticket) => match outcome {
                 Ok(()) => {
                     aggregate.phase = Phase::Active;
                     aggregate.record.state = AggregateState::Active;
@@ -244,9 +296,10 @@ impl Broker {
         };
         match asker {
             Asker::Client(client) => {
-                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, .. } = aggregate.record.clone();
+                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, tag, .. } =
+                    aggregate.record.clone();
                 let (tag_family, attempt) = (aggregate.tag_family, aggregate.attempt);
-                let offer = Offer { name: own, rate_bps, burst_bytes, marking, tag_family, attempt };
+                let offer = Offer { name: own, rate_bps, burst_bytes, marking, tag, tag_family, attempt };
                 let request = PeerRequest::OfferAggregate(offer);
                 let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
                 if let Some(aggregate) = self.aggregates.get_mut(name) {
@@ -254,9 +307,10 @@ impl Broker {
                 }
             }
             Asker::Peers(tickets) => {
+                let label = aggregate.record.label;
                 self.activate_aggregate(name);
                 for ticket in tickets {
-                    self.answer_peer(ticket, PeerAnswer::AggregateAccepted);
+                    self.answer_peer(ticket, PeerAnswer::AggregateAccepted { label });
                 }
             }
         }
@@ -322,13 +376,15 @@ impl Broker {
 
     fn offer_answered(&mut self, name: &AggregateName, client: u64, answer: Result<PeerAnswer, String>, now: Nanos) {
         let (notice, refusal) = match answer {
-            Ok(PeerAnswer::AggregateAccepted) => {
-                self.activate_aggregate(name);
-                if let Some(aggregate) = self.aggregates.get(name) {
-                    let answer = Answer::Aggregate { record: aggregate.record.clone(), created: true };
-                    self.answer(client, answer);
+            Ok(PeerAnswer::AggregateAccepted { label }) => {
+                let Some(aggregate) = self.aggregates.get_mut(name) else { return };
+                match check_label(aggregate.record.tag, label) {
+                    Ok(()) => {
+                        aggregate.record.label = label;
+                        return self.aggregate_accepted(name, client);
+                    }
+                    Err(why) => (Notice::DUE, unreachable(name, &format!("its answer has {why}"))),
                 }
-                return;
             }
             // It may be busy with this very aggregate: one that it took before it was started again.
             Ok(PeerAnswer::Refused { refusal }) if refusal.reason == Reason::Busy => (Notice::DUE, refusal),
@@ -339,16 +395,25 @@ impl Broker {
         self.undo(name, Undoing::refusing(notice, client, refusal), true, now);
     }
 
-    /// Puts an aggregate in force again that was active before a restart.
-    pub(crate) fn reinstall_aggregate(&mut self, name: &AggregateName) {
+    fn aggregate_accepted(&mut self, name: &AggregateName, client: u64) {
+        self.activate_aggregate(name);
+        if let Some(aggregate) = self.aggregates.get(name) {
+            let answer = Answer::Aggregate { record: aggregate.record.clone(), created: true };
+            self.answer(client, answer);
+        }
+    }
+
+    /// Puts in force again what is missing of an aggregate that was active before a restart.
+    pub(crate) fn reinstall_aggregate(&mut self, name: &AggregateName, missing: Vec<PolicyId>) {
         let Some(aggregate) = self.aggregates.get_mut(name) else {
             return;
         };
         aggregate.record.state = AggregateState::Establishing;
-        let policy = policy(&aggregate.record);
-        let install = Some(self.install(Subject::Aggregate(name.clone()), vec![policy]));
+        let mut wanted = policies(&aggregate.record);
+        wanted.retain(|(id, _)| missing.contains(id));
+        let install = Some(self.install(Subject::Aggregate(name.clone()), wanted, Vec::new()));
         if let Some(aggregate) = self.aggregates.get_mut(name) {
-            aggregate.phase = Phase::Restoring { install };
+            aggregate.phase = Phase::Restoring { install, missing };
         }
     }
 
@@ -361,7 +426,10 @@ impl Broker {
                 undoing.notice.again();
                 self.undo_next(name, now);
             }
-            Phase::Restoring { install: None } => self.reinstall_aggregate(name),
+            Phase::Restoring { install: None, missing } => {
+                let missing = std::mem::take(missing);
+                self.reinstall_aggregate(name, missing);
+            }
             Phase::Restoring { .. } | Phase::Installing { .. } | Phase::Offering { .. } | Phase::Active => {}
         }
     }

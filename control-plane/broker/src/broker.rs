@@ -1,6 +1,7 @@
 //! The broker: what comes in is handed to the aggregate or session that it is about; what goes out waits in one queue.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
 use crate::config::Config;
@@ -52,7 +53,8 @@ pub(crate) enum TableName {
 /// How full a bounded table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node) or `labels` (received by it).
+    /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node) or `labels` (of what it receives: one for a flow, or one for
+    /// all of an aggregate).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -322,9 +324,14 @@ impl Broker {
         self.outputs.push_back(Output::Persist(change));
     }
 
-    pub(crate) fn install(&mut self, subject: Subject, policies: Vec<(PolicyId, Policy)>) -> u64 {
+    pub(crate) fn install(
+        &mut self,
+        subject: Subject,
+        policies: Vec<(PolicyId, Policy)>,
+        terminals: Vec<IpAddr>,
+    ) -> u64 {
         let ticket = self.next_ticket(subject);
-        self.outputs.push_back(Output::Install { ticket, policies });
+        self.outputs.push_back(Output::Install { ticket, policies, terminals });
         ticket
     }
 

@@ -55,7 +55,7 @@ pub struct Limits {
     pub sessions_ended_max: usize,
     /// Flows of one session.
     pub flows_per_session_max: usize,
-    /// Flows that this node sends, and as many that it receives; at most 2^20, the indexes of a label.
+    /// Flows that this node sends, and as many labels of what it receives; at most 2^20, the indexes of a label.
     pub flows_max: u32,
 }
 

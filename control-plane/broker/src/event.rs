@@ -1,11 +1,13 @@
 //! What goes into the broker and what comes out of it.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
-use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp};
+use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
 use crate::record::{AggregateRecord, Change, SessionRecord};
 use crate::refusal::Refusal;
 
@@ -36,6 +38,10 @@ pub struct AggregateRequest {
     /// 6 bits; needed where it is set, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver_dscp: Option<u8>,
+    /// What its tags tell: `label` (if absent) or `terminals`. With `terminals` packets are 16 to 40 bytes longer on the wire, and the receiving
+    /// node needs no entry for each flow, but polices and counts only the aggregate.
+    #[serde(default)]
+    pub tag: Tag,
 }
 
 /// A client's wish for one flow.
@@ -164,6 +170,8 @@ pub enum Output {
         ticket: u64,
         /// Aggregates before the flows that they carry.
         policies: Vec<(PolicyId, Policy)>,
+        /// Terminals that no policy names, and that the kernel's routes must lead to.
+        terminals: Vec<IpAddr>,
     },
     /// Take these out of force; report [`Input::Deinstalled`].
     Deinstall {

@@ -7,7 +7,7 @@ use crate::fence::Subject;
 use crate::flow::{are_answer_to, is_label};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
-use crate::policy::{Excess, InstallError, Meter};
+use crate::policy::{Excess, InstallError, Meter, Tag};
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
@@ -221,11 +221,11 @@ fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
                 flow.asked_excess
             ));
         }
-        match (flow.direction, held.label) {
-            (Direction::Out, Some(label)) if is_label(label) => {}
-            (Direction::In, None) => {}
-            (Direction::Out, label) => return Err(format!("flow {id} has the label {label:?}")),
-            (Direction::In, Some(_)) => return Err(format!("flow {id} has a label, but is not received there")),
+        match (flow.direction, flow.tag, held.label) {
+            (Direction::Out, Tag::Label, Some(label)) if is_label(label) => {}
+            (Direction::In, _, None) | (Direction::Out, Tag::Terminals, None) => {}
+            (Direction::Out, _, label) => return Err(format!("flow {id} has the label {label:?}")),
+            (Direction::In, _, Some(_)) => return Err(format!("flow {id} has a label, but is not received there")),
         }
     }
     Ok(())

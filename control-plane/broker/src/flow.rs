@@ -9,7 +9,7 @@ use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
 use crate::name::{Label, NodeName};
-use crate::policy::{Endpoints, Excess, Meter, Policy};
+use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
 use crate::pool::Shortage;
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{Reason, Refusal};
@@ -115,7 +115,11 @@ fn check_label(field: &str, label: Option<Label>, expected: bool) -> Result<(), 
         (None, false) => Ok(()),
         (Some(label), true) if is_label(label) => Ok(()),
         (Some(label), true) => Err(Refusal::invalid(field, label.0, "1 to 2^40 - 1")),
-        (Some(label), false) => Err(Refusal::invalid(field, label.0, "none: the receiver of a flow gives its label")),
+        (Some(label), false) => Err(Refusal::invalid(
+            field,
+            label.0,
+            "none: the receiver of a flow gives its label, or has one for all of the aggregate",
+        )),
         (None, true) => Err(Refusal::invalid(field, "missing", "the asking node's label, which receives this flow")),
     }
 }
@@ -128,7 +132,8 @@ pub(crate) const fn is_label(label: Label) -> bool {
 /// Everything about a session's flows that can be judged without taking anything.
 struct Checked {
     peer: NodeName,
-    directions: Vec<Direction>,
+    /// Of each flow: its direction, and what its tags tell.
+    ways: Vec<(Direction, Tag)>,
 }
 
 impl Broker {
@@ -140,12 +145,12 @@ impl Broker {
         asked: &[HoldFlow],
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
         let checked = self.check_flows(asker, asked)?;
-        self.check_places(&checked.directions)?;
+        self.check_places(&checked.ways)?;
         let mut flows = Vec::with_capacity(asked.len());
-        for (index, (asked, direction)) in asked.iter().zip(checked.directions).enumerate() {
+        for (index, (asked, way)) in asked.iter().zip(checked.ways).enumerate() {
             let taken = self
                 .grant(&format!("flows[{index}]"), asked, asker.is_some())
-                .and_then(|meter| self.take(asked, direction, meter));
+                .and_then(|meter| self.take(asked, way, meter));
             match taken {
                 Ok(flow) => {
                     self.carried.insert(&flow);
@@ -166,7 +171,7 @@ impl Broker {
             return Err(Refusal::invalid("flows", format!("{} flows", asked.len()), format!("1 to {flows_max}")));
         }
         let mut peer: Option<NodeName> = asker.cloned();
-        let mut directions = Vec::with_capacity(asked.len());
+        let mut ways = Vec::with_capacity(asked.len());
         let mut ids = BTreeSet::new();
         let mut endpoints = BTreeSet::new();
         for (index, flow) in asked.iter().enumerate() {
@@ -175,11 +180,11 @@ impl Broker {
                 return Err(Refusal::invalid(format!("{field}.id"), &flow.id, "an id that no other flow has"));
             }
             let aggregate = self.usable_aggregate(&field, flow, peer.as_ref())?;
-            let direction = aggregate.record.direction;
+            let AggregateRecord { direction, tag, .. } = aggregate.record;
             check_endpoints(&field, &flow.endpoints, flow.rtcp)?;
             check_meter(&field, flow, aggregate)?;
             flow.media.check(&field)?;
-            check_label(&field, flow.label, asker.is_some() && direction == Direction::Out)?;
+            check_label(&field, flow.label, asker.is_some() && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
                 if self.carried.has(direction, &ends) || !endpoints.insert((direction, ends)) {
                     let Endpoints { source, destination } = ends;
@@ -189,10 +194,10 @@ impl Broker {
                 }
             }
             peer.get_or_insert_with(|| aggregate.record.peer.clone());
-            directions.push(direction);
+            ways.push((direction, tag));
         }
         let peer = peer.ok_or_else(|| Refusal::invalid("flows", "empty", "at least one flow"))?;
-        Ok(Checked { peer, directions })
+        Ok(Checked { peer, ways })
     }
 
     fn usable_aggregate(&self, field: &str, flow: &HoldFlow, peer: Option<&NodeName>) -> Result<&Aggregate, Refusal> {
@@ -216,13 +221,14 @@ impl Broker {
         }
     }
 
-    fn check_places(&mut self, directions: &[Direction]) -> Result<(), Refusal> {
-        let out = directions.iter().filter(|&&d| d == Direction::Out).count();
+    fn check_places(&mut self, ways: &[(Direction, Tag)]) -> Result<(), Refusal> {
+        let out = ways.iter().filter(|(direction, _)| *direction == Direction::Out).count();
+        let labels = ways.iter().filter(|way| **way == (Direction::In, Tag::Label)).count();
         let flows_max = self.flows_max();
         if self.carried.flows_out() + out > flows_max {
             return Err(self.full(TableName::Flows));
         }
-        if self.labels.used() + (directions.len() - out) > flows_max {
+        if self.labels.used() + labels > flows_max {
             return Err(self.full(TableName::Labels));
         }
         Ok(())
@@ -258,7 +264,12 @@ impl Broker {
         Ok(Meter { rate_bps, excess, ..asked.meter })
     }
 
-    fn take(&mut self, asked: &HoldFlow, direction: Direction, meter: Meter) -> Result<FlowRecord, Refusal> {
+    fn take(
+        &mut self,
+        asked: &HoldFlow,
+        (direction, tag): (Direction, Tag),
+        meter: Meter,
+    ) -> Result<FlowRecord, Refusal> {
         let policy = self.next_policy();
         let mut flow = FlowRecord {
             id: asked.id.clone(),
@@ -272,6 +283,7 @@ impl Broker {
             meter,
             label: asked.label,
             policy,
+            tag,
             media: asked.media.clone(),
         };
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
@@ -281,7 +293,7 @@ impl Broker {
         if let Err(shortage) = aggregate.pool.hold(cost) {
             return Err(aggregate.shortage(&self.config.node, &flow, cost, shortage));
         }
-        if direction == Direction::In {
+        if (direction, tag) == (Direction::In, Tag::Label) {
             flow.label = self.labels.allocate();
         }
         Ok(flow)
@@ -325,12 +337,16 @@ impl Broker {
         }
     }
 
-    /// What the data plane is to do for a flow. `None` if its label or its aggregate is not known.
+    /// What the data plane is to do for a flow that [has a policy](FlowRecord::has_policy). `None` if its label or its aggregate is not known.
     pub(crate) fn flow_policy(&self, flow: &FlowRecord) -> Option<Policy> {
-        let aggregate = self.aggregates.get(&flow.aggregate)?.record.policy;
-        let (endpoints, label, meter, rtcp) = (flow.endpoints, flow.label?, flow.meter, flow.rtcp);
+        let carrier = &self.aggregates.get(&flow.aggregate)?.record;
+        let label = match flow.tag {
+            Tag::Label => flow.label?,
+            Tag::Terminals => carrier.label?,
+        };
+        let (aggregate, endpoints, meter, rtcp) = (carrier.policy, flow.endpoints, flow.meter, flow.rtcp);
         Some(match flow.direction {
-            Direction::Out => Policy::FlowOut { aggregate, endpoints, label, meter, rtcp },
+            Direction::Out => Policy::FlowOut { aggregate, endpoints, label, meter, rtcp, tag: flow.tag },
             Direction::In => Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, media: flow.media.clone() },
         })
     }

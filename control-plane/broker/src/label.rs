@@ -10,7 +10,7 @@ use crate::name::{Epoch, Label};
 const INDEX_MASK: u64 = (1 << Label::INDEX_BITS) - 1;
 const GENERATION_MASK: u64 = (1 << (Label::BITS - Label::INDEX_BITS)) - 1;
 
-/// The labels of the flows that this node receives. An index that is given back waits behind all others that are free,
+/// The labels of what this node receives: flows, and aggregates that have one for all of theirs. An index that is given back waits behind all others that are free,
 /// so that a late packet finds an empty slot for as long as can be.
 pub(crate) struct Labels {
     secret: [u8; 16],

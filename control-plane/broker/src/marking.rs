@@ -53,6 +53,7 @@ pub(crate) fn check_marking(marking: &Marking) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Tag;
 
     fn request() -> AggregateRequest {
         AggregateRequest {
@@ -65,6 +66,7 @@ mod tests {
             excess_dscp: None,
             deliver_dscp_policy: None,
             deliver_dscp: None,
+            tag: Tag::Label,
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Family;
 use crate::media::Media;
 use crate::name::{AggregateName, FlowId, Label, SessionId};
-use crate::policy::{Endpoints, Marking, Meter, Rtcp};
+use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
 use crate::record::{FlowUsage, Side};
 use crate::refusal::Refusal;
 
@@ -24,7 +24,7 @@ pub struct HoldFlow {
     pub meter: Meter,
     /// The smallest rate that would still do; the second side may choose from here to `meter.rate_bps`.
     pub rate_bps_min: u64,
-    /// Set when the asking node receives this flow.
+    /// Set when the asking node receives this flow by a label of its own.
     pub label: Option<Label>,
     /// What it carries.
     #[serde(default)]
@@ -38,7 +38,7 @@ pub struct HeldFlow {
     pub id: FlowId,
     /// What is granted.
     pub meter: Meter,
-    /// Set when the answering node receives this flow.
+    /// Set when the answering node receives this flow by a label of its own.
     pub label: Option<Label>,
 }
 
@@ -53,6 +53,9 @@ pub struct Offer {
     pub burst_bytes: u32,
     /// What becomes of DSCPs.
     pub marking: Marking,
+    /// What its tags tell.
+    #[serde(default)]
+    pub tag: Tag,
     /// Of the tag addresses between the nodes: both have to count the same bytes on the wire.
     pub tag_family: Family,
     /// Rises with every offer of the sender, so that a late message of an earlier one is known for what it is.
@@ -104,7 +107,11 @@ pub enum PeerRequest {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PeerAnswer {
     /// The aggregate is installed at its receiver.
-    AggregateAccepted,
+    AggregateAccepted {
+        /// With [`Tag::Terminals`]: what the receiver knows all of its packets by.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<Label>,
+    },
     /// The aggregate is gone at its receiver.
     AggregateWithdrawn,
     /// The session is held with these values.

@@ -111,6 +111,27 @@ impl fmt::Display for Marking {
     }
 }
 
+/// How the tags of an aggregate tell the receiver whose a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tag {
+    /// By a label for each flow (R-003-12): the receiver has the flow's endpoints, and polices and counts it.
+    #[default]
+    Label,
+    /// By the addresses and ports of both terminals (R-003-13): the receiver has one label for the whole aggregate, knows no flow, and
+    /// polices and counts all of them together.
+    Terminals,
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Label => "tags with labels",
+            Self::Terminals => "tags with terminals",
+        })
+    }
+}
+
 /// Where a flow's RTCP is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -179,12 +200,23 @@ pub enum Policy {
         aggregate: PolicyId,
         /// What its packets look like.
         endpoints: Endpoints,
-        /// What the receiver knows it by.
+        /// What the receiver knows it by; with [`Tag::Terminals`] the whole aggregate's.
         label: Label,
         /// What it may send.
         meter: Meter,
         /// Where its RTCP is.
         rtcp: Rtcp,
+        /// What its tags tell.
+        tag: Tag,
+    },
+    /// Accept packets whose tags tell their terminals, by one label for all, and deliver them by the kernel's routes.
+    TerminalsIn {
+        /// The installed [`Policy::AggregateIn`] that they come by.
+        aggregate: PolicyId,
+        /// What the sender tags them with.
+        label: Label,
+        /// What they may be together: no less than the aggregate lets through.
+        meter: Meter,
     },
     /// Accept one flow by its label, meter, restore and deliver it.
     FlowIn {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
-use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp};
+use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::quality::Mos;
 
 /// Which way, seen from this node.
@@ -44,10 +44,26 @@ pub struct AggregateRecord {
     pub burst_bytes: u32,
     /// What becomes of DSCPs.
     pub marking: Marking,
+    /// What its tags tell.
+    #[serde(default)]
+    pub tag: Tag,
     /// Its policy in the data plane.
     pub policy: PolicyId,
+    /// With [`Tag::Terminals`]: what the receiver knows all of its packets by, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
+    /// With [`Tag::Terminals`] at the receiver: the policy that lets its packets in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminals_policy: Option<PolicyId>,
     /// Where it is in its life.
     pub state: AggregateState,
+}
+
+impl AggregateRecord {
+    /// Its policies in the data plane, in the order of installation.
+    pub fn policies(&self) -> impl DoubleEndedIterator<Item = PolicyId> + use<> {
+        std::iter::once(self.policy).chain(self.terminals_policy)
+    }
 }
 
 /// Where a session is in its life on this node (R-004-9, R-004-16).
@@ -101,13 +117,25 @@ pub struct FlowRecord {
     pub rate_bps_min: u64,
     /// What is reserved: the second side's values.
     pub meter: Meter,
-    /// The receiver's label, once it is known.
+    /// The receiver's label, once it is known; none where the aggregate has one for all.
     pub label: Option<Label>,
-    /// Its policy in the data plane.
+    /// Its policy in the data plane, if it [has one](Self::has_policy).
     pub policy: PolicyId,
+    /// What its tags tell: its aggregate's.
+    #[serde(default)]
+    pub tag: Tag,
     /// What it carries.
     #[serde(default)]
     pub media: Media,
+}
+
+impl FlowRecord {
+    /// Whether there is a policy for it in the data plane. There is none where this node receives it and its tags tell the terminals: the
+    /// aggregate's policy lets it in with all others, and nothing is policed or counted of it alone.
+    #[must_use]
+    pub const fn has_policy(&self) -> bool {
+        matches!((self.direction, self.tag), (Direction::Out, _) | (Direction::In, Tag::Label))
+    }
 }
 
 /// A session on this node.
@@ -143,8 +171,10 @@ pub struct FlowUsage {
     pub direction: Direction,
     /// Bits per second reserved.
     pub reserved_rate_bps: u64,
-    /// Absolute readings since installation.
-    pub counters: Counters,
+    /// Absolute readings since installation; none where the node cannot tell the flow's packets from others, because it receives them
+    /// with tags that tell their terminals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
     /// How it may have sounded ([`crate::quality`]); of an incoming flow with a codec that has published figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mos_estimated: Option<Mos>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::aggregate::{Aggregate, Phase as AggregatePhase};
 use crate::broker::Broker;
 use crate::name::{AggregateName, Nanos, PolicyId, SessionId};
-use crate::record::{AggregateRecord, AggregateState, Direction, SessionRecord, SessionState, Side};
+use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::release::Ending;
 use crate::session::{Phase, Session};
 use crate::usage;
@@ -21,7 +21,7 @@ impl Broker {
         installed: &BTreeSet<PolicyId>,
         now: Nanos,
     ) {
-        let of_aggregates = aggregates.iter().map(|record| record.policy);
+        let of_aggregates = aggregates.iter().flat_map(AggregateRecord::policies);
         let of_sessions = sessions.iter().flat_map(|record| record.flows.iter().map(|flow| flow.policy));
         let known: BTreeSet<PolicyId> = of_aggregates.chain(of_sessions).collect();
         let orphans: Vec<PolicyId> = installed.difference(&known).copied().collect();
@@ -34,13 +34,18 @@ impl Broker {
             self.resume_aggregate(name, installed, now);
         }
         for id in &ids {
-            self.resume_session(id, now);
+            self.resume_session(id, installed, now);
         }
         self.restored();
     }
 
     fn adopt_aggregate(&mut self, record: AggregateRecord) -> AggregateName {
         self.adopt_link(&record);
+        if let (Direction::In, Some(label)) = (record.direction, record.label)
+            && !self.labels.adopt(label)
+        {
+            tracing::error!(aggregate = %record.name, "a kept label does not fit in this node's table");
+        }
         let attempt = match record.direction {
             Direction::Out => record.policy.0,
             Direction::In => 0,
@@ -55,11 +60,15 @@ impl Broker {
         let Some(aggregate) = self.aggregates.get(name) else {
             return;
         };
-        let in_force = installed.contains(&aggregate.record.policy);
+        let is_missing = |id: &PolicyId| !installed.contains(id);
+        let missing: Vec<_> = aggregate.record.policies().filter(is_missing).collect();
         match aggregate.record.state {
-            AggregateState::Active if in_force => {}
-            AggregateState::Active => self.reinstall_aggregate(name),
-            AggregateState::Establishing | AggregateState::Releasing => self.undo_restored(name, in_force, now),
+            AggregateState::Active if missing.is_empty() => {}
+            AggregateState::Active => self.reinstall_aggregate(name, missing),
+            AggregateState::Establishing | AggregateState::Releasing => {
+                let in_force = aggregate.record.policies().any(|id| installed.contains(&id));
+                self.undo_restored(name, in_force, now);
+            }
         }
     }
 
@@ -102,14 +111,23 @@ impl Broker {
         record.state == SessionState::Releasing && usage::is_complete(record, &self.config.node)
     }
 
-    fn resume_session(&mut self, id: &SessionId, now: Nanos) {
+    /// Whether the data plane carries a flow, by its own policy or by those of its aggregate.
+    fn is_carried(&self, flow: &FlowRecord, installed: &BTreeSet<PolicyId>) -> bool {
+        if flow.has_policy() {
+            return installed.contains(&flow.policy);
+        }
+        let aggregate = self.aggregates.get(&flow.aggregate);
+        aggregate.is_some_and(|aggregate| aggregate.record.policies().all(|id| installed.contains(&id)))
+    }
+
+    fn resume_session(&mut self, id: &SessionId, installed: &BTreeSet<PolicyId>, now: Nanos) {
         let Some(session) = self.sessions.get(id) else { return };
         if session.is_ending() {
             return self.end_next(id, now);
         }
-        let all_in_force = session.in_force.len() == session.record.flows.len();
+        let is_carried = session.record.flows.iter().all(|flow| self.is_carried(flow, installed));
         match session.record.state {
-            SessionState::Active if all_in_force => {}
+            SessionState::Active if is_carried => {}
             SessionState::Active => {
                 if !self.provision(id) {
                     tracing::error!(session = %id, "an active session has lost its aggregate; it is ended");

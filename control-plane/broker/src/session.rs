@@ -124,14 +124,20 @@ impl Broker {
     }
 
     /// Installs the policies of a session that are not in force, incoming flows before outgoing ones, so that no packet
-    /// goes out that cannot come back. False if there is one whose aggregate is gone.
+    /// goes out that cannot come back. Of flows that come in without a policy of their own the terminals must be reached. False if there is
+    /// one whose aggregate is gone.
     pub(crate) fn provision(&mut self, id: &SessionId) -> bool {
         let Some(session) = self.sessions.get(id) else {
             return false;
         };
         let mut policies = Vec::new();
+        let mut terminals = BTreeSet::new();
         for direction in [Direction::In, Direction::Out] {
             for flow in session.record.flows.iter().filter(|flow| flow.direction == direction) {
+                if !flow.has_policy() {
+                    terminals.insert(flow.endpoints.destination.ip());
+                    continue;
+                }
                 if session.in_force.contains(&flow.policy) {
                     continue;
                 }
@@ -141,7 +147,7 @@ impl Broker {
                 policies.push((flow.policy, policy));
             }
         }
-        let install = self.install(Subject::Session(id.clone()), policies);
+        let install = self.install(Subject::Session(id.clone()), policies, terminals.into_iter().collect());
         if let Some(session) = self.sessions.get_mut(id) {
             session.install = Some(install);
         }
@@ -172,7 +178,8 @@ impl Broker {
         };
         session.install = None;
         if outcome.is_ok() {
-            session.in_force = session.record.flows.iter().map(|flow| flow.policy).collect();
+            let with_policy = session.record.flows.iter().filter(|flow| flow.has_policy());
+            session.in_force = with_policy.map(|flow| flow.policy).collect();
         }
         match &mut session.phase {
             Phase::Installing { askers } => {

@@ -4,12 +4,21 @@ use crate::broker::Broker;
 use crate::name::{Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::Counters;
 use crate::quality;
-use crate::record::{Change, Direction, FlowUsage, SessionRecord, UsageKind, UsageRecord};
+use crate::record::{Change, Direction, FlowRecord, FlowUsage, SessionRecord, UsageKind, UsageRecord};
 
-/// Notes final readings; a policy whose reading is missing counts as zero. A flow that has a reading keeps it.
+/// Notes final readings. A flow that has a reading keeps it.
 pub(crate) fn note(record: &mut SessionRecord, node: &NodeName, readings: &[(PolicyId, Counters)]) {
+    let reading_of = |flow: &FlowRecord| {
+        let found = readings.iter().find(|(policy, _)| *policy == flow.policy);
+        found.map(|(_, counters)| Some(*counters))
+    };
+    enter(record, node, reading_of);
+}
+
+/// Enters this node's readings; `reading_of` says none for what is not to be entered.
+fn enter(record: &mut SessionRecord, node: &NodeName, reading_of: impl Fn(&FlowRecord) -> Option<Option<Counters>>) {
     for flow in &record.flows {
-        let Some((_, counters)) = readings.iter().find(|(policy, _)| *policy == flow.policy) else {
+        let Some(counters) = reading_of(flow) else {
             continue;
         };
         if record.usage.iter().any(|usage| usage.node == *node && usage.flow == flow.id) {
@@ -20,16 +29,17 @@ pub(crate) fn note(record: &mut SessionRecord, node: &NodeName, readings: &[(Pol
             flow: flow.id.clone(),
             direction: flow.direction,
             reserved_rate_bps: flow.meter.rate_bps,
-            counters: *counters,
-            mos_estimated: quality::estimate(&flow.media, counters).filter(|_| flow.direction == Direction::In),
+            counters,
+            mos_estimated: counters
+                .and_then(|counters| quality::estimate(&flow.media, &counters))
+                .filter(|_| flow.direction == Direction::In),
         });
     }
 }
 
-/// Completes this node's readings, zero for what was never in force, in the order of the flows.
+/// Completes this node's readings in the order of the flows: zero for what was never in force, none for what has no policy to count it.
 pub(crate) fn complete(record: &mut SessionRecord, node: &NodeName) {
-    let zeros: Vec<_> = record.flows.iter().map(|flow| (flow.policy, Counters::default())).collect();
-    note(record, node, &zeros);
+    enter(record, node, |flow| Some(flow.has_policy().then(Counters::default)));
     let flows = &record.flows;
     record.usage.sort_by_key(|usage| {
         let place = flows.iter().position(|flow| flow.id == usage.flow);
@@ -89,8 +99,8 @@ impl Broker {
 mod tests {
     use super::*;
     use crate::media::Media;
-    use crate::policy::{Endpoints, Meter, Reception, Rtcp};
-    use crate::record::{FlowRecord, SessionState, Side};
+    use crate::policy::{Endpoints, Meter, Reception, Rtcp, Tag};
+    use crate::record::{SessionState, Side};
 
     fn record() -> SessionRecord {
         let flow = FlowRecord {
@@ -105,6 +115,7 @@ mod tests {
             meter: Meter { rate_bps: 1_000, burst_bytes: 200, packet_bytes_min: 200, excess: None },
             label: None,
             policy: PolicyId(1),
+            tag: Tag::Label,
             media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },
         };
         SessionRecord {
@@ -125,7 +136,7 @@ mod tests {
             flow: flow.parse().unwrap(),
             direction,
             reserved_rate_bps: 1_000,
-            counters: Counters { offered_packets, ..Counters::default() },
+            counters: Some(Counters { offered_packets, ..Counters::default() }),
             mos_estimated: None,
         }
     }
@@ -158,6 +169,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_counted_has_no_figures() {
+        let mut record = record();
+        let node: NodeName = "a".parse().unwrap();
+        (record.flows[0].direction, record.flows[0].tag) = (Direction::In, Tag::Terminals);
+        assert!(!is_complete(&record, &node));
+        complete(&mut record, &node);
+        assert!(is_complete(&record, &node));
+        assert_eq!((record.usage[0].counters, record.usage[0].mos_estimated), (None, None));
+    }
+
+    #[test]
     fn what_arrived_is_judged_with_the_reading_and_kept_as_the_peer_told_it() {
         let (mut here, mut there) = (record(), record());
         (here.flows[0].direction, there.peer) = (Direction::In, "a".parse().unwrap());
@@ -166,7 +188,7 @@ mod tests {
         let counters = Counters { passed_packets: 990, reception, ..Counters::default() };
         note(&mut here, &node, &[(PolicyId(1), counters)]);
         assert_eq!(here.usage[0].mos_estimated.map(|mos| mos.to_string()).as_deref(), Some("4.33"));
-        assert_eq!(here.usage[0].counters.reception, reception);
+        assert_eq!(here.usage[0].counters.unwrap().reception, reception);
         add_peers(&mut there, own(&here, &node));
         assert_eq!(there.usage, here.usage);
     }

@@ -44,7 +44,7 @@ impl Broker {
             let allowed = format!("an aggregate that this node sends; {name} is given up at {}", record.peer);
             return Err(Refusal::invalid("name", name, allowed));
         }
-        if !matches!(phase, Phase::Active | Phase::Restoring { install: None }) {
+        if !matches!(phase, Phase::Active | Phase::Restoring { install: None, .. }) {
             return Err(busy(name));
         }
         self.check_unused(name)?;
@@ -84,10 +84,10 @@ impl Broker {
         match &mut aggregate.phase {
             Phase::Undoing(undoing) => undoing.peers.push(ticket),
             // The sender asks again; until then the installation has come to its end.
-            Phase::Installing { .. } | Phase::Offering { .. } | Phase::Restoring { install: Some(_) } => {
+            Phase::Installing { .. } | Phase::Offering { .. } | Phase::Restoring { install: Some(_), .. } => {
                 return Err(busy(&name));
             }
-            Phase::Active | Phase::Restoring { install: None } => {
+            Phase::Active | Phase::Restoring { install: None, .. } => {
                 self.check_unused(&name)?;
                 let undoing = Undoing { peers: vec![ticket], ..Undoing::new(Notice::SETTLED) };
                 self.undo(&name, undoing, true, now);
@@ -96,16 +96,16 @@ impl Broker {
         Ok(())
     }
 
-    /// Starts giving an aggregate up. `installed` says whether its policy may be in force here.
+    /// Starts giving an aggregate up. `installed` says whether its policies may be in force here.
     pub(crate) fn undo(&mut self, name: &AggregateName, mut undoing: Undoing, installed: bool, now: Nanos) {
         let Some(aggregate) = self.aggregates.get_mut(name) else {
             return;
         };
         aggregate.record.state = AggregateState::Releasing;
-        let policy = aggregate.record.policy;
+        let policies = aggregate.record.policies().rev().collect();
         self.persist_aggregate(name);
         if installed {
-            undoing.deinstall = Some(self.deinstall(Subject::Aggregate(name.clone()), vec![policy]));
+            undoing.deinstall = Some(self.deinstall(Subject::Aggregate(name.clone()), policies));
         }
         if let Some(aggregate) = self.aggregates.get_mut(name) {
             aggregate.phase = Phase::Undoing(Box::new(undoing));
@@ -162,6 +162,9 @@ impl Broker {
             self.clear_timer(&Subject::Aggregate(name.clone()));
             self.aggregates.remove(name);
             self.give_back_link(&record);
+            if let (Direction::In, Some(label)) = (record.direction, record.label) {
+                self.labels.give_back(label);
+            }
             self.persist(Change::DeleteAggregate(name.clone()));
         }
         if let Some((client, refusal)) = refused {

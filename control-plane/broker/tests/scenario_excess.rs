@@ -90,7 +90,8 @@ fn usage_tells_what_passed_in_excess_on_both_sides() {
     let (ended, _) = session(world.delete(A, "s"));
     assert_eq!(ended.usage.len(), 2);
     for usage in &ended.usage {
-        assert!(usage.counters.excess_packets > 0 && usage.counters.excess_bytes > 0, "{usage:?}");
+        let counters = usage.counters.unwrap();
+        assert!(counters.excess_packets > 0 && counters.excess_bytes > 0, "{usage:?}");
     }
     let last = world.nodes[A].store.ledger.last().unwrap();
     assert_eq!(last.flows, ended.usage);

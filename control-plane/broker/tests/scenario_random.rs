@@ -12,7 +12,7 @@ mod pair;
 use pair::{A, B, World, aggregate, call, configs, endpoints, flow, name, perfect};
 use proptest::prelude::*;
 use turnpike_broker::address::Family;
-use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp};
+use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::{AggregateRequest, FlowRequest, Request, SecondSide, SessionRequest};
 
 /// What flows may differ in.
@@ -37,6 +37,10 @@ fn family() -> impl Strategy<Value = Family> {
     prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)]
 }
 
+fn tag() -> impl Strategy<Value = Tag> {
+    prop_oneof![Just(Tag::Label), Just(Tag::Terminals)]
+}
+
 fn kind() -> impl Strategy<Value = Kind> {
     let rtcp = prop_oneof![Just(Rtcp::SamePort), Just(Rtcp::NextPort)];
     (family(), prop::option::of(1u64..900), rtcp).prop_map(|(family, excess_kbps, rtcp)| Kind {
@@ -49,9 +53,9 @@ fn kind() -> impl Strategy<Value = Kind> {
 #[derive(Debug, Clone)]
 enum Operation {
     Call { node: usize, id: u8, rate_kbps: u64, kind: Kind },
-    OneWay { node: usize, id: u8, out: bool, kind: Kind },
+    OneWay { node: usize, id: u8, out: bool, extra: bool, kind: Kind },
     Hangup { node: usize, id: u8 },
-    Reserve { node: usize, rate_kbps: u64, copy: bool },
+    Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
     GiveUp { node: usize },
     FailInstalls { node: usize, count: u32 },
     Kill { node: usize, host: bool, down_ms: u64 },
@@ -65,11 +69,11 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         8 => (node(), id(), 50u64..600, kind())
             .prop_map(|(node, id, rate_kbps, kind)| Operation::Call { node, id, rate_kbps, kind }),
-        3 => (node(), id(), any::<bool>(), kind())
-            .prop_map(|(node, id, out, kind)| Operation::OneWay { node, id, out, kind }),
+        4 => (node(), id(), any::<bool>(), any::<bool>(), kind())
+            .prop_map(|(node, id, out, extra, kind)| Operation::OneWay { node, id, out, extra, kind }),
         6 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
-        2 => (node(), 500u64..12_000, any::<bool>())
-            .prop_map(|(node, rate_kbps, copy)| Operation::Reserve { node, rate_kbps, copy }),
+        3 => (node(), 500u64..12_000, any::<bool>(), tag())
+            .prop_map(|(node, rate_kbps, copy, tag)| Operation::Reserve { node, rate_kbps, copy, tag }),
         1 => node().prop_map(|node| Operation::GiveUp { node }),
         2 => (node(), 1u32..3).prop_map(|(node, count)| Operation::FailInstalls { node, count }),
         1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
@@ -110,8 +114,13 @@ fn apply(world: &mut World, operation: &Operation) {
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             world.request(node, Request::CreateSession(request));
         }
-        Operation::OneWay { node, id, out, kind } => {
-            let carrier = if out { "ab" } else { "ba" };
+        Operation::OneWay { node, id, out, extra, kind } => {
+            let carrier = match (extra, out) {
+                (false, true) => "ab",
+                (false, false) => "ba",
+                (true, true) => "extra-ab",
+                (true, false) => "extra-ba",
+            };
             let port = 2_000 + u16::from(id);
             let mut flow = flow("only", carrier, (port, port), 100_000);
             kind.apply(&mut flow, port);
@@ -121,9 +130,9 @@ fn apply(world: &mut World, operation: &Operation) {
         Operation::Hangup { node, id } => {
             world.request(node, Request::DeleteSession(name(&session(id))));
         }
-        Operation::Reserve { node, rate_kbps, copy } => {
+        Operation::Reserve { node, rate_kbps, copy, tag } => {
             let (own, peer) = [("extra-ab", "b"), ("extra-ba", "a")][node];
-            let mut request = aggregate(own, peer, rate_kbps * 1_000);
+            let mut request = AggregateRequest { tag, ..aggregate(own, peer, rate_kbps * 1_000) };
             if copy {
                 let copy = Some(DscpPolicy::Copy);
                 request = AggregateRequest {
@@ -166,6 +175,7 @@ proptest! {
         lower_to_fit in any::<bool>(),
         flow_excess_rate_bps_max in prop::option::of(0u64..500_000),
         tag_family in family(),
+        tags in [tag(), tag()],
         sessions_ended_max in 1usize..4,
         operations in prop::collection::vec(operation(), 1..60),
     ) {
@@ -176,7 +186,7 @@ proptest! {
             config.limits.flows_max = 7;
             config
         });
-        let mut world = World::connected_with(configs);
+        let mut world = World::connected_by(configs, tags);
         world.network = bad_network(seed, loss_percent);
         for operation in &operations {
             apply(&mut world, operation);

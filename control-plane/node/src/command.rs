@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{AggregateRequest, AggregateView, FlowRequest, NodeView, SessionRequest, SessionView, UsageRecord};
 use turnpike_broker::name::{AggregateName, NodeName, SessionId};
-use turnpike_broker::policy::DscpPolicy;
+use turnpike_broker::policy::{DscpPolicy, Tag};
 
 use crate::client::{Client, Failure};
 use crate::config::{Config, LogFormat};
@@ -19,7 +19,7 @@ use crate::show;
 const EXIT_CODES: &str = "\
 Rates and sizes are whole numbers, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind them.
 
-Exit codes: 0 done; 1 refused or failed, or `doctor` found a problem; 2 wrong command line or configuration; 3 cannot reach the API.";
+Exit codes: 0 done; 1 refused or failed, or `doctor` or `adopt` found a problem; 2 wrong command line or configuration; 3 cannot reach the API.";
 
 /// Admits, enforces, carries and accounts for real-time media.
 #[derive(Debug, Parser)]
@@ -58,6 +58,9 @@ enum Command {
     Config(ConfigCommand),
     /// Look at this host, change nothing, and say what is wrong and which command puts it right; exit code 1 if anything is.
     Doctor(Doctor),
+    /// Look at what runs in the data plane, with or without `turnpike serve`, and say what the next start would do with it; changes nothing.
+    /// Exit code 1 if it would refuse it.
+    Adopt(ConfigFile),
     /// Take the data plane out of force: reservations end, and packets pass as if Turnpike were not there.
     Detach(ConfigFile),
 }
@@ -109,6 +112,9 @@ enum Aggregate {
         burst: u32,
         #[command(flatten)]
         marking: Marking,
+        /// What tags tell: label (one for each flow), or terminals (both addresses and ports; the receiver polices and counts only the whole).
+        #[arg(long, value_parser = read_word::<Tag>, default_value = "label")]
+        tag: Tag,
     },
     /// Give one up.
     Delete {
@@ -209,6 +215,9 @@ impl CommandLine {
             }
             Command::Config(ConfigCommand::Check(ConfigFile { config })) => check(config)?,
             Command::Doctor(doctor) => return doctor.run(self.json).map(Task::Diagnose),
+            Command::Adopt(ConfigFile { config }) => {
+                return crate::adopt::adopt(&load(config)?, self.json).map(Task::Diagnose);
+            }
             Command::Detach(ConfigFile { config }) => crate::detach::detach(&load(config)?)?,
         };
         Ok(Task::Print(text))
@@ -224,7 +233,7 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create { name, peer, rate, burst, marking } => {
+            Aggregate::Create { name, peer, rate, burst, marking, tag } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
@@ -235,6 +244,7 @@ impl CommandLine {
                     excess_dscp: marking.excess_dscp,
                     deliver_dscp_policy: marking.deliver_dscp_policy,
                     deliver_dscp: marking.deliver_dscp,
+                    tag: *tag,
                 };
                 let (created, view): (_, AggregateView) = client.post("/v1/aggregates", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::aggregate(view)))
@@ -307,7 +317,25 @@ fn check(path: &Path) -> Result<String, Failure> {
     if let Some(peering) = &config.peering {
         crate::tls::Tls::load(peering, &config.node).map_err(|error| Failure::Usage(error.to_string()))?;
     }
-    Ok(format!("{} is valid: node {}, {} peers\n", path.display(), config.node, config.peers.len()))
+    let memory = memory(&config).map_err(Failure::Usage)?;
+    Ok(format!("{} is valid: node {}, {} peers\n{memory}", path.display(), config.node, config.peers.len()))
+}
+
+/// What the tables will take, for people.
+#[cfg(feature = "engine")]
+fn memory(config: &Config) -> Result<String, String> {
+    let bytes = crate::engine::engine_config(config).memory_bytes().map_err(|error| format!("limits: {error}"))?;
+    Ok(format!(
+        "on this host {} flows and {} aggregates take {} of kernel memory, all of it at start\n",
+        config.limits.flows_max,
+        config.limits.aggregates_max,
+        quantity::mebibytes(bytes)
+    ))
+}
+
+#[cfg(not(feature = "engine"))]
+fn memory(_: &Config) -> Result<String, String> {
+    Ok(String::new())
 }
 
 #[cfg(test)]
@@ -335,10 +363,12 @@ mod tests {
                 .to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --deliver-dscp-policy map"
                 .to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag terminals".to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
             "turnpike session create --file -".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
+            "turnpike adopt --config node.toml --json".to_owned(),
             "turnpike doctor".to_owned(),
             "turnpike doctor --config node.toml --json".to_owned(),
             "turnpike doctor --lan eth0 --wan eth1".to_owned(),
@@ -352,6 +382,7 @@ mod tests {
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 64".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp-policy keep".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag flow".to_owned(),
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),

@@ -357,6 +357,8 @@ impl Core {
         while !self.changes.is_empty() || !self.effects.is_empty() {
             let changes = std::mem::take(&mut self.changes);
             self.parts.store.apply(&changes)?;
+            // Before the installs of this batch: they may need what is freed.
+            self.forget_recorded();
             let of_aggregate = |change: &Change| matches!(change, Change::PutAggregate(_) | Change::DeleteAggregate(_));
             if changes.iter().any(of_aggregate) {
                 // Before the installs of this batch: best effort gives way before an aggregate takes its place.
@@ -366,9 +368,7 @@ impl Core {
                 self.carry_out_one(effect);
             }
         }
-        if !self.recorded.is_empty() {
-            self.jobs.push_back(Job::Forget(std::mem::take(&mut self.recorded)));
-        }
+        self.forget_recorded();
         while self.jobs_under_way < JOBS_MAX {
             let Some(job) = self.jobs.pop_front() else { break };
             self.parts.data_plane.give(job)?;
@@ -377,10 +377,19 @@ impl Core {
         Ok(())
     }
 
+    /// To be called when all changes are on disk.
+    fn forget_recorded(&mut self) {
+        if !self.recorded.is_empty() {
+            self.jobs.push_back(Job::Forget(std::mem::take(&mut self.recorded)));
+        }
+    }
+
     fn carry_out_one(&mut self, effect: Output) {
         match effect {
             Output::Persist(change) => self.changes.push(change),
-            Output::Install { ticket, policies } => self.jobs.push_back(Job::Install { ticket, policies }),
+            Output::Install { ticket, policies, terminals } => {
+                self.jobs.push_back(Job::Install { ticket, policies, terminals });
+            }
             Output::Deinstall { ticket, policies } => self.jobs.push_back(Job::Deinstall { ticket, policies }),
             Output::Send { ticket, peer, request, deadline } => self.send(ticket, peer, request, deadline),
             Output::Answer { ticket, answer } => {

@@ -1,6 +1,7 @@
 //! The data plane as the control plane sees it, and the one thread that owns it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -27,8 +28,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 pub trait DataPlane {
     /// The policies that were in force at start.
     fn adopted(&self) -> Vec<PolicyId>;
-    /// Puts all in force and reads them back, or none.
-    fn install(&mut self, policies: &[(PolicyId, Policy)]) -> Result<(), InstallError>;
+    /// Puts all in force and reads them back, or none: not either if one of the terminals, which no policy names, cannot be reached.
+    fn install(&mut self, policies: &[(PolicyId, Policy)], terminals: &[IpAddr]) -> Result<(), InstallError>;
     /// Takes these out of force, waits until no packet uses them, and gives their final readings. They can be asked for again, also after a
     /// restart, until they are forgotten.
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters>;
@@ -65,7 +66,7 @@ pub struct Status {
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Answered by [`Report::Installed`].
-    Install { ticket: u64, policies: Vec<(PolicyId, Policy)> },
+    Install { ticket: u64, policies: Vec<(PolicyId, Policy)>, terminals: Vec<IpAddr> },
     /// Answered by [`Report::Deinstalled`].
     Deinstall { ticket: u64, policies: Vec<PolicyId> },
     /// Answered by [`Report::Forgotten`].
@@ -245,8 +246,8 @@ fn run(
         let mut deinstalls = Vec::new();
         for message in std::iter::once(first).chain(receiver.try_iter().take(JOBS_MAX)) {
             match message {
-                Message::Job(Job::Install { ticket, policies }) => {
-                    let result = data_plane.install(&policies);
+                Message::Job(Job::Install { ticket, policies, terminals }) => {
+                    let result = data_plane.install(&policies, &terminals);
                     report(Report::Installed { ticket, result });
                 }
                 Message::Job(Job::Deinstall { ticket, policies }) => deinstalls.push((ticket, policies)),
@@ -310,7 +311,7 @@ mod tests {
             let give = async {
                 running.handle.give(Job::Deinstall { ticket: 1, policies: policies(&[1, 2]) }).unwrap();
                 running.handle.give(Job::Deinstall { ticket: 2, policies: policies(&[3]) }).unwrap();
-                running.handle.give(Job::Install { ticket: 3, policies: vec![] }).unwrap();
+                running.handle.give(Job::Install { ticket: 3, policies: vec![], terminals: vec![] }).unwrap();
                 go.send(()).unwrap();
             };
             tokio::join!(async { reading.await.unwrap() }, give);

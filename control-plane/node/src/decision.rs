@@ -53,7 +53,7 @@ impl Decision {
 
     pub(crate) fn log_to_peer(&self, answer: &PeerAnswer) {
         match answer {
-            PeerAnswer::AggregateAccepted => self.line("accepted"),
+            PeerAnswer::AggregateAccepted { .. } => self.line("accepted"),
             PeerAnswer::AggregateWithdrawn => self.line("withdrawn"),
             PeerAnswer::Held { .. } => self.line("held"),
             PeerAnswer::Committed => self.line("committed"),

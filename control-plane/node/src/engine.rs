@@ -7,7 +7,7 @@ use std::time::Duration;
 use turnpike_api::{InterfaceView, TableView, VerdictView};
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{NodeName, PolicyId};
-use turnpike_broker::policy::{Counters, Dscp, Excess, InstallError, Meter, Policy, Reception, Rtcp};
+use turnpike_broker::policy::{Counters, Dscp, Excess, InstallError, Meter, Policy, Reception, Rtcp, Tag};
 use turnpike_engine::{Engine, EngineConfig, EngineError, policy as ours};
 
 use crate::config::{Config, Fragments, Unadmitted, XdpMode};
@@ -82,16 +82,18 @@ impl EngineDataPlane {
             Policy::AggregateIn { ref peer, rate_bps, burst_bytes, dscp } => {
                 ours::Policy::AggregateIn { peer: self.peer(peer)?, rate_bps, burst_bytes, dscp: our_dscp(dscp) }
             }
-            Policy::FlowOut { aggregate, endpoints, label, meter, rtcp } => ours::Policy::FlowOut {
+            Policy::FlowOut { aggregate, endpoints, label, meter, rtcp, tag } => ours::Policy::FlowOut {
                 aggregate: aggregate.0,
                 source: endpoints.source,
                 destination: endpoints.destination,
                 label: label.0,
                 meter: our_meter(meter),
                 rtcp_next_port: rtcp == Rtcp::NextPort,
-                // Both ends know a flow by its label.
-                terminals: false,
+                terminals: tag == Tag::Terminals,
             },
+            Policy::TerminalsIn { aggregate, label, meter } => {
+                ours::Policy::TerminalsIn { aggregate: aggregate.0, label: label.0, meter: our_meter(meter) }
+            }
             Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, ref media } => ours::Policy::FlowIn {
                 aggregate: aggregate.0,
                 source: endpoints.source,
@@ -118,7 +120,8 @@ impl DataPlane for EngineDataPlane {
         self.engine.adopted().iter().copied().map(PolicyId).collect()
     }
 
-    fn install(&mut self, policies: &[(PolicyId, Policy)]) -> Result<(), InstallError> {
+    fn install(&mut self, policies: &[(PolicyId, Policy)], terminals: &[IpAddr]) -> Result<(), InstallError> {
+        self.engine.reach(terminals).map_err(|error| install_error(&error))?;
         let policies = policies.iter().map(|(id, policy)| Ok((id.0, self.policy(policy)?)));
         let policies: Vec<_> = policies.collect::<Result<_, InstallError>>()?;
         self.engine.install(&policies).map_err(|error| install_error(&error))
@@ -166,9 +169,11 @@ impl DataPlane for EngineDataPlane {
         let interfaces = status.interfaces.into_iter().map(|interface| InterfaceView {
             name: interface.name,
             role: interface.role.to_owned(),
+            state: interface.state.to_owned(),
             xdp_mode: interface.xdp_mode.to_owned(),
             mtu: interface.mtu,
             packet_bytes_max: interface.packet_bytes_max,
+            restored: interface.restored,
         });
         let tables = status.tables.into_iter().map(|table| {
             let view = TableView { used: table.used, max: table.max, full: table.full };
@@ -244,11 +249,13 @@ mod tests {
     fn what_is_admitted_for_a_packet_is_what_it_grows_by() {
         for (inner, inner_v6) in [(Family::Ipv4, false), (Family::Ipv6, true)] {
             for (outer, outer_v6) in [(Family::Ipv4, false), (Family::Ipv6, true)] {
-                assert_eq!(
-                    overhead_bytes(inner, outer),
-                    growth_bytes(inner_v6, outer_v6, false),
-                    "{inner} over {outer}"
-                );
+                for (tag, terminals) in [(Tag::Label, false), (Tag::Terminals, true)] {
+                    assert_eq!(
+                        overhead_bytes(inner, outer, tag),
+                        growth_bytes(inner_v6, outer_v6, terminals),
+                        "{inner} over {outer}, {tag}"
+                    );
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod serve;
 pub mod time;
 pub mod tls;
 
+mod adopt;
 mod body;
 mod client;
 mod core;

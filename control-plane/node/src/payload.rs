@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use turnpike_api::PayloadBytesMax;
 use turnpike_broker::address::Family;
 use turnpike_broker::payload_bytes_max;
+use turnpike_broker::policy::Tag;
 
 /// The MTUs of the ports, in IP bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +44,13 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// For flows between endpoints of this family: UDP payload in bytes.
-    pub(crate) fn of(self, family: Family) -> u32 {
-        payload_bytes_max(self.mtus.lan, self.mtus.wan, family, self.tag_family)
+    /// For flows between endpoints of this family, with this kind of tag: UDP payload in bytes.
+    pub(crate) fn of(self, family: Family, tag: Tag) -> u32 {
+        payload_bytes_max(self.mtus.lan, self.mtus.wan, family, self.tag_family, tag)
     }
 
-    pub(crate) fn of_both(self) -> PayloadBytesMax {
-        PayloadBytesMax { ipv4: self.of(Family::Ipv4), ipv6: self.of(Family::Ipv6) }
+    pub(crate) fn of_both(self, tag: Tag) -> PayloadBytesMax {
+        PayloadBytesMax { ipv4: self.of(Family::Ipv4, tag), ipv6: self.of(Family::Ipv6, tag) }
     }
 }
 

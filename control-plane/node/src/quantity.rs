@@ -28,6 +28,13 @@ pub(crate) fn text(number: u64) -> String {
     unit.map_or_else(|| number.to_string(), |(unit, factor)| format!("{}{unit}", number / factor))
 }
 
+/// Memory for people: one figure behind the point is enough.
+#[cfg(feature = "engine")]
+#[allow(clippy::cast_precision_loss, reason = "only shown")]
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

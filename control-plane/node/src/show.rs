@@ -13,7 +13,7 @@ use crate::quantity::text;
 use crate::time::rfc3339;
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut lines = vec![head.map(str::to_owned)];
     lines.extend(rows);
     let mut widths = [0; N];
@@ -72,6 +72,7 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("dscp", &dscp(view.dscp_policy, view.dscp)),
         ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
         ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
+        ("tag", &word(&view.tag)),
         ("payload max", &payload_max(view)),
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
@@ -94,6 +95,11 @@ fn payload_max(view: &AggregateView) -> String {
 /// A rate, with what may come in excess of it.
 fn rate(rate_bps: u64, excess: Option<Excess>) -> String {
     excess.map_or_else(|| text(rate_bps), |excess| format!("{}+{}", text(rate_bps), text(excess.rate_bps)))
+}
+
+/// One of the counters; `-` where nothing is counted.
+fn figure(counters: Option<Counters>, of: fn(Counters) -> u64) -> String {
+    counters.map_or_else(|| "-".to_owned(), |counters| of(counters).to_string())
 }
 
 fn counted(packets: u64, bytes: u64) -> String {
@@ -138,9 +144,9 @@ pub(crate) fn session(view: &SessionView) -> String {
             word(&flow.rtcp),
             rate,
             flow.payload_bytes_max.map_or_else(String::new, |max| max.to_string()),
-            flow.counters.passed_packets.to_string(),
-            flow.counters.excess_packets.to_string(),
-            flow.counters.dropped_packets.to_string(),
+            figure(flow.counters, |counters| counters.passed_packets),
+            figure(flow.counters, |counters| counters.excess_packets),
+            figure(flow.counters, |counters| counters.dropped_packets),
         ]
     });
     let head = [
@@ -157,7 +163,7 @@ pub(crate) fn session(view: &SessionView) -> String {
         "DROPPED",
     ];
     let _ = write!(out, "\n{}", table(head, rows));
-    let arrived = view.flows.iter().filter_map(|flow| flow.counters.reception.map(|reception| (flow, reception)));
+    let arrived = view.flows.iter().filter_map(|flow| Some((flow, flow.counters?.reception?)));
     let rows: Vec<_> = arrived.map(|(flow, reception)| arrival_row(flow, &reception)).collect();
     if !rows.is_empty() && view.usage.is_empty() {
         let head = [
@@ -231,9 +237,9 @@ const USAGE_HEAD: [&str; 14] = [
 ];
 
 fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String; 3 + USAGE_HEAD.len()] {
-    let Counters { offered_packets, passed_packets, excess_packets, dropped_packets, .. } = usage.counters;
+    let counters = usage.counters;
     let [lost, duplicated, reordered, gaps, jitter, mos] =
-        arrival(usage.counters.reception.as_ref(), usage.mos_estimated);
+        arrival(counters.and_then(|counters| counters.reception).as_ref(), usage.mos_estimated);
     [
         at.to_owned(),
         session.to_owned(),
@@ -242,10 +248,10 @@ fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String;
         usage.flow.to_string(),
         word(&usage.direction),
         text(usage.reserved_rate_bps),
-        offered_packets.to_string(),
-        passed_packets.to_string(),
-        excess_packets.to_string(),
-        dropped_packets.to_string(),
+        figure(counters, |counters| counters.offered_packets),
+        figure(counters, |counters| counters.passed_packets),
+        figure(counters, |counters| counters.excess_packets),
+        figure(counters, |counters| counters.dropped_packets),
         lost,
         duplicated,
         reordered,
@@ -278,12 +284,15 @@ pub(crate) fn node(view: &NodeView) -> String {
         [
             port.role.clone(),
             port.name.clone(),
+            port.state.clone(),
             port.xdp_mode.clone(),
             port.mtu.to_string(),
             port.packet_bytes_max.to_string(),
+            port.restored.to_string(),
         ]
     });
-    let _ = write!(out, "\n{}", table(["PORT", "INTERFACE", "XDP", "MTU", "PACKET MAX"], interfaces));
+    let _ =
+        write!(out, "\n{}", table(["PORT", "INTERFACE", "STATE", "XDP", "MTU", "PACKET MAX", "RESTORED"], interfaces));
     let links = view.links.iter().flat_map(|link| {
         [("out", &link.out), ("in", &link.r#in)]
             .map(|(way, state)| [link.name.to_string(), way.to_owned(), pool(state)])
@@ -377,6 +386,12 @@ mod tests {
         assert_eq!(arrival(Some(&unknown), None), ["3", "0", "0", "2", "-", "-"]);
         assert_eq!(arrival(None, None), ["-"; 6]);
         assert_eq!(milliseconds(20_000_000), "20.00 ms");
+    }
+
+    #[test]
+    fn what_is_not_counted_is_no_zero() {
+        assert_eq!(figure(Some(Counters::default()), |counters| counters.passed_packets), "0");
+        assert_eq!(figure(None, |counters| counters.passed_packets), "-");
     }
 
     #[test]

@@ -74,7 +74,8 @@ pub(crate) fn aggregate(
         excess_dscp,
         deliver_dscp_policy: deliver_dscp.policy(),
         deliver_dscp: deliver_dscp.value(),
-        payload_bytes_max: room.map(Room::of_both),
+        tag: record.tag,
+        payload_bytes_max: room.map(|room| room.of_both(record.tag)),
         state: record.state,
         pool,
         counters,
@@ -86,7 +87,7 @@ pub(crate) fn policies(record: &SessionRecord) -> Vec<PolicyId> {
     if record.state == SessionState::Ended {
         return Vec::new();
     }
-    record.flows.iter().map(|flow| flow.policy).collect()
+    record.flows.iter().filter(|flow| flow.has_policy()).map(|flow| flow.policy).collect()
 }
 
 /// A session for people and orchestrators. `counters` are those of [`policies`].
@@ -97,11 +98,13 @@ pub(crate) fn session(
     node: &NodeName,
 ) -> SessionView {
     let ended = record.state == SessionState::Ended;
-    let flows = record.flows.iter().enumerate().map(|(index, flow)| {
+    let mut readings = counters.iter().copied();
+    let flows = record.flows.iter().map(|flow| {
         let last = record.usage.iter().find(|usage| usage.node == *node && usage.flow == flow.id);
-        let last = last.filter(|_| ended).map(|usage| usage.counters);
+        let last = last.filter(|_| ended).and_then(|usage| usage.counters);
+        let counters = flow.has_policy().then(|| last.or_else(|| readings.next()).unwrap_or_default());
         // What fits now says nothing of a flow that is over.
-        flow_view(flow, last.or_else(|| counters.get(index).copied()).unwrap_or_default(), room.filter(|_| !ended))
+        flow_view(flow, counters, room.filter(|_| !ended))
     });
     SessionView {
         flows: flows.collect(),
@@ -114,7 +117,7 @@ pub(crate) fn session(
     }
 }
 
-fn flow_view(flow: &FlowRecord, counters: Counters, room: Option<Room>) -> FlowView {
+fn flow_view(flow: &FlowRecord, counters: Option<Counters>, room: Option<Room>) -> FlowView {
     FlowView {
         id: flow.id.clone(),
         aggregate: flow.aggregate.clone(),
@@ -128,9 +131,11 @@ fn flow_view(flow: &FlowRecord, counters: Counters, room: Option<Room>) -> FlowV
         packet_bytes_min: flow.meter.packet_bytes_min,
         asked_excess: flow.asked_excess,
         excess: flow.meter.excess,
-        payload_bytes_max: room.map(|room| room.of(flow.endpoints.family())),
+        payload_bytes_max: room.map(|room| room.of(flow.endpoints.family(), flow.tag)),
         counters,
         media: media_view(&flow.media),
-        mos_estimated: quality::estimate(&flow.media, &counters).filter(|_| flow.direction == Direction::In),
+        mos_estimated: counters
+            .and_then(|counters| quality::estimate(&flow.media, &counters))
+            .filter(|_| flow.direction == Direction::In),
     }
 }

@@ -122,6 +122,10 @@ fn configurations_are_checked_without_starting_anything() {
     let output = check(&text);
     assert_eq!(output.code, 0, "{}", output.err);
     assert!(output.out.contains("is valid: node a, 1 peers"), "{}", output.out);
+    if cfg!(feature = "engine") {
+        assert!(output.out.contains("65536 flows and 4096 aggregates take "), "{}", output.out);
+        assert!(output.out.contains(" MiB of kernel memory"), "{}", output.out);
+    }
 
     let output = check(&text.replace("rate_in_bps = 10000000", "rate_in_bps = 1"));
     assert_eq!(output.code, 2);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use turnpike_broker::media::Media;
-use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId, SessionId};
-use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp};
+use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
+use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, FlowUsage, SessionRecord, SessionState, Side,
     UsageKind, UsageRecord,
@@ -45,7 +45,10 @@ fn aggregate(name: &str) -> AggregateRecord {
         rate_bps: 1_000_000,
         burst_bytes: 64_000,
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
+        tag: Tag::Label,
         policy: PolicyId(1),
+        label: None,
+        terminals_policy: None,
         state: AggregateState::Active,
     }
 }
@@ -71,7 +74,7 @@ fn usage(epoch: u32, sequence: u64, session: &str) -> UsageRecord {
         flow: "f".parse().unwrap(),
         direction: Direction::Out,
         reserved_rate_bps: 80_000,
-        counters,
+        counters: Some(counters),
         mos_estimated: None,
     };
     UsageRecord {
@@ -213,7 +216,7 @@ fn what_an_earlier_program_kept_is_all_there() {
     assert_eq!((there.rtcp, there.asked_excess, there.meter.excess), (Rtcp::SamePort, None, None));
     assert_eq!((there.endpoints.source.to_string().as_str(), there.meter.rate_bps), ("10.1.0.10:4000", 80_000));
     let lines = store.usage(None, 10, None).unwrap().records;
-    let counters = lines[1].flows[1].counters;
+    let counters = lines[1].flows[1].counters.unwrap();
     assert_eq!((lines.len(), counters.passed_packets, counters.excess_packets), (2, 9, 0));
     assert_eq!((&there.media, counters.reception, lines[1].flows[1].mos_estimated), (&Media::default(), None, None));
     assert_eq!(store.begin_epoch().unwrap(), Epoch(3));
@@ -236,6 +239,26 @@ fn another_nodes_earlier_file_is_not_brought_up() {
 }
 
 #[test]
+fn tags_that_tell_terminals_are_kept_and_so_is_that_nothing_was_counted() {
+    let (_directory, path) = place();
+    let mut store = open(&path);
+    let with_terminals = AggregateRecord {
+        direction: Direction::In,
+        tag: Tag::Terminals,
+        label: Some(Label(0x12345_00007)),
+        terminals_policy: Some(PolicyId(9)),
+        ..aggregate("a1")
+    };
+    let mut line = usage(1, 1, "s");
+    line.flows[0].counters = None;
+    store.apply(&[Change::PutAggregate(with_terminals.clone()), Change::AppendUsage(line.clone())]).unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.load().unwrap().0, [with_terminals]);
+    assert_eq!(store.usage(None, 10, None).unwrap().records, [line]);
+}
+
+#[test]
 fn addresses_are_kept_in_their_one_canonical_form() {
     let (_directory, path) = place();
     let mut store = open(&path);
@@ -254,6 +277,7 @@ fn addresses_are_kept_in_their_one_canonical_form() {
         meter: Meter { rate_bps: 80_000, burst_bytes: 1_600, packet_bytes_min: 200, excess: None },
         label: None,
         policy: PolicyId(2),
+        tag: Tag::Label,
         media: Media::default(),
     };
     let record = SessionRecord { flows: vec![flow], ..session("s", SessionState::Active) };

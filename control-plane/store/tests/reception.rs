@@ -48,7 +48,8 @@ fn what_was_written_without_it_is_read_and_says_nothing_of_it() {
     let (_, sessions) = store.load().unwrap();
     assert_eq!(sessions[0].flows[0].media, Media::default());
     let usage = &store.usage(None, 10, None).unwrap().records[0].flows[0];
-    assert_eq!((usage.counters.passed_packets, usage.counters.reception, usage.mos_estimated), (9, None, None));
+    let counters = usage.counters.unwrap();
+    assert_eq!((counters.passed_packets, counters.reception, usage.mos_estimated), (9, None, None));
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn what_arrived_is_kept() {
     session.flows[0].media = media.clone();
     line.sequence = 2;
     let usage = &mut line.flows[0];
-    usage.counters.reception = Some(reception);
+    usage.counters.as_mut().unwrap().reception = Some(reception);
     let counted = Counters {
         passed_packets: 99,
         reception: Some(Reception { lost_packets: 1, gaps: 1, ..Reception::default() }),

@@ -1,10 +1,11 @@
 //! Finds the way through tables that an earlier process left.
 
 use turnpike_fastpath::contract::BEST_EFFORT_ENTRIES;
-use turnpike_fastpath::entry::{LABEL_VALID, RTCP_NEXT_PORT};
+use turnpike_fastpath::entry::{Aggregate, LABEL_VALID, RTCP_NEXT_PORT};
 
 use crate::engine::{ENDED, Engine, Kind, Placed, all_ends};
 use crate::flow_table;
+use crate::next_hop::NO_NEXT_HOP;
 use crate::table::Noted;
 
 /// Takes over what is in force. What was only half installed, or deinstalled and not forgotten, is out of force with the counters that it has.
@@ -17,8 +18,12 @@ pub(crate) fn adopt(engine: &mut Engine) {
         }
         let out = note.detail & !ENDED == Kind::AggregateOut as u64;
         let kind = if out { Kind::AggregateOut } else { Kind::AggregateIn };
-        engine.next_hops.adopt(&engine.tables, engine.tables.aggregate(index).next_hop);
-        place(engine, note.policy, Placed { kind, index }, note.detail & ENDED == 0);
+        let entry = engine.tables.aggregate(index);
+        let ended = note.detail & ENDED != 0;
+        if !engine.next_hops.adopt(&engine.tables, entry.next_hop) && ended {
+            engine.tables.set_aggregate(index, Aggregate { next_hop: NO_NEXT_HOP, ..entry });
+        }
+        place(engine, note.policy, Placed { kind, index }, !ended);
     }
     for index in 0..engine.config.flows_max {
         let note = engine.tables.note(Noted::Flow, index);
@@ -38,12 +43,17 @@ pub(crate) fn adopt(engine: &mut Engine) {
     for index in 0..engine.config.flows_max {
         let note = engine.tables.note(Noted::Label, index);
         if note.policy != 0 {
-            let label = engine.tables.label(index);
-            engine.next_hops.adopt(&engine.tables, label.next_hop);
+            let mut label = engine.tables.label(index);
             let valid = label.generation & LABEL_VALID != 0;
+            if !engine.next_hops.adopt(&engine.tables, label.next_hop) && !valid {
+                // Or it would free, when it is forgotten, what is somebody else's by then.
+                label.next_hop = NO_NEXT_HOP;
+                engine.tables.set_label(index, label);
+            }
             place(engine, note.policy, Placed { kind: Kind::FlowIn, index }, valid);
         }
     }
+    engine.next_hops.free_rest(&engine.tables);
 }
 
 fn place(engine: &mut Engine, policy: u64, placed: Placed, in_force: bool) {

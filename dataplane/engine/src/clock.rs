@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use aya::programs::TestRunOptions;
 use aya::{Ebpf, TestRun as _};
-use turnpike_fastpath::contract::program;
+use turnpike_fastpath::contract::{BEST_EFFORT_ENTRIES, program};
 use turnpike_fastpath::entry::ClockReading;
 
+use crate::config::possible_cpus;
 use crate::error::EngineError;
-use crate::program::{program_error, xdp};
+use crate::layout::Shape;
+use crate::program::{load_clock, program_error, xdp};
 use crate::table::Tables;
 
 /// How the coarse clock runs.
@@ -47,6 +49,14 @@ pub(crate) fn measure(object: &mut Ebpf, tables: &Tables) -> Result<CoarseClock,
         });
     }
     Ok(CoarseClock { tick_ns, started, started_ns: second.ticks * tick_ns })
+}
+
+/// Ticks now, as programs read them. Loads one for it, and its tables, which nobody else sees.
+pub(crate) fn ticks() -> Result<u64, EngineError> {
+    let shape = Shape { flows: 8, aggregates: BEST_EFFORT_ENTRIES + 1, cpus: possible_cpus()? };
+    let mut object = load_clock(shape)?;
+    let tables = Tables::map(&object, shape)?;
+    Ok(read_clock(&mut object, &tables)?.ticks)
 }
 
 /// Both clocks as packets see them now.

@@ -8,11 +8,12 @@ use turnpike_fastpath::contract::{AGGREGATES_MAX, BEST_EFFORT_ENTRIES, FLOWS_MAX
 use turnpike_fastpath::entry::PEERS_MAX;
 
 use crate::error::EngineError;
+use crate::layout::Shape;
 
 /// How programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XdpMode {
-    /// Native where the driver can, else generic.
+    /// Native where the drivers of both ports can, else generic on both.
     Auto,
     /// In the driver.
     Native,
@@ -90,12 +91,7 @@ impl EngineConfig {
         let wrong = |key, value: &dyn ToString, allowed: &str| {
             Err(EngineError::Config { key, value: value.to_string(), allowed: allowed.to_owned() })
         };
-        if !self.flows_max.is_power_of_two() || self.flows_max < 8 || self.flows_max > FLOWS_MAX {
-            return wrong("flows_max", &self.flows_max, "must be a power of two from 8 to 1048576");
-        }
-        if self.aggregates_max == 0 || self.aggregates_max > AGGREGATES_MAX - BEST_EFFORT_ENTRIES {
-            return wrong("aggregates_max", &self.aggregates_max, "must be from 1 to 65534");
-        }
+        self.check_sizes()?;
         if self.tag_port == 0 {
             return wrong("tag_port", &self.tag_port, "must be from 1 to 65535");
         }
@@ -127,6 +123,31 @@ impl EngineConfig {
         Ok(())
     }
 
+    fn check_sizes(&self) -> Result<(), EngineError> {
+        let wrong = |key, value: u32, allowed: &str| {
+            Err(EngineError::Config { key, value: value.to_string(), allowed: allowed.to_owned() })
+        };
+        if !self.flows_max.is_power_of_two() || self.flows_max < 8 || self.flows_max > FLOWS_MAX {
+            return wrong("flows_max", self.flows_max, "must be a power of two from 8 to 1048576");
+        }
+        if self.aggregates_max == 0 || self.aggregates_max > AGGREGATES_MAX - BEST_EFFORT_ENTRIES {
+            return wrong("aggregates_max", self.aggregates_max, "must be from 1 to 65534");
+        }
+        Ok(())
+    }
+
+    /// The most kernel memory that the tables of these sizes take on this host, bytes. All of it is taken at start. While tables of other
+    /// sizes take over, there are both.
+    ///
+    /// # Errors
+    /// The sizes are out of range, or the number of possible CPUs cannot be read.
+    pub fn memory_bytes(&self) -> Result<u64, EngineError> {
+        self.check_sizes()?;
+        let shape = Shape::of(self, possible_cpus()?);
+        shape.check()?;
+        Ok(shape.memory_bytes())
+    }
+
     /// Where peers of this family send tagged packets.
     #[must_use]
     pub fn tag_address(&self, v6: bool) -> Option<IpAddr> {
@@ -137,4 +158,10 @@ impl EngineConfig {
     pub(crate) const fn aggregate_entries(&self) -> u32 {
         self.aggregates_max + BEST_EFFORT_ENTRIES
     }
+}
+
+/// CPUs that this host may ever have.
+pub(crate) fn possible_cpus() -> Result<u32, EngineError> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?;
+    Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
 }

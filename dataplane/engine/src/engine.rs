@@ -1,6 +1,6 @@
 //! Puts policies in force and takes them out again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use aya::Ebpf;
@@ -11,7 +11,7 @@ use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, pool_rate};
 use turnpike_fastpath::plan::Ends;
 
 use crate::clock::CoarseClock;
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, XdpMode};
 use crate::error::EngineError;
 use crate::flow::{Incoming, Outgoing};
 use crate::flow_table;
@@ -20,6 +20,7 @@ use crate::netlink::Netlink;
 use crate::next_hop::{NO_NEXT_HOP, NextHops, Surroundings};
 use crate::policy::{Counters, Dscp, Media, Policy, PolicyId};
 use crate::ports::Ports;
+use crate::recovery::Recovery;
 use crate::status::TableStatus;
 use crate::sys::grace_period;
 use crate::table::{Note, Noted, Tables, read_back};
@@ -102,9 +103,12 @@ pub struct Engine {
     pub(crate) netlink: Netlink,
     pub(crate) monitor: Monitor,
     pub(crate) ports: Ports,
+    pub(crate) recovery: Recovery,
     pub(crate) clock: CoarseClock,
     pub(crate) adopted: Vec<PolicyId>,
-    /// Kept open; the pins keep them attached.
+    /// In which programs are attached: one for all ports.
+    pub(crate) mode: XdpMode,
+    /// By port. Kept open; the pins keep them attached.
     pub(crate) links: Vec<PinnedLink>,
 }
 
@@ -290,9 +294,7 @@ impl Engine {
     /// same.
     pub fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let mut leaving: Vec<PolicyId> = policies.to_vec();
-        for id in policies {
-            leaving.extend(self.carried_by(*id).into_iter().filter(|flow| !policies.contains(flow)));
-        }
+        leaving.extend(self.carried_by(policies));
         let mut changed = false;
         for id in &leaving {
             if let Some(placed) = self.policies.remove(id) {
@@ -317,17 +319,20 @@ impl Engine {
         }
     }
 
-    /// The flows that an aggregate carries.
-    fn carried_by(&self, id: PolicyId) -> Vec<PolicyId> {
-        let Some(carrier) = self.policies.get(&id).filter(|placed| placed.kind.table() == Noted::Aggregate) else {
+    /// The flows that these aggregates carry. Looks through all flows once, however many aggregates there are.
+    fn carried_by(&self, policies: &[PolicyId]) -> Vec<PolicyId> {
+        let installed = policies.iter().filter_map(|id| self.policies.get(id));
+        let carriers: BTreeSet<u32> =
+            installed.filter(|placed| placed.kind.table() == Noted::Aggregate).map(|placed| placed.index).collect();
+        if carriers.is_empty() {
             return Vec::new();
-        };
-        let carries = |placed: &Placed| match placed.kind {
-            Kind::FlowOut => u32::from(self.tables.flow(placed.index).aggregate) == carrier.index,
-            Kind::FlowIn => u32::from(self.tables.label(placed.index).aggregate) == carrier.index,
+        }
+        let carried = |placed: &Placed| match placed.kind {
+            Kind::FlowOut => carriers.contains(&self.tables.flow(placed.index).aggregate.into()),
+            Kind::FlowIn => carriers.contains(&self.tables.label(placed.index).aggregate.into()),
             Kind::AggregateOut | Kind::AggregateIn => false,
         };
-        self.policies.iter().filter(|(_, placed)| carries(placed)).map(|(id, _)| *id).collect()
+        self.policies.iter().filter(|(_, placed)| carried(placed)).map(|(id, _)| *id).collect()
     }
 
     /// Hides a policy from packets that come from now on.
@@ -393,9 +398,12 @@ impl Engine {
     }
 
     fn refresh(&mut self, probe: bool) -> Result<(), EngineError> {
+        self.follow_ports()?;
+        let probe = probe || self.recovery.is_asking();
         let Self { tables, object, netlink, ports, .. } = self;
-        ports.refresh(tables, netlink)?;
-        self.next_hops.refresh(&mut Surroundings { tables, object, netlink, ports }, probe)
+        self.next_hops.refresh(&mut Surroundings { tables, object, netlink, ports }, probe)?;
+        self.suspend_next_hops();
+        Ok(())
     }
 }
 

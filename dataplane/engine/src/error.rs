@@ -66,6 +66,16 @@ pub enum EngineError {
         /// Why.
         detail: String,
     },
+    /// What is in force does not fit into tables of the configured sizes.
+    #[error("{key} = {value} is too small for what is in force: {detail}; nothing was changed")]
+    DoesNotFit {
+        /// Which size.
+        key: &'static str,
+        /// What it was to be.
+        value: u32,
+        /// Why it does not do, and what would.
+        detail: String,
+    },
     /// The object did not load.
     #[error("the XDP programs were not loaded: {detail}")]
     Load {
@@ -172,6 +182,7 @@ impl EngineError {
             Self::InterfaceUnfit { .. } => "interface_unfit",
             Self::Attach { .. } => "attach_failed",
             Self::Pins { .. } => "pins_mismatch",
+            Self::DoesNotFit { .. } => "does_not_fit",
             Self::Load { .. } => "load_failed",
             Self::BpfFileSystem { .. } => "bpf_file_system",
             Self::TableFull { .. } => "table_full",

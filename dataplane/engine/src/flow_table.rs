@@ -37,6 +37,15 @@ fn has_fingerprint(bucket: &Bucket, fingerprint: u32) -> bool {
 
 /// Makes the flow of these ends known to packets.
 pub(crate) fn publish(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> Result<(), EngineError> {
+    put(tables, seed, ends, index, grace_period)
+}
+
+/// Does the same in tables that no packet uses yet.
+pub(crate) fn publish_unseen(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> Result<(), EngineError> {
+    put(tables, seed, ends, index, || {})
+}
+
+fn put(tables: &Tables, seed: u64, ends: &Ends, index: u32, wait: impl Fn()) -> Result<(), EngineError> {
     let place = place(tables, seed, ends);
     let contents = place.buckets.map(|bucket| tables.bucket(bucket));
     if contents.iter().any(|bucket| has_fingerprint(bucket, place.fingerprint)) {
@@ -49,7 +58,7 @@ pub(crate) fn publish(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> Re
         }
     }
     for (bucket, content) in place.buckets.iter().zip(&contents) {
-        if let Some(slot) = displace(tables, *bucket, content) {
+        if let Some(slot) = displace(tables, *bucket, content, &wait) {
             tables.set_slot(*bucket, slot, slot_value(place.fingerprint, index));
             return Ok(());
         }
@@ -58,7 +67,7 @@ pub(crate) fn publish(tables: &Tables, seed: u64, ends: &Ends, index: u32) -> Re
 }
 
 /// Moves one flow of a full bucket to its other bucket and returns the slot that became free.
-fn displace(tables: &Tables, bucket: u32, content: &Bucket) -> Option<usize> {
+fn displace(tables: &Tables, bucket: u32, content: &Bucket, wait: &impl Fn()) -> Option<usize> {
     for (slot, value) in content.slots.into_iter().enumerate() {
         let fingerprint = u32::try_from(value >> 32).ok()?;
         let other = alternative(bucket, fingerprint, tables.bucket_mask());
@@ -69,7 +78,7 @@ fn displace(tables: &Tables, bucket: u32, content: &Bucket) -> Option<usize> {
         if let Some(free) = free_slot(&there) {
             tables.set_slot(other, free, value);
             // A packet that looked there before it came must not find it gone here.
-            grace_period();
+            wait();
             tables.set_slot(bucket, slot, 0);
             return Some(slot);
         }

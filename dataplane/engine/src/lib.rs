@@ -4,6 +4,9 @@
 //! [`Engine::change`] changes what one may send; [`Engine::deinstall`] takes them out and returns the final counters. What was installed outlives the process.
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as turnpike_engine;
+
 mod adopt;
 mod best_effort;
 mod change;
@@ -14,8 +17,11 @@ mod engine;
 mod error;
 mod flow;
 mod flow_table;
+mod generation;
+mod layout;
 #[allow(unsafe_code, reason = "maps kernel memory")]
 mod map;
+mod migrate;
 mod monitor;
 mod netlink;
 mod next_hop;
@@ -24,12 +30,18 @@ pub mod policy;
 mod ports;
 mod program;
 pub mod reception;
+mod recovery;
+mod settle;
 mod snapshot;
 mod start;
 mod status;
+mod survey;
 #[allow(unsafe_code, reason = "system calls")]
 mod sys;
 mod table;
+mod terminal;
+#[cfg(test)]
+mod tests;
 pub mod trial;
 
 pub use config::{DSCP_UNCHANGED, EngineConfig, Fragments, Unadmitted, XdpMode};
@@ -37,3 +49,4 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use program::{PassProgram, attach_pass};
 pub use status::{InterfaceStatus, Status, TableStatus, VerdictStatus};
+pub use survey::{LinkSurvey, PolicySurvey, Survey, Takeover};

@@ -45,6 +45,19 @@ impl Mapped {
         &self.words()[start..start + count]
     }
 
+    /// The words of an entry of so many.
+    pub(crate) fn entry(&self, entry: u32, words: usize) -> &[AtomicU64] {
+        let start = entry as usize * words;
+        &self.words()[start..start + words]
+    }
+
+    /// Copies an entry of so many words from another table; nobody may be looking at it here yet.
+    pub(crate) fn copy(&self, entry: u32, from: &Self, source: u32, words: usize) {
+        for (target, source) in self.entry(entry, words).iter().zip(from.entry(source, words)) {
+            target.store(source.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
     /// Words of an entry of `N` words.
     pub(crate) fn read<const N: usize>(&self, entry: u32) -> [u64; N] {
         let start = entry as usize * N;

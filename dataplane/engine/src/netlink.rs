@@ -207,47 +207,23 @@ impl Netlink {
     /// The MAC addresses that the kernel knows, by interface and address.
     pub(crate) fn neighbours(&mut self) -> io::Result<Vec<(u32, IpAddr, [u8; 6])>> {
         let answers = self.ask(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), NLM_F_DUMP)?;
-        let mut neighbours = Vec::new();
-        for answer in answers {
-            let RouteNetlinkMessage::NewNeighbour(entry) = answer else {
-                continue;
-            };
-            if matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None)
-            {
-                continue;
-            }
-            let mut address = None;
-            let mut mac = None;
-            for attribute in &entry.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
-                        address = Some(IpAddr::V4(*found))
-                    }
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
-                        address = Some(IpAddr::V6(*found));
-                    }
-                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
-                    _ => {}
-                }
-            }
-            if let (Some(address), Some(mac)) = (address, mac) {
-                neighbours.push((entry.header.ifindex, address, mac));
-            }
-        }
-        Ok(neighbours)
+        Ok(answers.iter().filter_map(neighbour).collect())
+    }
+
+    /// The MAC address of one neighbour, if the kernel knows it. Costs the same however many neighbours there are.
+    pub(crate) fn neighbour(&mut self, interface: u32, address: IpAddr) -> io::Result<Option<[u8; 6]>> {
+        let message = neighbour_message(interface, address);
+        let answers = match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.iter().find_map(neighbour).map(|(_, _, mac)| mac))
     }
 
     /// Has the kernel find out a neighbour's MAC address, as if a packet had to go there.
     pub(crate) fn probe(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
-        let mut message = NeighbourMessage::default();
-        let (family, destination) = match address {
-            IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
-            IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
-        };
-        message.header.family = family;
-        message.header.ifindex = interface;
+        let mut message = neighbour_message(interface, address);
         message.header.flags = NeighbourFlags::Use;
-        message.attributes.push(NeighbourAttribute::Destination(destination));
         self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).map(drop)
     }
 
@@ -298,6 +274,37 @@ impl Connection {
             }
         }
     }
+}
+
+/// A question about a neighbour.
+fn neighbour_message(interface: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    let (family, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    message.header.family = family;
+    message.header.ifindex = interface;
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    message
+}
+
+/// Interface, address and MAC address of a neighbour that is known.
+fn neighbour(answer: &RouteNetlinkMessage) -> Option<(u32, IpAddr, [u8; 6])> {
+    let RouteNetlinkMessage::NewNeighbour(entry) = answer else { return None };
+    if matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None) {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(IpAddr::V4(*found)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => address = Some(IpAddr::V6(*found)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            _ => {}
+        }
+    }
+    Some((entry.header.ifindex, address?, mac?))
 }
 
 fn describe(link: &LinkMessage) -> Interface {

@@ -90,19 +90,41 @@ impl NextHops {
         TableStatus { name: "next_hops", used: self.by_address.len() as u64, max: u64::from(self.max), full: self.full }
     }
 
-    /// Counts a user of an entry that was found after a restart.
-    pub(crate) fn adopt(&mut self, tables: &Tables, index: u16) {
+    /// The entries in use.
+    pub(crate) fn used(&self) -> impl Iterator<Item = u16> {
+        self.by_index.keys().copied()
+    }
+
+    pub(crate) fn is_used(&self, index: u16) -> bool {
+        self.by_index.contains_key(&index)
+    }
+
+    /// Counts a user of an entry that was found after a restart; whether there is such an entry. What died while it was being installed may
+    /// still name the entry of the one before it.
+    pub(crate) fn adopt(&mut self, tables: &Tables, index: u16) -> bool {
         if u32::from(index) >= self.max {
-            return;
+            return false;
         }
-        let address = address_of(tables.note(Noted::NextHop, u32::from(index)));
+        let note = tables.note(Noted::NextHop, u32::from(index));
+        if note == Note::default() {
+            return false;
+        }
+        let address = address_of(note);
         self.by_address.entry(address).or_insert(Used { index, users: 0 }).users += 1;
         self.by_index.insert(index, address);
-        for skipped in self.fresh..index {
-            self.freed.push(skipped);
+        true
+    }
+
+    /// Frees what nobody uses, once all users are counted: it was being taken or released when its process died.
+    pub(crate) fn free_rest(&mut self, tables: &Tables) {
+        self.fresh = self.by_index.keys().next_back().map_or(0, |last| last.saturating_add(1));
+        self.freed = (0..self.fresh).filter(|index| !self.by_index.contains_key(index)).collect();
+        for index in (0..self.max).filter(|index| tables.note(Noted::NextHop, *index) != Note::default()) {
+            if !u16::try_from(index).is_ok_and(|index| self.by_index.contains_key(&index)) {
+                tables.set_next_hop(index, NextHop::default());
+                tables.set_note(Noted::NextHop, index, Note::default());
+            }
         }
-        self.freed.retain(|freed| *freed != index);
-        self.fresh = self.fresh.max(index.saturating_add(1));
     }
 
     /// The entry for an address; resolved before this returns.
@@ -111,18 +133,27 @@ impl NextHops {
             used.users += 1;
             return Ok(used.index);
         }
-        let patience = if self.is_silent(address) { 1 } else { ANSWER_STEPS_MAX };
-        let next_hop = resolve(surroundings, address, patience).inspect_err(|_| {
-            if self.silent.len() < SILENT_MAX {
-                self.silent.insert(address, Instant::now());
-            }
-        })?;
+        let next_hop = self.reach(surroundings, address)?;
         let index = self.take_index()?;
         surroundings.tables.set_next_hop(u32::from(index), next_hop);
         surroundings.tables.set_note(Noted::NextHop, u32::from(index), note_of(address));
         self.by_address.insert(address, Used { index, users: 1 });
         self.by_index.insert(index, address);
         Ok(index)
+    }
+
+    /// Where packets to an address go; its neighbour is asked for if it is not known.
+    pub(crate) fn reach(
+        &mut self,
+        surroundings: &mut Surroundings<'_>,
+        address: IpAddr,
+    ) -> Result<NextHop, EngineError> {
+        let patience = if self.is_silent(address) { 1 } else { ANSWER_STEPS_MAX };
+        resolve(surroundings, address, patience).inspect_err(|_| {
+            if self.silent.len() < SILENT_MAX {
+                self.silent.insert(address, Instant::now());
+            }
+        })
     }
 
     fn is_silent(&mut self, address: IpAddr) -> bool {
@@ -193,10 +224,9 @@ fn resolve(surroundings: &mut Surroundings<'_>, address: IpAddr, patience: u32) 
     })?;
     let netlink = &mut *surroundings.netlink;
     for step in 0..patience {
-        let known = netlink.neighbours().map_err(EngineError::kernel("listing neighbours"))?;
-        if let Some((_, _, mac)) = known.iter().find(|(index, address, _)| *index == interface && *address == neighbour)
-        {
-            return Ok(NextHop::new(port, *mac));
+        let mac = netlink.neighbour(interface, neighbour).map_err(EngineError::kernel("looking up a neighbour"))?;
+        if let Some(mac) = mac {
+            return Ok(NextHop::new(port, mac));
         }
         if step == 0 {
             netlink.probe(interface, neighbour).map_err(EngineError::kernel("probing a neighbour"))?;

@@ -7,9 +7,11 @@ use turnpike_fastpath::{Direction, Reason};
 
 use crate::engine::{Engine, Kind, Placed};
 use crate::error::EngineError;
-use crate::table::{Noted, Tables, memory_bytes, sizes};
+use crate::layout::Shape;
+use crate::table::Tables;
 
 use crate::policy::{Counters, PolicyId};
+use crate::ports::{LAN, WAN};
 use crate::status::{InterfaceStatus, Status, TableStatus, VerdictStatus};
 
 impl Engine {
@@ -43,29 +45,38 @@ impl Engine {
     /// The kernel does not answer.
     pub fn status(&mut self) -> Result<Status, EngineError> {
         let mut interfaces = Vec::new();
-        for (role, name, tag_bytes) in
-            [("lan", self.config.lan.clone(), 0), ("wan", self.config.wan.clone(), tag::HEADER_LENGTH)]
-        {
+        for (port, role) in [(LAN, "lan"), (WAN, "wan")] {
+            let name = self.interface_name(port).to_owned();
             let found = self.netlink.interface(&name).map_err(EngineError::kernel("looking up an interface"))?;
+            let state = found.as_ref().map_or("gone", |found| if found.up { "up" } else { "down" });
             let (mtu, xdp_mode) = found.map_or((0, "none"), |found| (found.mtu, found.xdp.unwrap_or("none")));
+            let tag_bytes = if port == WAN { tag::HEADER_LENGTH } else { 0 };
             let packet_bytes_max = mtu.saturating_sub(u32::from(tag_bytes));
-            interfaces.push(InterfaceStatus { name, role, xdp_mode, mtu, packet_bytes_max });
+            let restored = self.recovery.restored(if self.has_one_interface() { LAN } else { port });
+            interfaces.push(InterfaceStatus { name, role, state, xdp_mode, mtu, packet_bytes_max, restored });
         }
-        let count = |table: Noted| self.policies.values().filter(|placed| placed.kind.table() == table).count();
-        let labels = TableStatus {
+        let [mut flows, mut labels, mut aggregates] = [0_usize; 3];
+        for placed in self.policies.values() {
+            match placed.kind {
+                Kind::FlowOut => flows += 1,
+                Kind::FlowIn => labels += 1,
+                Kind::AggregateOut | Kind::AggregateIn => aggregates += 1,
+            }
+        }
+        let label_table = TableStatus {
             name: "labels",
-            used: count(Noted::Label) as u64,
+            used: labels as u64,
             max: u64::from(self.config.flows_max),
             full: self.labels_full,
         };
         let tables = vec![
-            self.free_flows.status(count(Noted::Flow)),
-            labels,
-            self.free_aggregates.status(count(Noted::Aggregate)),
+            self.free_flows.status(flows),
+            label_table,
+            self.free_aggregates.status(aggregates),
             self.next_hops.status(),
             self.ports.status(),
         ];
-        let memory_bytes = memory_bytes(&sizes(&self.config, self.cpus));
+        let memory_bytes = Shape::of(&self.config, self.cpus).memory_bytes();
         Ok(Status { interfaces, tables, verdicts: verdicts(&self.tables), memory_bytes })
     }
 

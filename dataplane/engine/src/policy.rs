@@ -157,3 +157,16 @@ pub struct Counters {
     /// What arrived, by the RTP headers of what was sent on; an incoming flow's only.
     pub reception: Option<Reception>,
 }
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.offered_packets += other.offered_packets;
+        self.offered_bytes += other.offered_bytes;
+        self.passed_packets += other.passed_packets;
+        self.passed_bytes += other.passed_bytes;
+        self.dropped_packets += other.dropped_packets;
+        self.dropped_bytes += other.dropped_bytes;
+        self.excess_packets += other.excess_packets;
+        self.excess_bytes += other.excess_bytes;
+    }
+}

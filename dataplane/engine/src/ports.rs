@@ -62,6 +62,32 @@ impl Ports {
         Ok(ports)
     }
 
+    /// The interface of one of the two.
+    pub(crate) const fn base(&self, port: u16) -> u32 {
+        if port == LAN { self.lan } else { self.wan }
+    }
+
+    /// Puts one of the two on an interface that was made anew; both if there is only one.
+    pub(crate) fn put(
+        &mut self,
+        tables: &Tables,
+        object: &mut Ebpf,
+        port: u16,
+        interface: &Interface,
+    ) -> Result<(), EngineError> {
+        let one = self.lan == self.wan;
+        self.by_interface.remove(&self.base(port));
+        for (index, base, flags) in [(LAN, &mut self.lan, TO_SITE), (WAN, &mut self.wan, 0)] {
+            if one || index == port {
+                *base = interface.index;
+                let flags = if one { TO_SITE } else { flags };
+                set(tables, object, index, entry(interface, flags, &[]), interface.index)?;
+                self.by_interface.insert(interface.index, index);
+            }
+        }
+        Ok(())
+    }
+
     /// The port of an interface; none if it is neither a port nor a VLAN on one.
     pub(crate) fn of(
         &mut self,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{DevMap, MapData, MapInfo, MapType, ProgramArray};
+use aya::maps::{DevMap, Map, MapData, ProgramArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
@@ -14,24 +14,30 @@ use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::uname;
-use turnpike_fastpath::contract::{PORTS_MAX, PROGRAMS_MAX, VERSION, program, table};
+use turnpike_fastpath::contract::{PORTS_MAX, program, table};
 
 use crate::config::{EngineConfig, XdpMode};
 use crate::error::EngineError;
-use crate::table::{Size, Tables, sizes};
+use crate::generation::{self, Left, Pinned, Place};
+use crate::layout::{LAYOUTS, Shape};
+use crate::migrate;
+use crate::ports::{LAN, WAN};
+use crate::sys::{link_interface, remove_link};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
 
 pub(crate) const KERNEL_NEEDED: &str = "5.15";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 pub(crate) const BPF_FS: &str = "/sys/fs/bpf";
-const MAPPED: u32 = 1 << 10;
 /// Lines of the verifier's log that are shown.
 const VERIFIER_LINES: usize = 30;
 
-/// Where a map of this name is pinned.
-pub(crate) fn map_path(pin_dir: &Path, name: &str) -> PathBuf {
-    pin_dir.join("maps").join(name)
+/// Which program is attached where: by the port's number, the role that names its link, and the program.
+pub(crate) type Role = (u16, &'static str, &'static str);
+
+/// The roles of two interfaces, or of one that is both.
+pub(crate) const fn roles(one: bool) -> &'static [Role] {
+    if one { &[(LAN, "lan", program::BOTH)] } else { &[(LAN, "lan", program::OUT), (WAN, "wan", program::IN)] }
 }
 
 /// Where the link of this role is pinned.
@@ -39,44 +45,71 @@ pub(crate) fn link_path(pin_dir: &Path, role: &str) -> PathBuf {
     pin_dir.join("links").join(role)
 }
 
-/// Sees whether this kernel will do and makes the folder of pins. What is pinned there is taken over if it fits exactly, and refused
-/// otherwise. Says whether there was something.
-pub(crate) fn prepare(config: &EngineConfig, cpus: u32) -> Result<bool, EngineError> {
+/// What there is to go on from.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// Nothing.
+    Nothing,
+    /// Tables that are pinned.
+    Pinned,
+    /// An object that was loaded with them already.
+    Loaded(Ebpf),
+}
+
+/// Sees whether this kernel will do and makes the folder of pins. What is pinned there is taken over: as it is if it fits exactly, moved to
+/// new tables if only sizes differ; anything else is refused.
+pub(crate) fn prepare(config: &EngineConfig, shape: Shape) -> Result<Prepared, EngineError> {
     let kernel = KernelVersion::current().map_err(|error| EngineError::Load { detail: error.to_string() })?;
     check_kernel(kernel, &uname().release().to_string_lossy())?;
     prepare_pin_dir(&config.pin_dir)?;
-    check_pins(&config.pin_dir, &sizes(config, cpus))
+    if generation::tidy(&config.pin_dir)? == Left::Both {
+        migrate::resume(&config.pin_dir)?;
+    }
+    match generation::look(&Place::Current.folder(&config.pin_dir))? {
+        Pinned::None => Ok(Prepared::Nothing),
+        Pinned::Tables(found) if found == shape => Ok(Prepared::Pinned),
+        Pinned::Tables(found) => migrate::migrate(&config.pin_dir, found, shape).map(Prepared::Loaded),
+    }
 }
 
-/// Loads the object with the tables that are pinned, or pins new ones.
-pub(crate) fn load(config: &EngineConfig, cpus: u32) -> Result<Ebpf, EngineError> {
-    load_with(config, cpus, Some(&config.pin_dir))
+/// Loads the object with the tables that are pinned in a folder.
+pub(crate) fn load_pinned(folder: &Path, shape: Shape) -> Result<Ebpf, EngineError> {
+    load_with(shape, Some(folder))
 }
 
 /// Loads the object with tables that nobody else sees, and that end with it.
-pub(crate) fn load_unpinned(config: &EngineConfig, cpus: u32) -> Result<Ebpf, EngineError> {
-    load_with(config, cpus, None)
+pub(crate) fn load_unpinned(shape: Shape) -> Result<Ebpf, EngineError> {
+    load_with(shape, None)
 }
 
-fn load_with(config: &EngineConfig, cpus: u32, pin_dir: Option<&Path>) -> Result<Ebpf, EngineError> {
-    let mut loader = EbpfLoader::new();
-    let sizes = sizes(config, cpus);
-    for (name, entries, _) in sizes {
-        loader.map_max_entries(name, entries);
-    }
-    if let Some(pin_dir) = pin_dir {
-        for name in sizes.map(|size| size.0).into_iter().chain([table::DEVICES, table::PROGRAMS]) {
-            loader.map_pin_path(name, map_path(pin_dir, name));
-        }
-    }
-    let aggregates = config.aggregate_entries();
-    loader.override_global("FLOWS_MAX", &config.flows_max, true).override_global("AGGREGATES_MAX", &aggregates, true);
-    let mut object = loader.load(OBJECT).map_err(load_error)?;
+/// Loads nothing but what reads the clock, with tables that nobody else sees.
+pub(crate) fn load_clock(shape: Shape) -> Result<Ebpf, EngineError> {
+    let mut object = make_tables(shape, None)?;
+    xdp(&mut object, program::CLOCK)?.load().map_err(program_error)?;
+    Ok(object)
+}
+
+fn load_with(shape: Shape, folder: Option<&Path>) -> Result<Ebpf, EngineError> {
+    let mut object = make_tables(shape, folder)?;
     for name in program::AT.into_iter().chain([program::BOTH, program::CLOCK]) {
         xdp(&mut object, name)?.load().map_err(program_error)?;
     }
     set_programs(&mut object)?;
     Ok(object)
+}
+
+fn make_tables(shape: Shape, folder: Option<&Path>) -> Result<Ebpf, EngineError> {
+    let mut loader = EbpfLoader::new();
+    for layout in LAYOUTS {
+        loader.map_max_entries(layout.name, shape.entries(layout));
+    }
+    if let Some(folder) = folder {
+        for name in generation::names() {
+            loader.map_pin_path(name, folder.join(name));
+        }
+    }
+    loader.override_global("FLOWS_MAX", &shape.flows, true).override_global("AGGREGATES_MAX", &shape.aggregates, true);
+    loader.load(OBJECT).map_err(load_error)
 }
 
 /// Tells programs where to go on. Under traffic each place is changed as a whole, and all of them follow the same contract.
@@ -126,19 +159,18 @@ fn prepare_pin_dir(pin_dir: &Path) -> Result<(), EngineError> {
             },
         )?;
     }
-    for folder in [pin_dir.join("maps"), pin_dir.join("links")] {
-        fs::create_dir_all(&folder).map_err(|errno| {
-            if errno.kind() == io::ErrorKind::PermissionDenied {
-                return EngineError::NotPermitted { action: "making the folder of pins" };
-            }
-            error(&folder, format!("cannot be made: {errno}; pin_dir must be on a BPF file system"))
-        })?;
-    }
+    let folder = pin_dir.join("links");
+    fs::create_dir_all(&folder).map_err(|errno| {
+        if errno.kind() == io::ErrorKind::PermissionDenied {
+            return EngineError::NotPermitted { action: "making the folder of pins" };
+        }
+        error(&folder, format!("cannot be made: {errno}; pin_dir must be on a BPF file system"))
+    })?;
     if is_bpf_fs(pin_dir) {
         return Ok(());
     }
     // Made on an ordinary file system: take it back.
-    for folder in [pin_dir.join("maps"), pin_dir.join("links"), pin_dir.to_owned()] {
+    for folder in [folder, pin_dir.to_owned()] {
         if let Err(errno) = fs::remove_dir(&folder) {
             tracing::debug!(folder = %folder.display(), %errno, "left in place");
         }
@@ -151,54 +183,6 @@ pub(crate) fn is_bpf_fs(path: &Path) -> bool {
     statfs(path).is_ok_and(|facts| facts.f_type as u32 as u64 == BPF_FS_MAGIC)
 }
 
-/// Compares what is pinned with what this program would make, attribute by attribute.
-pub(crate) fn check_pins(pin_dir: &Path, sizes: &[Size]) -> Result<bool, EngineError> {
-    let mut expected: Vec<_> =
-        sizes.iter().map(|(name, entries, bytes)| (*name, MapType::Array, *entries, *bytes, MAPPED)).collect();
-    expected.push((table::DEVICES, MapType::DevMap, PORTS_MAX, 8, 0));
-    expected.push((table::PROGRAMS, MapType::ProgramArray, PROGRAMS_MAX, 4, 0));
-    let mut found = 0;
-    for (name, kind, entries, bytes, flags) in &expected {
-        let path = map_path(pin_dir, name);
-        if !path.exists() {
-            continue;
-        }
-        found += 1;
-        let refuse = |detail: String| EngineError::Pins { path: path.clone(), detail };
-        let info = MapInfo::from_pin(&path).map_err(|error| refuse(error.to_string()))?;
-        let has = (info.map_type().ok(), info.max_entries(), info.key_size(), info.value_size() as usize);
-        let wants = (Some(*kind), *entries, 4, *bytes);
-        if has != wants || info.map_flags() & flags != *flags {
-            return Err(refuse(format!("type, entries, key and value bytes are {has:?}, and must be {wants:?}")));
-        }
-    }
-    match found {
-        0 => Ok(false),
-        _ if found == expected.len() => Ok(true),
-        _ => Err(EngineError::Pins {
-            path: pin_dir.to_owned(),
-            detail: format!("{found} of {} tables are there", expected.len()),
-        }),
-    }
-}
-
-/// Whether the tables that were taken over mean what this program means.
-pub(crate) fn check_version(pin_dir: &Path, tables: &Tables) -> Result<(), EngineError> {
-    check_contract(pin_dir, tables.config().version)
-}
-
-pub(crate) fn check_contract(pin_dir: &Path, version: u64) -> Result<(), EngineError> {
-    match version {
-        VERSION => Ok(()),
-        // Pinned, but never set up: the process ended in between.
-        0 => Ok(()),
-        other => Err(EngineError::Pins {
-            path: map_path(pin_dir, table::CONFIG),
-            detail: format!("its contract has version {other}, and this program's {VERSION}"),
-        }),
-    }
-}
-
 /// What to attach where.
 #[derive(Debug)]
 pub(crate) struct Attachment<'a> {
@@ -206,59 +190,153 @@ pub(crate) struct Attachment<'a> {
     pub(crate) role: &'static str,
     pub(crate) interface: &'a str,
     pub(crate) index: u32,
-    /// The interface that a pinned link was made for; zero if there was none.
-    pub(crate) index_before: u32,
 }
 
 /// Attaches a program, or puts it in the place of the one whose link is pinned: no packet is without a program in between.
+///
+/// # Errors
+/// The driver refuses, or another program is there.
 pub(crate) fn attach(
     object: &mut Ebpf,
     attachment: &Attachment<'_>,
     config: &EngineConfig,
+    mode: XdpMode,
 ) -> Result<PinnedLink, EngineError> {
     let Attachment { interface: name, index, .. } = *attachment;
     let path = link_path(&config.pin_dir, attachment.role);
     let program = xdp(object, attachment.program)?;
-    if path.exists() && attachment.index_before != index {
-        tracing::warn!(interface = name, "the pinned link is of another interface; attaching anew");
-        fs::remove_file(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
-    }
-    if path.exists() {
-        match replace(program, &path) {
-            Ok(link) => return Ok(link),
-            Err(error) => {
-                // The interface was deleted meanwhile; its link is only a shell.
-                tracing::warn!(interface = name, %error, "the pinned link is dead; attaching anew");
-                fs::remove_file(&path).map_err(EngineError::kernel("removing a dead link"))?;
-            }
+    if let Some(link) = pinned_link(&path)? {
+        let attached = link_interface(&path).map_err(EngineError::kernel("looking at a pinned link"))?;
+        if attached == Some(index)
+            && let Some(link) = replace(program, link, &path)?
+        {
+            return Ok(link);
         }
+        tracing::warn!(
+            interface = name,
+            index,
+            ?attached,
+            "the pinned link is of an interface that is no more this port"
+        );
+        remove_link(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
     }
-    let modes: &[(AyaMode, &'static str)] = match config.xdp_mode {
-        XdpMode::Native => &[(AyaMode::Driver, "native")],
-        XdpMode::Generic => &[(AyaMode::Skb, "generic")],
-        XdpMode::Auto => &[(AyaMode::Driver, "native"), (AyaMode::Skb, "generic")],
+    let (aya_mode, mode) = match mode {
+        XdpMode::Native | XdpMode::Auto => (AyaMode::Driver, "native"),
+        XdpMode::Generic => (AyaMode::Skb, "generic"),
     };
-    let mut last = None;
-    for (mode, mode_name) in modes {
-        match program.attach_to_if_index(index, *mode) {
-            Ok(id) => return pin(program, id, &path),
-            Err(error) => last = Some((*mode_name, program_error_detail(&error))),
+    let id = program.attach_to_if_index(index, aya_mode).map_err(|error| {
+        let detail = program_error_detail(&error);
+        EngineError::Attach {
+            name: name.to_owned(),
+            mode,
+            detail: format!("{detail}; `ip link show dev {name}` tells whether another XDP program is there"),
         }
-    }
-    let (mode, detail) = last.unwrap_or(("no", String::new()));
-    Err(EngineError::Attach {
-        name: name.to_owned(),
-        mode,
-        detail: format!("{detail}; `ip link show dev {name}` tells whether another XDP program is there"),
-    })
+    })?;
+    pin(program, id, &path)
 }
 
-fn replace(program: &mut Xdp, path: &Path) -> Result<PinnedLink, Box<dyn Error>> {
-    let link: FdLink = PinnedLink::from_pin(path)?.into();
-    let id = program.attach_to_link(link.try_into()?)?;
-    let link: FdLink = program.take_link(id)?.try_into()?;
-    drop(link);
-    Ok(PinnedLink::from_pin(path)?)
+/// Attaches all of them in one mode, and says in which: what leaves a port in native mode is lost on a driver that takes no redirected frames.
+///
+/// # Errors
+/// See [`attach`].
+pub(crate) fn attach_all(
+    object: &mut Ebpf,
+    attachments: &[Attachment<'_>],
+    config: &EngineConfig,
+) -> Result<(XdpMode, Vec<PinnedLink>), EngineError> {
+    let mut all = |mode| {
+        let links = attachments.iter().map(|attachment| attach(object, attachment, config, mode));
+        links.collect::<Result<Vec<_>, _>>().map(|links| (mode, links))
+    };
+    if config.xdp_mode != XdpMode::Auto {
+        return all(config.xdp_mode);
+    }
+    let native = all(XdpMode::Native);
+    let Err(EngineError::Attach { name, detail, .. }) = &native else { return native };
+    tracing::warn!(interface = name, detail, "no native mode; all ports get the generic one");
+    for attachment in attachments {
+        let path = link_path(&config.pin_dir, attachment.role);
+        if path.exists() {
+            remove_link(&path).map_err(EngineError::kernel("removing a link of another mode"))?;
+        }
+    }
+    all(XdpMode::Generic)
+}
+
+/// Takes all programs off their interfaces. Says what was removed.
+pub(crate) fn remove_links(pin_dir: &Path) -> Result<Vec<String>, EngineError> {
+    let mut removed = Vec::new();
+    for (_, role, _) in roles(false) {
+        let path = link_path(pin_dir, role);
+        if path.exists() {
+            remove_link(&path).map_err(EngineError::kernel("removing a link"))?;
+            removed.push(path.display().to_string());
+        }
+    }
+    removed.extend(generation::remove(&pin_dir.join("links"))?);
+    Ok(removed)
+}
+
+/// Takes links away that are not of these roles and interfaces, so that nothing of an earlier configuration stands in the way.
+pub(crate) fn drop_other_links(pin_dir: &Path, wanted: &[(&str, u32)]) -> Result<(), EngineError> {
+    for (_, role, _) in roles(false) {
+        let path = link_path(pin_dir, role);
+        if !path.exists() {
+            continue;
+        }
+        let attached = link_interface(&path).map_err(EngineError::kernel("looking at a pinned link"))?;
+        if !wanted.iter().any(|(wanted, index)| wanted == role && attached == Some(*index)) {
+            tracing::warn!(
+                role,
+                interface = attached,
+                "a pinned link is of no interface that is this port; removing it"
+            );
+            remove_link(&path).map_err(EngineError::kernel("removing the link of another interface"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a program of the object in the place of the one whose link is pinned for this role. A link whose interface is gone stays as it is.
+pub(crate) fn exchange(object: &mut Ebpf, pin_dir: &Path, role: &str, program: &str) -> Result<(), EngineError> {
+    let path = link_path(pin_dir, role);
+    if let Some(link) = pinned_link(&path)? {
+        replace(xdp(object, program)?, link, &path)?;
+    }
+    Ok(())
+}
+
+/// Why a pin cannot be used. What may not be opened is not what cannot be understood.
+pub(crate) fn pin_error(path: &Path, error: &(dyn Error + 'static)) -> EngineError {
+    let error = explain(error, "opening what is pinned");
+    if let EngineError::Load { detail } = error {
+        return EngineError::Pins { path: path.to_owned(), detail };
+    }
+    error
+}
+
+/// The link that is pinned there, if there is one.
+pub(crate) fn pinned_link(path: &Path) -> Result<Option<FdLink>, EngineError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let link = PinnedLink::from_pin(path).map_err(|error| pin_error(path, &error))?;
+    Ok(Some(link.into()))
+}
+
+/// Exchanges the program of a link; none if the link's interface is gone.
+fn replace(program: &mut Xdp, link: FdLink, path: &Path) -> Result<Option<PinnedLink>, EngineError> {
+    let link = XdpLink::try_from(link).map_err(|error| EngineError::Load { detail: error.to_string() })?;
+    let id = match program.attach_to_link(link) {
+        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOLINK) => {
+            return Ok(None);
+        }
+        id => id.map_err(program_error)?,
+    };
+    // The program would take the link down with it.
+    drop(program.take_link(id).map_err(program_error)?);
+    let link = PinnedLink::from_pin(path).map_err(|error| pin_error(path, &error))?;
+    Ok(Some(link))
 }
 
 fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<PinnedLink, EngineError> {
@@ -273,6 +351,20 @@ pub(crate) fn set_device(object: &mut Ebpf, port: u32, ifindex: u32) -> Result<(
     let map = object.map_mut(table::DEVICES).ok_or_else(|| detail(&"the object has no device map"))?;
     let mut devices: DevMap<&mut MapData> = map.try_into().map_err(|error: aya::maps::MapError| detail(&error))?;
     devices.set(port, ifindex, None, 0).map_err(|error| detail(&error))
+}
+
+/// The devices of pinned tables, by port.
+pub(crate) fn pinned_devices(folder: &Path) -> Result<Vec<(u32, u32)>, EngineError> {
+    let path = folder.join(table::DEVICES);
+    let map = Map::DevMap(MapData::from_pin(&path).map_err(|error| pin_error(&path, &error))?);
+    let devices = DevMap::try_from(map).map_err(|error| pin_error(&path, &error))?;
+    Ok((0..PORTS_MAX).filter_map(|port| Some((port, devices.get(port, 0).ok()?.if_index))).collect())
+}
+
+/// The device in the device map, if there is one: the kernel takes out what is deleted.
+pub(crate) fn device(object: &Ebpf, port: u32) -> Option<u32> {
+    let devices: DevMap<&MapData> = object.map(table::DEVICES)?.try_into().ok()?;
+    Some(devices.get(port, 0).ok()?.if_index)
 }
 
 /// Attaches a program that passes everything, for as long as the returned value lives. A veth takes redirected frames only if its

@@ -5,20 +5,23 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use turnpike_fastpath::contract::{VERSION, program};
+use turnpike_fastpath::contract::VERSION;
 use turnpike_fastpath::entry::{Config, LOCAL_MAX, PEERS_MAX, UNADMITTED_DROP, UNADMITTED_LIMIT, UNADMITTED_PASS};
 
-use crate::config::{EngineConfig, Fragments, Unadmitted};
+use crate::config::{EngineConfig, Fragments, Unadmitted, possible_cpus};
 use crate::engine::{Engine, Free, wide};
 use crate::error::EngineError;
+use crate::generation::{self, Place};
+use crate::layout::Shape;
 use crate::monitor::Monitor;
 use crate::netlink::{Interface, Netlink};
 use crate::next_hop::NextHops;
 use crate::policy::PolicyId;
-use crate::ports::{LAN, Ports, WAN};
-use crate::program::{self as programs, Attachment};
+use crate::ports::{LAN, Ports};
+use crate::program::{self as programs, Attachment, Prepared};
+use crate::recovery::Recovery;
 use crate::status::InterfaceStatus;
-use crate::table::{Tables, next_hops_max};
+use crate::table::Tables;
 use crate::{adopt, clock};
 
 impl Engine {
@@ -28,15 +31,31 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the configuration, the host or the pins; then nothing was changed that was not there before.
     pub fn start(config: &EngineConfig) -> Result<Self, EngineError> {
+        Self::start_on(config, possible_cpus()?)
+    }
+
+    /// The same for so many CPUs, which must be at least those that are possible here.
+    pub(crate) fn start_on(config: &EngineConfig, cpus: u32) -> Result<Self, EngineError> {
         config.check()?;
+        let shape = Shape::of(config, cpus);
+        shape.check()?;
+        let memory_bytes = shape.memory_bytes();
+        tracing::info!(
+            flows = config.flows_max,
+            aggregates = config.aggregates_max,
+            cpus,
+            memory_bytes,
+            "the tables take {} MiB of kernel memory, all of it from the start",
+            memory_bytes.div_ceil(1 << 20)
+        );
         let mut netlink = Netlink::open().map_err(EngineError::kernel("opening netlink"))?;
-        let lan = interface(&mut netlink, &config.lan)?;
-        let wan = interface(&mut netlink, &config.wan)?;
-        let cpus =
-            u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| EngineError::kernel("counting CPUs")(error))?)
-                .unwrap_or(u32::MAX);
-        let adopting = programs::prepare(config, cpus)?;
-        Self::set_up(config, netlink, [&lan, &wan], cpus, adopting).inspect_err(|_| {
+        // What runs already is taken over also while an interface is down: it may come up again before it lapses.
+        let runs = generation::newest(&config.pin_dir).is_some();
+        let lan = interface(&mut netlink, &config.lan, runs)?;
+        let wan = interface(&mut netlink, &config.wan, runs)?;
+        let prepared = programs::prepare(config, shape)?;
+        let adopting = !matches!(prepared, Prepared::Nothing);
+        Self::set_up(config, netlink, [&lan, &wan], shape, prepared).inspect_err(|_| {
             if !adopting {
                 // What is reported is why it could not start.
                 let _ = Self::detach(&config.pin_dir);
@@ -48,18 +67,29 @@ impl Engine {
         config: &EngineConfig,
         mut netlink: Netlink,
         interfaces: [&Interface; 2],
-        cpus: u32,
-        adopting: bool,
+        shape: Shape,
+        prepared: Prepared,
     ) -> Result<Self, EngineError> {
         let [lan, wan] = interfaces;
         // Before anything is looked up, so that no change is missed.
         let monitor = Monitor::open().map_err(EngineError::kernel("listening for changes of the network"))?;
-        let mut object = programs::load(config, cpus)?;
-        let tables = Tables::map(&object, config, cpus)?;
-        programs::check_version(&config.pin_dir, &tables)?;
+        let current = Place::Current.folder(&config.pin_dir);
+        let adopting = !matches!(prepared, Prepared::Nothing);
+        let mut object = match prepared {
+            Prepared::Loaded(object) => object,
+            Prepared::Pinned => programs::load_pinned(&current, shape)?,
+            Prepared::Nothing => {
+                let object = programs::load_unpinned(shape)?;
+                // Complete before it has its name, so that there is never a part of it.
+                generation::pin(&object, &config.pin_dir)?;
+                generation::rename(&config.pin_dir, Place::New, Place::Current)?;
+                object
+            }
+        };
+        let tables = Tables::map(&object, shape)?;
+        generation::check_contract(&current, tables.config().version)?;
         let clock = clock::measure(&mut object, &tables)?;
 
-        let before = [LAN, WAN].map(|port| tables.port(u32::from(port)).ifindex);
         let ports = Ports::start(&tables, &mut object, &mut netlink, lan, wan)?;
         let old = tables.config();
         let seed = if adopting && old.hash_seed != 0 { old.hash_seed } else { random_seed()? };
@@ -68,12 +98,12 @@ impl Engine {
         let mut engine = Self {
             config: config.clone(),
             tables,
-            cpus,
+            cpus: shape.cpus,
             seed,
             policies: BTreeMap::new(),
             ended: BTreeMap::new(),
             flow_ends: BTreeMap::new(),
-            next_hops: NextHops::new(next_hops_max(config)),
+            next_hops: NextHops::new(shape.next_hops()),
             free_flows: Free::new("flows", config.flows_max),
             free_aggregates: Free::new("aggregates", config.aggregates_max),
             labels_full: 0,
@@ -81,8 +111,10 @@ impl Engine {
             netlink,
             monitor,
             ports,
+            recovery: Recovery::default(),
             clock,
             adopted: Vec::new(),
+            mode: config.xdp_mode,
             links: Vec::new(),
             object,
         };
@@ -90,19 +122,14 @@ impl Engine {
         engine.complete_change()?;
         engine.adopted = engine.policies.keys().chain(engine.ended.keys()).copied().collect();
         engine.renew();
-        let attachments = if lan.index == wan.index {
-            vec![(program::BOTH, "lan", &config.lan, lan.index, before[usize::from(LAN)])]
-        } else {
-            vec![
-                (program::OUT, "lan", &config.lan, lan.index, before[usize::from(LAN)]),
-                (program::IN, "wan", &config.wan, wan.index, before[usize::from(WAN)]),
-            ]
-        };
-        for (program, role, interface, index, index_before) in attachments {
-            let attachment = Attachment { program, role, interface, index, index_before };
-            let link = programs::attach(&mut engine.object, &attachment, config)?;
-            engine.links.push(link);
-        }
+        let attachments = programs::roles(lan.index == wan.index).iter().map(|(port, role, program)| {
+            let (interface, index) = if *port == LAN { (&config.lan, lan.index) } else { (&config.wan, wan.index) };
+            Attachment { program, role, interface, index }
+        });
+        let attachments: Vec<_> = attachments.collect();
+        let wanted: Vec<_> = attachments.iter().map(|attachment| (attachment.role, attachment.index)).collect();
+        programs::drop_other_links(&config.pin_dir, &wanted)?;
+        (engine.mode, engine.links) = programs::attach_all(&mut engine.object, &attachments, config)?;
         for interface in engine.status()?.interfaces {
             let InterfaceStatus { name, role, xdp_mode, mtu, .. } = interface;
             tracing::info!(interface = name, role, xdp_mode, mtu, "attached");
@@ -121,16 +148,10 @@ impl Engine {
     /// # Errors
     /// Something could not be removed.
     pub fn detach(pin_dir: &Path) -> Result<Vec<String>, EngineError> {
-        let mut removed = Vec::new();
-        for folder in ["links", "maps"] {
-            let folder = pin_dir.join(folder);
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries {
-                let path = entry.map_err(EngineError::kernel("listing pins"))?.path();
-                fs::remove_file(&path).map_err(EngineError::kernel("removing a pin"))?;
-                removed.push(path.display().to_string());
-            }
-            fs::remove_dir(&folder).map_err(EngineError::kernel("removing a folder of pins"))?;
+        // Programs go before their tables.
+        let mut removed = programs::remove_links(pin_dir)?;
+        for place in Place::ALL {
+            removed.extend(generation::remove(&place.folder(pin_dir))?);
         }
         if pin_dir.exists() {
             fs::remove_dir(pin_dir).map_err(EngineError::kernel("removing the folder of pins"))?;
@@ -139,14 +160,16 @@ impl Engine {
     }
 }
 
-fn interface(netlink: &mut Netlink, name: &str) -> Result<Interface, EngineError> {
+fn interface(netlink: &mut Netlink, name: &str, may_be_down: bool) -> Result<Interface, EngineError> {
     let found = netlink.interface(name).map_err(EngineError::kernel("looking up an interface"))?;
     let found = found.ok_or_else(|| EngineError::InterfaceMissing { name: name.to_owned() })?;
     let unfit = |detail: &str| EngineError::InterfaceUnfit { name: name.to_owned(), detail: detail.to_owned() };
     if !found.ethernet {
         return Err(unfit("its frames have no Ethernet header; Turnpike needs an Ethernet device"));
     }
-    if !found.up {
+    if !found.up && may_be_down {
+        tracing::warn!(interface = name, "the port's interface is down");
+    } else if !found.up {
         return Err(unfit("it is down; `ip link set up` brings it up"));
     }
     Ok(found)

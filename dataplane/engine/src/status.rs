@@ -20,12 +20,16 @@ pub struct InterfaceStatus {
     pub name: String,
     /// `lan` or `wan`.
     pub role: &'static str,
+    /// `up`, `down`, or `gone` if there is no such interface.
+    pub state: &'static str,
     /// `native` or `generic`; `none` if the program is gone.
     pub xdp_mode: &'static str,
     /// Bytes.
     pub mtu: u32,
     /// Largest IP packet of a flow that this port can send, bytes: less by the tag towards the peers.
     pub packet_bytes_max: u32,
+    /// How often since the start the interface was deleted and made anew, and got its program again.
+    pub restored: u64,
 }
 
 /// A table.

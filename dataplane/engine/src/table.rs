@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData};
-use turnpike_fastpath::contract::{self, BUCKET_SLOTS, PORTS_MAX, table};
+use turnpike_fastpath::contract::{BUCKET_SLOTS, PORTS_MAX, table};
 use turnpike_fastpath::entry::{
     Aggregate, Bucket, ClockReading, Config, Detail, Flow, Interim, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
 };
@@ -13,8 +13,8 @@ use turnpike_fastpath::reception::Reception;
 use turnpike_fastpath::verdict::REASONS_MAX;
 use zerocopy::{FromBytes, IntoBytes, transmute};
 
-use crate::config::EngineConfig;
 use crate::error::EngineError;
+use crate::layout::{LAYOUTS, Layout, Shape};
 use crate::map::Mapped;
 use crate::policy::{Counters, PolicyId};
 use crate::snapshot::Snapshot;
@@ -27,6 +27,9 @@ pub(crate) struct Note {
     pub(crate) detail: u64,
 }
 
+/// First word of a [`Reception`] that is a counter.
+pub(crate) const RECEPTION_COUNTERS: usize = std::mem::offset_of!(Reception, lost) / 8;
+
 /// Which table a note belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Noted {
@@ -34,50 +37,6 @@ pub(crate) enum Noted {
     Label,
     Aggregate,
     NextHop,
-}
-
-/// One table's size: name, entries, bytes of an entry.
-pub(crate) type Size = (&'static str, u32, usize);
-
-/// Next hops: each aggregate and each terminal needs at most one, and their index has 16 bits.
-pub(crate) fn next_hops_max(config: &EngineConfig) -> u32 {
-    (config.aggregate_entries() + config.flows_max).min(contract::NEXT_HOPS_MAX)
-}
-
-/// Buckets for so many flows: twice as many slots, at least.
-const fn buckets(flows_max: u32) -> u32 {
-    2 * flows_max / BUCKET_SLOTS
-}
-
-/// The sizes of all tables.
-pub(crate) fn sizes(config: &EngineConfig, cpus: u32) -> [Size; 17] {
-    let flows = config.flows_max;
-    let aggregates = config.aggregate_entries();
-    let hops = next_hops_max(config);
-    [
-        (table::CONFIG, 1, size_of::<Config>()),
-        (table::BUCKETS, buckets(flows), 64),
-        (table::FLOWS, flows, 64),
-        (table::LABELS, flows, 64),
-        (table::FLOW_DETAILS, flows, 64),
-        (table::LABEL_DETAILS, flows, 64),
-        (table::RECEPTIONS, flows, 64),
-        (table::AGGREGATES, aggregates, 64),
-        (table::POOLS, aggregates, 64),
-        (table::AGG_SHARES, aggregates * cpus, 64),
-        (table::FLOW_SHARES, flows * cpus, 64),
-        (table::LABEL_SHARES, flows * cpus, 64),
-        (table::REASONS, 2 * REASONS_MAX * cpus, 16),
-        (table::NEXT_HOPS, hops, 8),
-        (table::PORTS, PORTS_MAX, size_of::<Port>()),
-        (table::CLOCK, 1, 16),
-        (table::NOTES, 2 * flows + aggregates + hops, 16),
-    ]
-}
-
-/// Bytes of kernel memory that these tables take.
-pub(crate) fn memory_bytes(sizes: &[Size]) -> u64 {
-    sizes.iter().map(|(_, entries, bytes)| u64::from(*entries) * *bytes as u64).sum()
 }
 
 /// All tables.
@@ -107,17 +66,23 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    pub(crate) fn map(object: &Ebpf, config: &EngineConfig, cpus: u32) -> Result<Self, EngineError> {
-        let sizes = sizes(config, cpus);
-        let mapped = |name: &'static str| {
-            let (_, entries, bytes) = sizes.iter().copied().find(|size| size.0 == name).ok_or_else(|| missing(name))?;
-            Mapped::new(array(object, name)?.fd(), entries, bytes).map_err(EngineError::kernel("mapping a table"))
-        };
+    /// The tables of an object.
+    pub(crate) fn map(object: &Ebpf, shape: Shape) -> Result<Self, EngineError> {
+        Self::open(shape, |layout| map_array(array(object, layout.name)?, shape, layout))
+    }
+
+    /// Tables of a known shape; `open` maps each.
+    pub(crate) fn open(
+        shape: Shape,
+        open: impl Fn(&Layout) -> Result<Mapped, EngineError>,
+    ) -> Result<Self, EngineError> {
+        let mapped =
+            |name: &'static str| open(LAYOUTS.iter().find(|layout| layout.name == name).ok_or_else(|| missing(name))?);
         Ok(Self {
-            cpus,
-            flows_max: config.flows_max,
-            aggregates: config.aggregate_entries(),
-            next_hops_max: next_hops_max(config),
+            cpus: shape.cpus,
+            flows_max: shape.flows,
+            aggregates: shape.aggregates,
+            next_hops_max: shape.next_hops(),
             config: mapped(table::CONFIG)?,
             buckets: mapped(table::BUCKETS)?,
             flows: mapped(table::FLOWS)?,
@@ -158,7 +123,7 @@ impl Tables {
     }
 
     pub(crate) const fn bucket_mask(&self) -> u32 {
-        buckets(self.flows_max) - 1
+        2 * self.flows_max / BUCKET_SLOTS - 1
     }
 
     pub(crate) fn flow(&self, index: u32) -> Flow {
@@ -184,8 +149,14 @@ impl Tables {
         if matches!(table, Noted::Label) { &self.label_details } else { &self.flow_details }
     }
 
+    /// What arrived, in this generation of tables and in those before it.
     pub(crate) fn reception(&self, index: u32) -> Reception {
-        transmute!(self.receptions.read::<8>(index))
+        let mut words = self.receptions.read::<8>(index);
+        let carried_over = self.receptions.read::<8>(self.flows_max + index);
+        for (word, carried_over) in words.iter_mut().zip(carried_over).skip(RECEPTION_COUNTERS) {
+            *word += carried_over;
+        }
+        transmute!(words)
     }
 
     /// The ends of an outgoing flow, and its flags.
@@ -314,40 +285,26 @@ impl Tables {
             }
     }
 
-    /// Sets an unused entry's counters, and an aggregate's credit, to zero on every CPU.
+    /// Sets an unused entry's counters, and an aggregate's credit, to zero on every CPU and in what was carried over.
     pub(crate) fn clear_shares(&self, table: Noted, index: u32) {
         for (mapped, entry) in self.shares(table, index) {
             mapped.write(entry, [0; 8]);
         }
         if table == Noted::Label {
-            self.receptions.write(index, [0; 8]);
+            for entry in [index, self.flows_max + index] {
+                self.receptions.write(entry, [0; 8]);
+            }
         }
     }
 
-    /// What all CPUs counted.
+    /// What all CPUs counted, in this generation of tables and in those before it.
     pub(crate) fn counters(&self, table: Noted, index: u32) -> Counters {
-        let offset = if table == Noted::Aggregate { 2 } else { 0 };
-        let mut sum = [0_u64; 8];
-        for (mapped, entry) in self.shares(table, index) {
-            let words: [u64; 8] = mapped.read(entry);
-            for (sum, word) in sum.iter_mut().zip(&words[offset..]) {
-                *sum += word;
-            }
-        }
-        let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes, ..] = sum;
-        // Aggregates have no colours of their own, and credit where flows have them.
-        let [.., excess_packets, excess_bytes] = if offset == 0 { sum } else { [0; 8] };
-        Counters {
-            offered_packets,
-            offered_bytes,
-            passed_packets,
-            passed_bytes,
-            dropped_packets,
-            dropped_bytes,
-            excess_packets,
-            excess_bytes,
-            reception: None,
-        }
+        counters(table, self.shares(table, index))
+    }
+
+    /// What all CPUs counted in this generation of tables.
+    pub(crate) fn counters_of_cpus(&self, table: Noted, index: u32) -> Counters {
+        counters(table, self.shares(table, index).take(self.cpus as usize))
     }
 
     fn shares(&self, table: Noted, index: u32) -> impl Iterator<Item = (&Mapped, u32)> {
@@ -356,7 +313,8 @@ impl Tables {
             Noted::Label => (&self.label_shares, self.flows_max),
             Noted::Aggregate | Noted::NextHop => (&self.aggregate_shares, self.aggregates),
         };
-        (0..self.cpus).map(move |cpu| (mapped, cpu * size + index))
+        // Behind the CPUs' lines is the one of what was carried over.
+        (0..=self.cpus).map(move |cpu| (mapped, cpu * size + index))
     }
 
     /// Copies everything, with the shares of one CPU.
@@ -395,9 +353,34 @@ impl Tables {
 
     /// Packets and bytes of a row of the verdict table.
     pub(crate) fn reason(&self, row: u32) -> (u64, u64) {
-        (0..self.cpus)
+        (0..=self.cpus)
             .map(|cpu| self.reasons.read::<2>(cpu * 2 * REASONS_MAX + row))
             .fold((0, 0), |(packets, bytes), [more_packets, more_bytes]| (packets + more_packets, bytes + more_bytes))
+    }
+}
+
+fn counters<'t>(table: Noted, shares: impl Iterator<Item = (&'t Mapped, u32)>) -> Counters {
+    let offset = if table == Noted::Aggregate { 2 } else { 0 };
+    let mut sum = [0_u64; 8];
+    for (mapped, entry) in shares {
+        let words: [u64; 8] = mapped.read(entry);
+        for (sum, word) in sum.iter_mut().zip(&words[offset..]) {
+            *sum += word;
+        }
+    }
+    let [offered_packets, offered_bytes, passed_packets, passed_bytes, dropped_packets, dropped_bytes, ..] = sum;
+    // Aggregates have no colours of their own, and credit where flows have them.
+    let [.., excess_packets, excess_bytes] = if offset == 0 { sum } else { [0; 8] };
+    Counters {
+        offered_packets,
+        offered_bytes,
+        passed_packets,
+        passed_bytes,
+        dropped_packets,
+        dropped_bytes,
+        excess_packets,
+        excess_bytes,
+        reception: None,
     }
 }
 
@@ -405,6 +388,11 @@ const ORDER: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Acquire;
 
 fn missing(name: &'static str) -> EngineError {
     EngineError::Load { detail: format!("the object has no table {name}") }
+}
+
+/// Maps a table that has the size of this shape.
+pub(crate) fn map_array(map: &MapData, shape: Shape, layout: &Layout) -> Result<Mapped, EngineError> {
+    Mapped::new(map.fd(), shape.entries(layout), layout.entry_bytes).map_err(EngineError::kernel("mapping a table"))
 }
 
 /// The map of a table.
@@ -427,33 +415,4 @@ pub(crate) fn read_back<const N: usize>(
     array
         .get(&index, 0)
         .map_err(|error| EngineError::Kernel { action: "reading back an entry", source: std::io::Error::other(error) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Fragments, Unadmitted, XdpMode};
-
-    /// The figure of `docs/life-of-a-packet.md`.
-    #[test]
-    fn the_default_sizes_take_the_documented_memory() {
-        let config = EngineConfig {
-            pin_dir: "/sys/fs/bpf/turnpike".into(),
-            lan: "lan".to_owned(),
-            wan: "wan".to_owned(),
-            xdp_mode: XdpMode::Auto,
-            tag_addresses: vec![[198, 18, 0, 1].into()],
-            tag_port: 47_700,
-            peers: Vec::new(),
-            unadmitted: Unadmitted::Limit,
-            fragments: Fragments::Unadmitted,
-            dscp_map_out: [0; 64],
-            dscp_map_in: [0; 64],
-            flows_max: 65_536,
-            aggregates_max: 4_096,
-            lapse_after: std::time::Duration::from_secs(300),
-        };
-        let bytes = memory_bytes(&sizes(&config, 2));
-        assert_eq!(bytes >> 20, 41, "{bytes} bytes");
-    }
 }

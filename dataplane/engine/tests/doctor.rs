@@ -5,6 +5,7 @@ mod host;
 
 use std::process::Command;
 
+use aya::maps::MapData;
 use aya::programs::Xdp;
 use aya::{EbpfLoader, include_bytes_aligned};
 use host::{in_own_namespace, ip};
@@ -220,9 +221,17 @@ fn a_data_plane_in_force_is_known_as_ours() {
         assert_eq!(found.iter().filter(|found| found.contains("Turnpike's program")).count(), 2, "{found:#?}");
         assert!(found.iter().any(|found| found.contains("would be taken over")), "{found:#?}");
         let larger = EngineConfig { flows_max: 512, ..config.clone() };
-        let finding = only_new(&larger, &before, "pins", Level::Problem);
-        assert!(finding.fix.unwrap().contains("turnpike detach"));
+        assert_eq!(faults(&larger), before);
+        let pins = |config| examine(config, Scope::All).into_iter().find(|finding| finding.check == "pins").unwrap();
+        let found = pins(&larger).found;
+        assert!(found.contains("256 flows become 512"), "{found}");
         drop(engine);
+        let table = config.pin_dir.join("maps/TP_CLOCK");
+        let ours = MapData::from_pin(&table).unwrap();
+        std::fs::remove_file(&table).unwrap();
+        let finding = only_new(config, &before, "pins", Level::Problem);
+        assert!(finding.fix.unwrap().contains("turnpike detach"));
+        ours.pin(&table).unwrap();
         let elsewhere = EngineConfig { pin_dir: "/sys/fs/bpf/turnpike-test-none".into(), ..config.clone() };
         let strangers: Vec<_> = faults(&elsewhere).into_iter().filter(|finding| !before.contains(finding)).collect();
         assert!(

@@ -40,18 +40,24 @@ impl FlowKey {
         };
         Self { addresses, ports }
     }
+
+    /// Of an IPv4 packet with these headers.
+    #[inline(always)]
+    pub(crate) const fn of(ip: &ipv4::Header, udp: &udp::Header) -> Self {
+        let addresses = v4_addresses(ip.source, ip.destination);
+        Self { addresses, ports: ports_of(udp.source_port, udp.destination_port) }
+    }
 }
 
 #[inline(always)]
 const fn v4_addresses(source: [u8; 4], destination: [u8; 4]) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (source, destination);
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    // In words: put together byte by byte, they would be taken apart first.
+    (u32::from_ne_bytes(destination) as u64) << 32 | u32::from_ne_bytes(source) as u64
 }
 
 #[inline(always)]
 const fn ports_of(source: [u8; 2], destination: [u8; 2]) -> u32 {
-    let ([a, b], [c, d]) = (source, destination);
-    u32::from_ne_bytes([a, b, c, d])
+    (u16::from_ne_bytes(destination) as u32) << 16 | u16::from_ne_bytes(source) as u32
 }
 
 /// The ports one below, where a packet to the next ports has its flow.
@@ -124,12 +130,14 @@ pub(crate) struct Found<'t> {
     pub(crate) next_port: bool,
 }
 
-/// Where to look for a key.
+/// Where to look for a key. Addresses and ports of a site follow one another, so all of their bits have to reach all of the hash: with
+/// one round less, 16 ports on each of 65,536 neighbouring addresses fall into a quarter of the buckets.
 #[must_use]
 #[inline(always)]
 pub const fn flow_hash(seed: u64, key: &FlowKey) -> u64 {
     let mixed = (key.addresses ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ (mixed >> 32) ^ key.ports as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_add(key.ports as u64).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     mixed ^ (mixed >> 32)
 }
 
@@ -190,7 +198,12 @@ pub(crate) fn find_flow<'t, T: Tables, H: Addressed>(
 }
 
 #[inline(always)]
-fn look_up<'t, T: Tables>(tables: &'t T, seed: u64, bucket_mask: u32, key: &FlowKey) -> Option<(u32, &'t Flow)> {
+pub(crate) fn look_up<'t, T: Tables>(
+    tables: &'t T,
+    seed: u64,
+    bucket_mask: u32,
+    key: &FlowKey,
+) -> Option<(u32, &'t Flow)> {
     let hash = flow_hash(seed, key);
     let fingerprint = fingerprint(hash);
     let first = bucket_of(hash, bucket_mask);
@@ -206,12 +219,13 @@ fn look_up<'t, T: Tables>(tables: &'t T, seed: u64, bucket_mask: u32, key: &Flow
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "the lower half of 64 bits")]
 fn select<T: Tables>(tables: &T, bucket: &Bucket, fingerprint: u32) -> u32 {
+    // What the compiler knows to have 32 bits it would compare, and then branch.
+    let wanted = tables.opaque(u64::from(fingerprint));
     let mut found = 0;
     for slot in bucket.slots {
-        let differs = (slot >> 32) ^ u64::from(fingerprint);
+        let differs = (slot >> 32) ^ wanted;
         // All ones where nothing differs: zero less one borrows from the top, and no other 32-bit number does.
-        let mask = tables.opaque(differs.wrapping_sub(1) >> 32);
-        found |= slot & mask;
+        found |= slot & (differs.wrapping_sub(1) >> 32);
     }
     found as u32
 }

@@ -6,8 +6,8 @@ use crate::entry::{
 };
 use crate::reception::Reception;
 
-/// To be raised whenever the meaning or the layout of any table changes.
-pub const VERSION: u64 = 3;
+/// To be raised whenever the meaning or the layout of any table changes, and with the flow hash.
+pub const VERSION: u64 = 4;
 
 /// Most outgoing flows that a table can be sized for; the same for incoming ones, whose index is in the label.
 pub const FLOWS_MAX: u32 = 1 << 20;
@@ -44,13 +44,13 @@ pub mod table {
     pub const AGGREGATES: &str = "TP_AGGREGATES";
     /// [`super::Pool`]
     pub const POOLS: &str = "TP_POOLS";
-    /// [`super::AggregateShare`], CPU by CPU
+    /// [`super::AggregateShare`], CPU by CPU, and behind the last one's what user space carried over from earlier tables
     pub const AGG_SHARES: &str = "TP_AGG_SHARES";
-    /// [`super::FlowShare`] of outgoing flows, CPU by CPU
+    /// [`super::FlowShare`] of outgoing flows, in the same order
     pub const FLOW_SHARES: &str = "TP_FLOW_SHARES";
-    /// [`super::FlowShare`] of incoming flows, CPU by CPU
+    /// [`super::FlowShare`] of incoming flows, in the same order
     pub const LABEL_SHARES: &str = "TP_LBL_SHARES";
-    /// [`super::ReasonShare`], CPU by CPU
+    /// [`super::ReasonShare`], in the same order
     pub const REASONS: &str = "TP_REASONS";
     /// [`super::NextHop`]
     pub const NEXT_HOPS: &str = "TP_NEXT_HOPS";

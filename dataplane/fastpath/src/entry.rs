@@ -111,6 +111,14 @@ pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// Whether these sixteen bytes are that IPv4 address. In words, not bytes.
+#[must_use]
+#[inline(always)]
+pub fn is_mapped(wide: &[u8; 16], address: [u8; 4]) -> bool {
+    let [a, b, c, d]: [u32; 4] = zerocopy::transmute!(*wide);
+    a | b == 0 && c == u32::from_ne_bytes([0, 0, 0xff, 0xff]) && d == u32::from_ne_bytes(address)
+}
+
 /// One cache line of the flow table: fingerprint in the upper 32 bits, index of the flow plus one in the lower; 0 is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
@@ -364,6 +372,13 @@ pub struct FlowShare {
 }
 
 impl FlowShare {
+    /// A packet that is not yellow came and went on, or was refused.
+    #[inline(always)]
+    pub fn account_plain(&self, bytes: u64, passed: bool) {
+        self.tally.offer(bytes);
+        self.tally.settle(bytes, passed);
+    }
+
     /// A packet came and went on, as yellow or not, or was refused.
     #[inline(always)]
     pub fn account(&self, bytes: u64, passed: Option<Colour>) {

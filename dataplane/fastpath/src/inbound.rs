@@ -8,14 +8,15 @@ use crate::entry::{
     TERMINALS, mapped,
 };
 use crate::frame::{Frame, Wire};
-use crate::meter::{FlowMeter, Size, charge_carrier, colour, forgotten, plain_colour};
+use crate::meter::{FlowMeter, Size, charge_carrier, colour, forgotten};
 use crate::outbound::{Sent, network_bytes, outbound, settle, whole_extra_bytes};
 use crate::parse::{Copied, Network, Packet, Parse, Parsed, link};
+use crate::plain::inbound_plain;
 use crate::reception::observe;
 use crate::tables::{Route, Tables, count};
 use crate::verdict::{Detour, Direction, Reason, Stop, Verdict};
-use crate::way::{Way, class, plain_way, way};
-use crate::wire::{ethernet, ipv4, ipv6, rtp, tag, udp, vlan};
+use crate::way::{Way, class, way};
+use crate::wire::{ethernet, ipv4, ipv6, rtp, tag, udp};
 use crate::write::{Headers, Rewrite, Step, ipv4_from, ipv6_from, link_bytes, make_room, put, write_link};
 
 /// Handles one frame that came from the WAN. Counts it once, under the reason for its verdict.
@@ -24,17 +25,6 @@ pub fn inbound<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = inbound_plain(frame, tables)
         .or_else(|detour| if detour == Detour::InV4 { inbound_v4(frame, tables) } else { Err(detour) });
     verdict.unwrap_or_else(|_| inbound_v6(frame, tables))
-}
-
-/// The part of [`inbound`] for plain packets: IPv4 without VLAN, carried over IPv4 by a label.
-///
-/// # Errors
-/// Where the frame has to go on.
-#[inline(always)]
-pub fn inbound_plain<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Detour> {
-    let bytes = network_bytes(frame);
-    let decided = decide_plain(frame, tables);
-    finish(tables, bytes, decided)
 }
 
 /// The part of [`inbound`] for everything but packets tagged in IPv6.
@@ -82,7 +72,7 @@ fn is_to_tag_port<F: Frame, O: Outer>(frame: &F, config: &Config, at: usize) -> 
 }
 
 #[inline(always)]
-fn finish<T: Tables>(tables: &T, bytes: u64, decided: Result<Sent, Stop>) -> Result<Verdict, Detour> {
+pub(crate) fn finish<T: Tables>(tables: &T, bytes: u64, decided: Result<Sent, Stop>) -> Result<Verdict, Detour> {
     let (verdict, reason) = match decided {
         Ok(Sent { port, by_route: false }) => (Verdict::Redirect(port), Reason::Restored),
         Ok(Sent { port, by_route: true }) => (Verdict::Redirect(port), Reason::RestoredByRoute),
@@ -97,22 +87,11 @@ fn finish<T: Tables>(tables: &T, bytes: u64, decided: Result<Sent, Stop>) -> Res
 }
 
 #[inline(always)]
-fn decide_plain<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, Stop> {
-    let config = tables.config().ok_or(Reason::Internal)?;
-    match frame.at::<ethernet::Header>(0).ok_or(Reason::NotOurs)?.ether_type {
-        ethernet::IPV4 => receive::<F, T, ipv4::Header, true>(frame, tables, config, ethernet::HEADER_BYTES),
-        ethernet::IPV6 => Err(Stop::Detour(Detour::InV6)),
-        vlan::CUSTOMER | vlan::SERVICE => Err(Stop::Detour(Detour::InV4)),
-        _ => Err(Reason::NotOurs.into()),
-    }
-}
-
-#[inline(always)]
 fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
     let link = link(frame, tables).ok_or(Reason::NotOurs)?;
     match link.ether_type {
-        ethernet::IPV4 => receive::<F, T, ipv4::Header, false>(frame, tables, config, link.bytes),
+        ethernet::IPV4 => receive::<F, T, ipv4::Header>(frame, tables, config, link.bytes),
         ethernet::IPV6 => Err(Stop::Detour(Detour::InV6)),
         _ => Err(Reason::NotOurs.into()),
     }
@@ -122,7 +101,7 @@ fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, Sto
 fn decide_v6<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
     let link = link(frame, tables).ok_or(Reason::NotOurs)?;
-    receive::<F, T, ipv6::Header, false>(frame, tables, config, link.bytes)
+    receive::<F, T, ipv6::Header>(frame, tables, config, link.bytes)
 }
 
 /// The network header of a tagged packet.
@@ -186,12 +165,7 @@ struct Tagged<'t, O> {
 }
 
 #[inline(always)]
-fn receive<F: Frame, T: Tables, O: Outer, const PLAIN: bool>(
-    frame: &mut F,
-    tables: &T,
-    config: &Config,
-    at: usize,
-) -> Result<Sent, Stop> {
+fn receive<F: Frame, T: Tables, O: Outer>(frame: &mut F, tables: &T, config: &Config, at: usize) -> Result<Sent, Stop> {
     let outer = Copied(*frame.at::<O>(at).ok_or(Reason::NotOurs)?);
     if !outer.is_ours(config) {
         return Err(Reason::NotOurs.into());
@@ -213,18 +187,9 @@ fn receive<F: Frame, T: Tables, O: Outer, const PLAIN: bool>(
     if tag::version(tag) != tag::VERSION {
         return Err(Reason::UnknownVersion.into());
     }
-    let tag_bytes = if PLAIN {
-        // The other kinds, and what is none, are rare.
-        if tag >> 56 != u64::from(tag::VERSION << 4 | tag::KIND_LABEL) {
-            return Err(Stop::Detour(Detour::InV4));
-        }
-        tag::HEADER_LENGTH
-    } else {
-        let bytes = tag::bytes_of(tag::kind(tag)).ok_or(Reason::UnknownKind)?;
-        #[allow(clippy::cast_possible_truncation, reason = "it was one")]
-        let bytes = tables.unknown(u64::from(bytes)) as u16;
-        bytes
-    };
+    let tag_bytes = tag::bytes_of(tag::kind(tag)).ok_or(Reason::UnknownKind)?;
+    #[allow(clippy::cast_possible_truncation, reason = "it was one")]
+    let tag_bytes = tables.unknown(u64::from(tag_bytes)) as u16;
     let udp_length = udp.length.get();
     if udp_length.checked_sub(tag_bytes + udp::HEADER_LENGTH) != Some(tag::length(tag))
         || total_length.checked_sub(O::BYTES) != Some(udp_length)
@@ -247,12 +212,6 @@ fn receive<F: Frame, T: Tables, O: Outer, const PLAIN: bool>(
             break 'refused Reason::LabelOfOtherPeer;
         }
         let tagged = Tagged { outer, udp, tag_at, tag, tag_bytes, total_length, index, label, aggregate };
-        if PLAIN {
-            if label.flags & (TERMINALS | INNER_V6) != 0 {
-                return Err(Stop::Detour(Detour::InV4));
-            }
-            return tagged.deliver::<F, T, ipv4::Header, true>(frame, tables, config);
-        }
         let inner_v6 = if label.flags & TERMINALS == 0 {
             label.flags & INNER_V6 != 0
         } else if tag::kind(tag) == tag::KIND_PACKET {
@@ -261,9 +220,9 @@ fn receive<F: Frame, T: Tables, O: Outer, const PLAIN: bool>(
             tag::kind(tag) == tag::KIND_TERMINALS_V6
         };
         return if inner_v6 {
-            tagged.deliver::<F, T, ipv6::Header, false>(frame, tables, config)
+            tagged.deliver::<F, T, ipv6::Header>(frame, tables, config)
         } else {
-            tagged.deliver::<F, T, ipv4::Header, false>(frame, tables, config)
+            tagged.deliver::<F, T, ipv4::Header>(frame, tables, config)
         };
     };
     // Who is no peer is a stranger, whatever else is wrong.
@@ -271,7 +230,7 @@ fn receive<F: Frame, T: Tables, O: Outer, const PLAIN: bool>(
 }
 
 #[inline(always)]
-fn is_peer(config: &Config, source: &[u8; 16]) -> bool {
+pub(crate) fn is_peer(config: &Config, source: &[u8; 16]) -> bool {
     for index in 0..PEERS_MAX {
         if index >= usize::from(config.peers_count) {
             break;
@@ -418,45 +377,31 @@ enum Chunk<H: Inner> {
 impl<O: Outer> Tagged<'_, O> {
     /// Counts, meters and restores a flow's packet.
     #[inline(always)]
-    fn deliver<F: Frame, T: Tables, H: Inner, const PLAIN: bool>(
-        &self,
-        frame: &mut F,
-        tables: &T,
-        config: &Config,
-    ) -> Result<Sent, Stop> {
+    fn deliver<F: Frame, T: Tables, H: Inner>(&self, frame: &mut F, tables: &T, config: &Config) -> Result<Sent, Stop> {
         let payload_length = tag::length(self.tag);
-        let whole = !PLAIN && tag::kind(self.tag) == tag::KIND_PACKET;
+        let whole = tag::kind(self.tag) == tag::KIND_PACKET;
         let headers = if whole { 0 } else { H::BYTES + udp::HEADER_LENGTH };
         let inner_length = payload_length.checked_add(headers).ok_or(Reason::BadLength)?;
         let share = tables.label_share(self.index).ok_or(Reason::Internal)?;
-        let restored = self.restore::<F, T, H, PLAIN>(frame, tables, config, inner_length);
-        let passed = match restored {
-            Ok((_, colour)) => Some(colour),
-            Err(Stop::Reason(_)) => None,
-            Err(Stop::Detour(detour)) => return Err(Stop::Detour(detour)),
-        };
-        share.account(u64::from(inner_length), passed);
-        restored.map(|(sent, _)| sent)
+        let restored = self.restore::<F, T, H>(frame, tables, config, inner_length);
+        share.account(u64::from(inner_length), restored.ok().map(|(_, colour)| colour));
+        Ok(restored?.0)
     }
 
     #[inline(always)]
-    fn restore<F: Frame, T: Tables, H: Inner, const PLAIN: bool>(
+    fn restore<F: Frame, T: Tables, H: Inner>(
         &self,
         frame: &mut F,
         tables: &T,
         config: &Config,
         inner_length: u16,
-    ) -> Result<(Sent, Colour), Stop> {
+    ) -> Result<(Sent, Colour), Reason> {
         let Self { ref outer, label, aggregate, .. } = *self;
         let coarse_ns = tables.ticks() * config.tick_ns;
         if coarse_ns >= label.expires_ns {
-            return Err(Reason::Expired.into());
+            return Err(Reason::Expired);
         }
-        let chunk = if PLAIN {
-            Chunk::Payload { word: 0, ends: self.ends::<T, H>(tables)? }
-        } else {
-            self.chunk::<F, T, H>(frame, tables, inner_length)?
-        };
+        let chunk = self.chunk::<F, T, H>(frame, tables, inner_length)?;
         let (ends, old_class, old_hops) = match &chunk {
             Chunk::Payload { ends, .. } => (*ends, outer.class(), outer.hops()),
             Chunk::Packet(packet) => {
@@ -464,21 +409,21 @@ impl<O: Outer> Tagged<'_, O> {
             }
         };
         if old_hops <= 1 {
-            return Err(Reason::TimeToLive.into());
+            return Err(Reason::TimeToLive);
         }
-        let way = if PLAIN {
-            plain_way(tables, label.next_hop, Detour::InV4)?
-        } else {
-            let (source, destination) = (H::wide(ends.source), H::wide(ends.destination));
-            let way = way(tables, label.next_hop, || Route { source, destination, v6: H::V6, class: old_class })?;
-            // A peer may name any terminal, but only of the site.
-            if label.flags & TERMINALS != 0 && !way.port.is_lan() {
-                return Err(Reason::NoTerminal.into());
-            }
-            way
-        };
+        let (source, destination) = (H::wide(ends.source), H::wide(ends.destination));
+        let way = way(tables, label.next_hop, || Route {
+            source: &source,
+            destination: &destination,
+            v6: H::V6,
+            class: old_class,
+        })?;
+        // A peer may name any terminal, but only of the site.
+        if label.flags & TERMINALS != 0 && !way.port.is_lan() {
+            return Err(Reason::NoTerminal);
+        }
         if u32::from(inner_length) > way.port.mtu_bytes {
-            return Err(Reason::TooBig.into());
+            return Err(Reason::TooBig);
         }
         let LabelEntry { rate, due, flags, packet_bytes_min, .. } = label;
         let meter = FlowMeter { rate, due, flags: *flags, packet_bytes_min: *packet_bytes_min };
@@ -487,15 +432,11 @@ impl<O: Outer> Tagged<'_, O> {
             Chunk::Packet(_) => whole_extra_bytes::<H>(H::V6 != O::V6),
         };
         let size = Size { length: inner_length, extra_bytes: tables.unknown(extra_bytes) };
-        let colour = if PLAIN {
-            plain_colour(tables, meter, coarse_ns, size, Detour::InV4)?
-        } else {
-            colour(tables, meter, || tables.label_detail(self.index), coarse_ns, size)?
-        };
+        let colour = colour(tables, meter, || tables.label_detail(self.index), coarse_ns, size)?;
         let wire_bytes = u64::from(self.total_length);
         let carrier = u32::from(label.aggregate);
         let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
-        let colour = if PLAIN { colour } else { forgotten(tables, colour) };
+        let colour = forgotten(tables, colour);
         if label.flags & TERMINALS == 0 && !tag::next_port(self.tag) {
             let payload_at = match &chunk {
                 Chunk::Payload { .. } => self.tag_at + usize::from(self.tag_bytes),
@@ -549,7 +490,7 @@ impl<O: Outer> Tagged<'_, O> {
         let (kind, behind) = (tag::kind(tag), tag_at + tag::HEADER_BYTES);
         let terminals = label.flags & TERMINALS != 0;
         if kind == tag::KIND_PACKET {
-            let Ok(Parsed::Udp(packet)) = H::parse::<F, T, false>(frame, tables, behind) else {
+            let Ok(Parsed::Udp(packet)) = H::parse(frame, tables, behind) else {
                 return Err(Reason::WrongPacket);
             };
             let same = terminals || self.ends::<T, H>(tables)? == H::own(&packet);

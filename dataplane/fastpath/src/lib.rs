@@ -29,13 +29,15 @@ mod classify;
 mod inbound;
 mod outbound;
 mod parse;
+mod plain;
 mod tables;
 mod way;
 mod write;
 
 pub use classify::{FlowKey, alternative, bucket_of, fingerprint, flow_hash};
 pub use frame::Frame;
-pub use inbound::{both, inbound, inbound_plain, inbound_v4, inbound_v6, is_tagged};
-pub use outbound::{outbound, outbound_plain, outbound_v4, outbound_v6};
+pub use inbound::{both, inbound, inbound_v4, inbound_v6, is_tagged};
+pub use outbound::{outbound, outbound_v4, outbound_v6};
+pub use plain::{inbound_plain, outbound_plain};
 pub use tables::{Route, Tables};
 pub use verdict::{Detour, Direction, Reason, Verdict};

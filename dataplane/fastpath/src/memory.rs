@@ -100,8 +100,8 @@ impl Tables for MemoryTables<'_> {
     fn port(&self, index: u32) -> Option<&Port> {
         entry(self.ports, index)
     }
-    fn route(&self, route: &Route) -> Option<NextHop> {
-        self.routes.iter().find(|(destination, _)| *destination == route.destination).map(|(_, next_hop)| *next_hop)
+    fn route(&self, route: &Route<'_>) -> Option<NextHop> {
+        self.routes.iter().find(|(destination, _)| destination == route.destination).map(|(_, next_hop)| *next_hop)
     }
     fn exact_ns(&self) -> u64 {
         self.exact_ns.get()
@@ -118,6 +118,7 @@ impl Tables for MemoryTables<'_> {
     fn add(&self, word: &AtomicU64, value: u64) {
         word.fetch_add(value, Ordering::Relaxed);
     }
+    fn touch<E>(&self, _: &E) {}
     fn opaque(&self, value: u64) -> u64 {
         value
     }

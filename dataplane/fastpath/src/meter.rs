@@ -192,17 +192,17 @@ pub(crate) fn forgotten<T: Tables>(tables: &T, colour: Colour) -> Colour {
     if tables.unknown(colour as u64) == Colour::Green as u64 { Colour::Green } else { Colour::Yellow }
 }
 
-/// The same for a packet that goes on to where all of this is looked at, unless it is plainly green or plainly too much.
+/// The same for a packet of `bytes` bytes that goes on to where all of this is looked at, unless it is plainly green or plainly too much.
 #[inline(always)]
 pub(crate) fn plain_colour<T: Tables>(
     tables: &T,
     meter: FlowMeter<'_>,
     coarse_ns: u64,
-    size: Size,
+    bytes: u64,
     detour: Detour,
 ) -> Result<Colour, Stop> {
-    let FlowMeter { rate, due, flags, packet_bytes_min } = meter;
-    match charge_flow(tables, rate, due, flags, coarse_ns, size.counted(packet_bytes_min.into())) {
+    let FlowMeter { rate, due, flags, .. } = meter;
+    match charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
         Charge::Conforms => Ok(Colour::Green),
         Charge::Exceeds if flags & EXCESS == 0 => Err(Stop::Reason(Reason::FlowOverRate)),
         Charge::Exceeds | Charge::Contended | Charge::Interim => Err(Stop::Detour(detour)),
@@ -220,9 +220,22 @@ pub(crate) fn charge_carrier<'t, T: Tables>(
     bytes: u64,
     over_rate: Reason,
 ) -> Result<&'t AggregateShare, Reason> {
-    let Some(share) = tables.aggregate_share(index) else {
-        return Err(Reason::Internal);
-    };
+    let share = tables.aggregate_share(index).ok_or(Reason::Internal)?;
+    charge_share(tables, aggregate, index, share, colour, bytes, over_rate)?;
+    Ok(share)
+}
+
+/// The same where this CPU's share is known.
+#[inline(always)]
+pub(crate) fn charge_share<T: Tables>(
+    tables: &T,
+    aggregate: &Aggregate,
+    index: u32,
+    share: &AggregateShare,
+    colour: Colour,
+    bytes: u64,
+    over_rate: Reason,
+) -> Result<(), Reason> {
     share.tally.offer(bytes);
     let charge = match colour {
         Colour::Green => charge_aggregate(tables, aggregate, || tables.pool(index), share, bytes),
@@ -232,7 +245,7 @@ pub(crate) fn charge_carrier<'t, T: Tables>(
         },
     };
     if charge == Charge::Conforms {
-        return Ok(share);
+        return Ok(());
     }
     share.tally.drop(bytes);
     Err(if charge == Charge::Contended { Reason::Contended } else { over_rate })

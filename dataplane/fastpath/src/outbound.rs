@@ -8,11 +8,12 @@ use crate::entry::{
     Aggregate, AggregateShare, Colour, Config, Flow, OUTER_V6, TERMINALS, UNADMITTED_DROP, UNADMITTED_LIMIT,
 };
 use crate::frame::{Frame, Wire};
-use crate::meter::{FlowMeter, Size, charge_carrier, colour, forgotten, plain_colour};
+use crate::meter::{FlowMeter, Size, charge_carrier, colour, forgotten};
 use crate::parse::{Copied, Network, Packet, Parse, Parsed, link};
+use crate::plain::outbound_plain;
 use crate::tables::{Route, Tables, count};
 use crate::verdict::{Detour, Direction, Reason, Stop, Verdict};
-use crate::way::{Way, class, plain_way, way};
+use crate::way::{Way, class, way};
 use crate::wire::{ethernet, ipv4, ipv6, tag, udp};
 use crate::write::{HOPS, Headers, Rewrite, Step, ipv4_from, ipv6_from, link_bytes, make_room, put, write_link};
 
@@ -22,17 +23,6 @@ pub fn outbound<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = outbound_plain(frame, tables)
         .or_else(|detour| if detour == Detour::OutV4 { outbound_v4(frame, tables) } else { Err(detour) });
     verdict.unwrap_or_else(|_| outbound_v6(frame, tables))
-}
-
-/// The part of [`outbound`] for plain packets: IPv4 without options and VLAN, carried over IPv4 by a label.
-///
-/// # Errors
-/// Where the frame has to go on.
-#[inline(always)]
-pub fn outbound_plain<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Detour> {
-    let bytes = network_bytes(frame);
-    let decided = decide_plain(frame, tables, bytes);
-    finish(tables, bytes, decided)
 }
 
 /// The part of [`outbound`] for everything but IPv6.
@@ -55,7 +45,7 @@ pub fn outbound_v6<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn finish<T: Tables>(tables: &T, bytes: u64, decided: Result<Sent, Stop>) -> Result<Verdict, Detour> {
+pub(crate) fn finish<T: Tables>(tables: &T, bytes: u64, decided: Result<Sent, Stop>) -> Result<Verdict, Detour> {
     let (verdict, reason) = match decided {
         Ok(Sent { port, by_route: false }) => (Verdict::Redirect(port), Reason::Tagged),
         Ok(Sent { port, by_route: true }) => (Verdict::Redirect(port), Reason::TaggedByRoute),
@@ -83,22 +73,11 @@ pub(crate) struct Sent {
 }
 
 #[inline(always)]
-fn decide_plain<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Sent, Stop> {
-    let config = tables.config().ok_or(Reason::Internal)?;
-    match frame.at::<ethernet::Header>(0).ok_or(Reason::Truncated)?.ether_type {
-        ethernet::IPV4 => forward::<F, T, ipv4::Header, true>(frame, tables, config, ethernet::HEADER_BYTES, bytes),
-        ethernet::ARP => Err(Reason::Arp.into()),
-        ethernet::IPV6 => Err(Stop::Detour(Detour::OutV6)),
-        _ => Err(Stop::Detour(Detour::OutV4)),
-    }
-}
-
-#[inline(always)]
 fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
     let link = link(frame, tables).ok_or(Reason::Truncated)?;
     match link.ether_type {
-        ethernet::IPV4 => forward::<F, T, ipv4::Header, false>(frame, tables, config, link.bytes, bytes),
+        ethernet::IPV4 => forward::<F, T, ipv4::Header>(frame, tables, config, link.bytes, bytes),
         ethernet::ARP => Err(Reason::Arp.into()),
         ethernet::IPV6 => Err(Stop::Detour(Detour::OutV6)),
         _ => Err(unadmitted::<F, T, ipv4::Header>(frame, tables, config, None, bytes).into()),
@@ -109,13 +88,12 @@ fn decide_v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Resu
 fn decide_v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, bytes: u64) -> Result<Sent, Stop> {
     let config = tables.config().ok_or(Reason::Internal)?;
     let link = link(frame, tables).ok_or(Reason::Truncated)?;
-    forward::<F, T, ipv6::Header, false>(frame, tables, config, link.bytes, bytes)
+    forward::<F, T, ipv6::Header>(frame, tables, config, link.bytes, bytes)
 }
 
-/// Sends a packet of an admitted flow; the others' policy decides on the rest. With `PLAIN`, what is not plain goes on to where it can be
-/// anything.
+/// Sends a packet of an admitted flow; the others' policy decides on the rest.
 #[inline(always)]
-fn forward<F: Frame, T: Tables, H: Parse + Rewrite, const PLAIN: bool>(
+fn forward<F: Frame, T: Tables, H: Parse + Rewrite>(
     frame: &mut F,
     tables: &T,
     config: &Config,
@@ -123,7 +101,7 @@ fn forward<F: Frame, T: Tables, H: Parse + Rewrite, const PLAIN: bool>(
     bytes: u64,
 ) -> Result<Sent, Stop> {
     let stray = 'stray: {
-        let packet = match H::parse::<F, T, PLAIN>(frame, tables, at)? {
+        let packet = match H::parse(frame, tables, at)? {
             Parsed::Udp(packet) => packet,
             Parsed::Fragment(header) => break 'stray Stray { header, at, fragment: true },
             Parsed::Other(header) => break 'stray Stray { header, at, fragment: false },
@@ -132,72 +110,53 @@ fn forward<F: Frame, T: Tables, H: Parse + Rewrite, const PLAIN: bool>(
         let Some(found) = found else {
             break 'stray Stray { header: packet.header, at, fragment: false };
         };
-        if PLAIN && (found.next_port || found.flow.flags & TERMINALS != 0) {
-            return Err(Stop::Detour(Detour::OutV4));
-        }
         let share = tables.flow_share(found.index).ok_or(Reason::Internal)?;
-        let carried = carry::<F, T, H, PLAIN>(frame, tables, config, &found, &packet);
-        let passed = match carried {
-            Ok((_, colour)) => Some(colour),
-            Err(Stop::Reason(_)) => None,
-            Err(Stop::Detour(detour)) => return Err(Stop::Detour(detour)),
-        };
-        share.account(u64::from(packet.total_length), passed);
-        return carried.map(|(sent, _)| sent);
+        let carried = carry(frame, tables, config, &found, &packet);
+        share.account(u64::from(packet.total_length), carried.ok().map(|(_, colour)| colour));
+        return Ok(carried?.0);
     };
     Err(unadmitted(frame, tables, config, Some(stray), bytes).into())
 }
 
 /// Meters and tags a flow's packet.
 #[inline(always)]
-fn carry<F: Frame, T: Tables, H: Rewrite, const PLAIN: bool>(
+fn carry<F: Frame, T: Tables, H: Rewrite>(
     frame: &mut F,
     tables: &T,
     config: &Config,
     found: &Found<'_>,
     packet: &Packet<H>,
-) -> Result<(Sent, Colour), Stop> {
+) -> Result<(Sent, Colour), Reason> {
     let flow = found.flow;
     let coarse_ns = tables.ticks() * config.tick_ns;
     if coarse_ns >= flow.expires_ns {
-        return Err(Reason::Expired.into());
+        return Err(Reason::Expired);
     }
     if packet.header.hops() <= 1 {
-        return Err(Reason::TimeToLive.into());
+        return Err(Reason::TimeToLive);
     }
     let carrier = u32::from(flow.aggregate);
     let aggregate = tables.aggregate(carrier).ok_or(Reason::Internal)?;
     let outer_v6 = aggregate.flags & OUTER_V6 != 0;
-    if PLAIN && outer_v6 {
-        return Err(Stop::Detour(Detour::OutV4));
-    }
-    let form = if PLAIN { Form::PLAIN } else { Form::of(tables, packet, flow.tag) };
+    let form = Form::of(tables, packet, flow.tag);
     let wire_length = form.wire_length(packet, outer_v6).ok_or(Reason::TooBig)?;
     // What is rebuilt at the other end must be right here.
     if outer_v6 && !form.whole && !packet.header.is_intact() {
-        return Err(Reason::BadChecksum.into());
+        return Err(Reason::BadChecksum);
     }
-    let way = if PLAIN {
-        plain_way(tables, aggregate.next_hop, Detour::OutV4)?
-    } else {
-        let (class, source, destination) = (aggregate.tos, aggregate.local, aggregate.peer);
-        way(tables, aggregate.next_hop, || Route { source, destination, v6: outer_v6, class })?
-    };
+    let (source, destination) = (&aggregate.local, &aggregate.peer);
+    let way = way(tables, aggregate.next_hop, || Route { source, destination, v6: outer_v6, class: aggregate.tos })?;
     if u32::from(wire_length) > way.port.mtu_bytes {
-        return Err(Reason::TooBig.into());
+        return Err(Reason::TooBig);
     }
     let Flow { rate, due, flags, packet_bytes_min, .. } = flow;
     let meter = FlowMeter { rate, due, flags: *flags, packet_bytes_min: *packet_bytes_min };
     let extra_bytes = if form.whole { whole_extra_bytes::<H>(H::V6 != outer_v6) } else { 0 };
     let size = Size { length: packet.total_length, extra_bytes };
-    let colour = if PLAIN {
-        plain_colour(tables, meter, coarse_ns, size, Detour::OutV4)?
-    } else {
-        colour(tables, meter, || tables.flow_detail(found.index), coarse_ns, size)?
-    };
+    let colour = colour(tables, meter, || tables.flow_detail(found.index), coarse_ns, size)?;
     let wire_bytes = u64::from(wire_length);
     let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
-    let colour = if PLAIN { colour } else { forgotten(tables, colour) };
+    let colour = forgotten(tables, colour);
     let class = class(aggregate, &config.dscp_out, packet.header.class(), colour);
     let tagged = Tagged { found, aggregate, way: &way, form, class, wire_length };
     let written = if outer_v6 {
@@ -226,9 +185,6 @@ struct Form {
 }
 
 impl Form {
-    /// Nothing but a label.
-    const PLAIN: Self = Self { whole: false, tag_bytes: tag::HEADER_LENGTH };
-
     #[inline(always)]
     fn of<T: Tables, H: Rewrite>(tables: &T, packet: &Packet<H>, tag: u64) -> Self {
         let whole = !packet.is_plain();
@@ -370,15 +326,15 @@ impl Outer for ipv6::Header {
 }
 
 /// A packet of no admitted flow.
-struct Stray<H> {
-    header: Copied<H>,
-    at: usize,
-    fragment: bool,
+pub(crate) struct Stray<H> {
+    pub(crate) header: Copied<H>,
+    pub(crate) at: usize,
+    pub(crate) fragment: bool,
 }
 
 /// What becomes of a packet of no admitted flow.
 #[inline(always)]
-fn unadmitted<F: Frame, T: Tables, H: Rewrite>(
+pub(crate) fn unadmitted<F: Frame, T: Tables, H: Rewrite>(
     frame: &mut F,
     tables: &T,
     config: &Config,

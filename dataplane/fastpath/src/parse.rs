@@ -6,7 +6,7 @@ use crate::classify::Addressed;
 use crate::entry::mapped;
 use crate::frame::Frame;
 use crate::tables::Tables;
-use crate::verdict::{Detour, Reason, Stop};
+use crate::verdict::Reason;
 use crate::wire::{ethernet, ipv4, ipv6, udp, vlan};
 
 /// What stands before the network header.
@@ -184,21 +184,21 @@ pub(crate) enum Parsed<H> {
 
 /// A network header that knows how to go on to the UDP header.
 pub(crate) trait Parse: Network {
-    /// What stands at `at`. With `PLAIN`, a packet with options or extension headers has to go on.
-    fn parse<F: Frame, T: Tables, const PLAIN: bool>(frame: &F, tables: &T, at: usize) -> Result<Parsed<Self>, Stop>;
+    /// What stands at `at`.
+    fn parse<F: Frame, T: Tables>(frame: &F, tables: &T, at: usize) -> Result<Parsed<Self>, Reason>;
 }
 
 impl Parse for ipv4::Header {
     #[inline(always)]
-    fn parse<F: Frame, T: Tables, const PLAIN: bool>(frame: &F, _: &T, at: usize) -> Result<Parsed<Self>, Stop> {
+    fn parse<F: Frame, T: Tables>(frame: &F, _: &T, at: usize) -> Result<Parsed<Self>, Reason> {
         let ip = Copied(*frame.at::<Self>(at).ok_or(Reason::Truncated)?);
         let total_length = ip.total_length.get();
         let header_bytes = u16::from(ip.version_ihl & 0xf) * 4;
         if ip.version_ihl >> 4 != 4 || header_bytes < ipv4::HEADER_LENGTH || total_length < header_bytes {
-            return Err(Reason::BadLength.into());
+            return Err(Reason::BadLength);
         }
         if at + usize::from(total_length) > frame.len() {
-            return Err(Reason::Truncated.into());
+            return Err(Reason::Truncated);
         }
         if ip.fragment.get() & ipv4::FRAGMENT_MASK != 0 {
             return Ok(Parsed::Fragment(ip));
@@ -206,29 +206,21 @@ impl Parse for ipv4::Header {
         if ip.protocol != ipv4::UDP {
             return Ok(Parsed::Other(ip));
         }
-        let header_bytes = if PLAIN {
-            if header_bytes != ipv4::HEADER_LENGTH {
-                return Err(Stop::Detour(Detour::OutV4));
-            }
-            ipv4::HEADER_LENGTH
-        } else {
-            header_bytes
-        };
         datagram(frame, ip, at, at + usize::from(header_bytes), total_length, total_length - header_bytes)
     }
 }
 
 impl Parse for ipv6::Header {
     #[inline(always)]
-    fn parse<F: Frame, T: Tables, const PLAIN: bool>(frame: &F, tables: &T, at: usize) -> Result<Parsed<Self>, Stop> {
+    fn parse<F: Frame, T: Tables>(frame: &F, tables: &T, at: usize) -> Result<Parsed<Self>, Reason> {
         let ip = Copied(*frame.at::<Self>(at).ok_or(Reason::Truncated)?);
         if ip.first.get() >> 28 != 6 {
-            return Err(Reason::BadLength.into());
+            return Err(Reason::BadLength);
         }
         let payload_length = ip.payload_length.get();
         let total_length = payload_length.checked_add(ipv6::HEADER_LENGTH).ok_or(Reason::Truncated)?;
         if at + usize::from(total_length) > frame.len() {
-            return Err(Reason::Truncated.into());
+            return Err(Reason::Truncated);
         }
         let mut next_header = ip.next_header;
         let mut extension_bytes = 0_u16;
@@ -265,10 +257,10 @@ fn datagram<F: Frame, H>(
     udp_at: usize,
     total_length: u16,
     udp_length: u16,
-) -> Result<Parsed<H>, Stop> {
+) -> Result<Parsed<H>, Reason> {
     let udp = Copied(*frame.at::<udp::Header>(udp_at).ok_or(Reason::Truncated)?);
     if udp.length.get() != udp_length || udp_length < udp::HEADER_LENGTH {
-        return Err(Reason::BadLength.into());
+        return Err(Reason::BadLength);
     }
     Ok(Parsed::Udp(Packet { header, udp, at, udp_at, total_length }))
 }

@@ -30,12 +30,18 @@
 //! sequence number is a multiple of 16. They estimate the mean difference in transit of packets 16 apart where A.8 has it of neighbours. If delays are
 //! independent of each other the two are equal; a delay that changes slowly shows more. The mean is over 256 packets and not over 16.
 
+#[cfg(not(target_arch = "bpf"))]
+mod join;
+
 use core::sync::atomic::AtomicU64;
 #[cfg(not(target_arch = "bpf"))]
 use core::sync::atomic::Ordering;
 
 #[cfg(not(target_arch = "bpf"))]
 use zerocopy::{FromBytes, IntoBytes};
+
+#[cfg(not(target_arch = "bpf"))]
+pub use join::{Joined, join};
 
 use crate::tables::Tables;
 use crate::wire::rtp;
@@ -75,7 +81,7 @@ const CHANGE_MAX: u32 = 1 << 27;
 pub struct Reception {
     /// The last sequence numbers; see the module.
     pub window: AtomicU64,
-    /// Last transit time in the upper 32 bits, 16 × jitter in the next 31, both in ticks of the media clock; then [`TIMED`].
+    /// Last transit time in the upper 32 bits, 16 × jitter in the next 31, both in ticks of the media clock; then `TIMED`.
     pub jitter: AtomicU64,
     /// Packets.
     pub lost: AtomicU64,
@@ -94,7 +100,7 @@ pub struct Reception {
 const _: () = assert!(size_of::<Reception>() == 64);
 
 /// One restart in [`Reception::rare`].
-const RESTART: u64 = 1 << 32;
+pub const RESTART: u64 = 1 << 32;
 
 /// Takes note of a packet. To be called for what is delivered: what a meter refused is lost for the one who listens.
 ///

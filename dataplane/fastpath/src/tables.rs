@@ -10,12 +10,11 @@ use crate::verdict::{Direction, Reason};
 
 /// A packet that asks its way. Addresses have sixteen bytes, IPv4 ones as [`crate::entry::mapped`] writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct Route {
+pub struct Route<'r> {
     /// Address.
-    pub source: [u8; 16],
+    pub source: &'r [u8; 16],
     /// Address.
-    pub destination: [u8; 16],
+    pub destination: &'r [u8; 16],
     /// Whether the addresses are IPv6.
     pub v6: bool,
     /// DSCP and ECN.
@@ -59,7 +58,7 @@ pub trait Tables {
 
     /// Asks the operating system where such a packet goes; none if it does not know the way or the neighbour, or if the way leaves by no port.
     /// Dear.
-    fn route(&self, route: &Route) -> Option<NextHop>;
+    fn route(&self, route: &Route<'_>) -> Option<NextHop>;
 
     /// The exact clock, nanoseconds. Dear.
     fn exact_ns(&self) -> u64;
@@ -72,6 +71,8 @@ pub trait Tables {
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool;
     /// Adds to a shared word, as one step.
     fn add(&self, word: &AtomicU64, value: u64);
+    /// Reads the beginning of an entry for nothing but its cache line, which is then on its way while other things are done.
+    fn touch<E>(&self, entry: &E);
     /// Gives the value back, in a way the compiler cannot see through: keeps it from turning arithmetic into branches.
     fn opaque(&self, value: u64) -> u64;
     /// Gives the value back in a way that the eBPF verifier cannot see through either. It follows every value that a branch left behind on its

@@ -16,10 +16,10 @@ pub(crate) struct Way<'t> {
 
 /// By the cached next hop, or by the kernel's route as long as that is not resolved.
 #[inline(always)]
-pub(crate) fn way<'t, T: Tables>(
+pub(crate) fn way<'t, 'r, T: Tables>(
     tables: &'t T,
     next_hop: u16,
-    route: impl FnOnce() -> Route,
+    route: impl FnOnce() -> Route<'r>,
 ) -> Result<Way<'t>, Reason> {
     let cached = tables.next_hop(u32::from(next_hop)).unwrap_or_default();
     if let Some(port_index) = cached.port() {
@@ -35,9 +35,9 @@ pub(crate) fn way<'t, T: Tables>(
 /// By the cached next hop, if it is resolved and in no VLAN.
 #[inline(always)]
 pub(crate) fn plain_way<T: Tables>(tables: &T, next_hop: u16, detour: Detour) -> Result<Way<'_>, Stop> {
-    let next_hop = tables.next_hop(u32::from(next_hop)).unwrap_or_default();
+    let next_hop = tables.next_hop(u32::from(next_hop)).ok_or(Stop::Detour(detour))?;
     let port_index = next_hop.port().ok_or(Stop::Detour(detour))?;
-    let port = tables.port(port_index).ok_or(Reason::Internal)?;
+    let port = tables.port(port_index).ok_or(Stop::Detour(detour))?;
     if port.vlans_count != 0 {
         return Err(Stop::Detour(detour));
     }

@@ -21,10 +21,10 @@ fn replay(target: &str, harness: fn(&[u8]), inputs_min: usize) {
 
 #[test]
 fn any_frame_of_the_corpus_ends_once() {
-    replay("any_frame", any_frame, 50);
+    replay("any_frame", any_frame, 250);
 }
 
 #[test]
 fn every_packet_of_the_corpus_arrives_as_it_was_sent() {
-    replay("identity", identity, 10);
+    replay("identity", identity, 50);
 }

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_spin_lock as lock, bpf_spin_unlock as unl
 use aya_ebpf::macros::btf_map;
 use turnpike_fastpath::Tables;
 
-use crate::contract::{HashKey, KEYS_MAX, ScheduleMeter, WindowMeter};
+use crate::contract::{HashKey, METERS_MAX, ScheduleMeter, WindowMeter};
 use crate::rotation::Packet;
 use crate::tables::KernelTables;
 
@@ -33,9 +33,9 @@ static TB_SCHEDULES: Array<ScheduleMeter, 1, MAPPED> = Array::new();
 #[btf_map]
 static TB_WINDOWS: Array<WindowMeter, 1, MAPPED> = Array::new();
 #[btf_map]
-static TB_LOCKED: Array<LockedMeter, { KEYS_MAX as usize }> = Array::new();
+static TB_LOCKED: Array<LockedMeter, { METERS_MAX as usize }> = Array::new();
 #[btf_map]
-static TB_HASH: HashMap<HashKey, u64, { KEYS_MAX as usize }> = HashMap::new();
+static TB_HASH: HashMap<HashKey, u64, { METERS_MAX as usize }> = HashMap::new();
 
 /// Clock and compare-and-swap for each packet.
 #[inline(always)]

@@ -2,12 +2,12 @@
 
 use core::cell::Cell;
 
-use turnpike_fastpath::wire::{ethernet, ipv4, tag, udp};
-use zerocopy::network_endian::{U16, U64};
+use turnpike_fastpath::wire::{ethernet, ipv4, rtp, tag, udp};
+use zerocopy::network_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Most keys to rotate over: flows, labels, aggregates.
-pub(crate) const KEYS_MAX: u32 = 1 << 16;
+/// Most aggregates to rotate over, and most of what the baselines have. There may be more flows.
+pub(crate) const METERS_MAX: u32 = 1 << 16;
 /// Source of the flow with index 0; the others follow.
 pub(crate) const SOURCE: u32 = 0x0a01_0000;
 /// Destination of all flows.
@@ -40,12 +40,13 @@ pub(crate) struct Headers {
     pub(crate) udp: udp::Header,
 }
 
-/// The headers of a tagged packet.
+/// The headers of a tagged packet, and of the RTP in it.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct TaggedHeaders {
     pub(crate) headers: Headers,
     pub(crate) tag: tag::Header,
+    pub(crate) rtp: rtp::Header,
 }
 
 /// Which keys the next runs rotate over. One entry.
@@ -53,10 +54,36 @@ pub(crate) struct TaggedHeaders {
 #[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
 #[repr(C)]
 pub(crate) struct Plan {
-    /// Keys less one; a power of two less one.
+    /// Keys of a CPU less one; a power of two less one.
     pub(crate) key_mask: u64,
+    /// Bits of that.
+    pub(crate) key_bits: u64,
     /// The bit of the flow's index that tells which of two CPUs it belongs to, 1 or 64; zero if all have all.
     pub(crate) own_flows: u64,
+    /// Zero.
+    pub(crate) reserved: u64,
+}
+
+impl Plan {
+    /// Which key a CPU has in its `turn`, and how often it has had it before: in each round each key once, and in another order.
+    #[cfg(any(test, target_arch = "bpf"))]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "keys have 20 bits, sequence numbers wrap at 16")]
+    pub(crate) const fn key(&self, turn: u64, cpu: u64) -> (u32, u16) {
+        let round = turn >> (self.key_bits & 63);
+        let half = (self.key_bits + 1) >> 1;
+        // Odd factors and shifts change places and lose none.
+        let mut key = (turn ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) & self.key_mask;
+        key = key.wrapping_mul(0xd6e8_feb8_6659_fd93) & self.key_mask;
+        key ^= key >> (half & 63);
+        key = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) & self.key_mask;
+        key ^= key >> (half & 63);
+        if self.own_flows != 0 {
+            let below = self.own_flows - 1;
+            key = (key & below) | ((key & !below) << 1) | (cpu * self.own_flows);
+        }
+        (key as u32, round as u16)
+    }
 }
 
 /// Where one CPU is in its rotation. One cache line.
@@ -67,8 +94,12 @@ pub(crate) struct State {
     pub(crate) turns: Cell<u64>,
     /// Packets that did not end as the program's name says.
     pub(crate) refused: Cell<u64>,
+    /// Packets so far whose RTP was looked at.
+    pub(crate) media_turns: Cell<u64>,
+    /// Packets that arrived at the far end.
+    pub(crate) arrived: Cell<u64>,
     /// Zero.
-    pub(crate) reserved: [u64; 6],
+    pub(crate) reserved: [u64; 4],
 }
 
 /// A meter of the class that reads the clock and moves one shared word for each packet.
@@ -124,12 +155,29 @@ impl HashKey {
     }
 }
 
+/// Words of a frame that the ways change: all headers, and the beginning of the payload.
+pub(crate) const FIRST_WORDS: usize = 16;
+
+/// What a run's frame was at first, so that it can be made that again.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
+#[repr(C)]
+pub(crate) struct FirstFrame {
+    /// Bytes of the frame.
+    pub(crate) length: u64,
+    /// Where its RTP header is.
+    pub(crate) rtp_at: u64,
+    /// Its beginning.
+    pub(crate) words: [u64; FIRST_WORDS],
+}
+
 const _: () = assert!(size_of::<State>() == 64 && size_of::<ScheduleMeter>() == 64 && size_of::<WindowMeter>() == 64);
 
-/// The aggregate of a flow: four flows have one, so that two CPUs with flows of their own share all aggregates.
+/// The aggregate of a flow: four flows have one, so that two CPUs with flows of their own share all aggregates. Beyond 65,536 flows there are no
+/// more of them, and more flows to each.
 #[inline(always)]
 pub(crate) const fn carrier(flow: u32) -> u32 {
-    flow & !65
+    flow & (METERS_MAX - 1) & !65
 }
 
 const MAC: ethernet::Header =
@@ -150,9 +198,9 @@ pub(crate) fn plain_headers(flow: u32, time_to_live: u8) -> Headers {
     }
 }
 
-/// The headers of a flow's packet from the peer.
+/// The headers of a flow's packet from the peer, with this sequence number.
 #[inline(always)]
-pub(crate) fn tagged_headers(label: u32) -> TaggedHeaders {
+pub(crate) fn tagged_headers(label: u32, sequence: u16) -> TaggedHeaders {
     let template = tag::template(tag::KIND_LABEL, GENERATION << tag::INDEX_BITS) | label as u64;
     TaggedHeaders {
         headers: Headers {
@@ -166,6 +214,13 @@ pub(crate) fn tagged_headers(label: u32) -> TaggedHeaders {
             },
         },
         tag: tag::Header(U64::new(tag::with_length(template, PAYLOAD_LENGTH))),
+        rtp: rtp::Header {
+            flags: 0x80,
+            marker_type: 8,
+            sequence: U16::new(sequence),
+            timestamp: U32::new(0),
+            source: U32::new(label),
+        },
     }
 }
 

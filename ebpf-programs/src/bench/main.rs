@@ -8,13 +8,15 @@ mod baseline;
 mod contract;
 #[path = "../frame.rs"]
 mod frame;
+#[path = "../programs.rs"]
+mod programs;
 mod rotation;
 #[path = "../route.rs"]
 mod route;
 #[path = "../tables.rs"]
 mod tables;
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP};
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
@@ -24,12 +26,12 @@ use turnpike_fastpath::meter::{Charge, charge_aggregate, charge_flow};
 use turnpike_fastpath::reception::{Reception, clock_factor, observe};
 use turnpike_fastpath::wire::{rtp, tag};
 use turnpike_fastpath::{
-    Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound_plain,
-    outbound_plain,
+    Detour, Direction, FlowKey, Reason, Tables, Verdict, alternative, bucket_of, fingerprint, flow_hash, inbound_plain,
+    inbound_v4, inbound_v6, outbound_plain, outbound_v4, outbound_v6,
 };
 
 use frame::XdpFrame;
-use rotation::{Packet, keep, next_plain, next_tagged, parse};
+use rotation::{Packet, again, arrived, keep, next_plain, next_tagged, parse};
 use tables::KernelTables;
 
 /// Bytes of a tag.
@@ -85,7 +87,7 @@ pub fn tb_floor_refused(context: XdpContext) -> u32 {
 pub fn tb_floor_in(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
     let good = frame.grow_head(0).is_ok();
-    next_tagged(&mut frame, good, XDP_DROP)
+    next_tagged(&mut frame, good, false, XDP_DROP)
 }
 
 /// The exact clock alone.
@@ -237,6 +239,73 @@ pub fn tb_in_redirect(context: XdpContext) -> u32 {
     whole_in(context, tables::redirect)
 }
 
+/// What the wrapper of a whole way does beside it.
+#[xdp]
+pub fn tb_floor_way(context: XdpContext) -> u32 {
+    again(&mut XdpFrame(context), true, XDP_DROP)
+}
+
+/// The way out as it is shipped, of the same frame again and again, with all that it goes on to.
+#[xdp]
+pub fn tb_way_out(context: XdpContext) -> u32 {
+    way(context, |frame, tables| outbound_plain(frame, tables))
+}
+
+/// Goes on for [`tb_way_out`].
+#[xdp]
+pub fn tb_way_out_v4(context: XdpContext) -> u32 {
+    way(context, |frame, tables| outbound_v4(frame, tables))
+}
+
+/// Goes on for [`tb_way_out`].
+#[xdp]
+pub fn tb_way_out_v6(context: XdpContext) -> u32 {
+    way(context, |frame, tables| Ok(outbound_v6(frame, tables)))
+}
+
+/// The way in as it is shipped, of the same frame again and again, with all that it goes on to.
+#[xdp]
+pub fn tb_way_in(context: XdpContext) -> u32 {
+    way(context, |frame, tables| inbound_plain(frame, tables))
+}
+
+/// Goes on for [`tb_way_in`].
+#[xdp]
+pub fn tb_way_in_v4(context: XdpContext) -> u32 {
+    way(context, |frame, tables| inbound_v4(frame, tables))
+}
+
+/// Goes on for [`tb_way_in`].
+#[xdp]
+pub fn tb_way_in_v6(context: XdpContext) -> u32 {
+    way(context, |frame, tables| Ok(inbound_v6(frame, tables)))
+}
+
+/// Sends the next packet back as it is: the least that forwarding can be.
+#[xdp]
+pub fn tb_live_tx(context: XdpContext) -> u32 {
+    next_plain(&mut XdpFrame(context), true, HOPS, XDP_TX)
+}
+
+/// Tags the next packet and sends it through the device map.
+#[xdp]
+pub fn tb_live_out(context: XdpContext) -> u32 {
+    let mut frame = XdpFrame(context);
+    let tables = KernelTables::new(&frame.0);
+    next_plain(&mut frame, true, HOPS, XDP_DROP);
+    match outbound_plain(&mut frame, &tables) {
+        Ok(Verdict::Redirect(port)) => tables::redirect(port),
+        Ok(Verdict::Pass | Verdict::Drop) | Err(_) => XDP_DROP,
+    }
+}
+
+/// The far end of what is sent.
+#[xdp]
+pub fn tb_sink(_: XdpContext) -> u32 {
+    arrived();
+    XDP_DROP
+}
+
 /// Writes both clocks side by side.
 #[xdp]
 pub fn tb_clocks(_: XdpContext) -> u32 {
@@ -278,7 +347,21 @@ fn whole_in(context: XdpContext, leave: impl FnOnce(u32) -> u32) -> u32 {
         }
         Ok(Verdict::Pass | Verdict::Drop) | Err(_) => (false, XDP_DROP),
     };
-    next_tagged(&mut frame, good, action)
+    next_tagged(&mut frame, good, true, action)
+}
+
+#[inline(always)]
+fn way(context: XdpContext, run: impl FnOnce(&mut XdpFrame, &KernelTables) -> Result<Verdict, Detour>) -> u32 {
+    let mut frame = XdpFrame(context);
+    let tables = KernelTables::new(&frame.0);
+    match run(&mut frame, &tables) {
+        Ok(Verdict::Redirect(port)) => {
+            let action = tables::redirect(port);
+            again(&mut frame, true, action)
+        }
+        Ok(Verdict::Pass | Verdict::Drop) => again(&mut frame, false, XDP_DROP),
+        Err(detour) => programs::go_on(&frame.0, detour as u32),
+    }
 }
 
 /// The lookup of `fastpath`, which keeps its own to itself.

@@ -9,9 +9,14 @@ use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use turnpike_fastpath::frame::Frame;
-use turnpike_fastpath::wire::{ethernet, ipv4};
+use turnpike_fastpath::wire::{ethernet, ipv4, rtp};
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, native_endian};
 
-use crate::contract::{HashKey, Headers, Plan, SOURCE, State, TaggedHeaders, carrier, plain_headers, tagged_headers};
+use crate::contract::{
+    FIRST_WORDS, FirstFrame, HashKey, Headers, Plan, SOURCE, State, TaggedHeaders, carrier, plain_headers,
+    tagged_headers,
+};
 use crate::frame::XdpFrame;
 
 const MAPPED: usize = 1 << 10;
@@ -20,39 +25,94 @@ const MAPPED: usize = 1 << 10;
 static TB_PLAN: Array<Plan, 1, MAPPED> = Array::new();
 #[btf_map]
 static TB_STATE: Array<State, 1, MAPPED> = Array::new();
+#[btf_map]
+static TB_FIRST: Array<FirstFrame, 1, MAPPED> = Array::new();
 
-/// Counts a packet and gives the flow of the next one.
+/// Counts a packet and gives the flow of the next one, and its sequence number if its RTP is looked at.
 #[inline(always)]
-fn turn(good: bool) -> Option<u32> {
+fn turn(good: bool, media: bool) -> Option<(u32, u16)> {
+    let plan = TB_PLAN.get(0)?;
+    let (turns, cpu) = counted(good)?;
+    if media {
+        let state = TB_STATE.get(cpu as u32)?;
+        let turns = state.media_turns.get() + 1;
+        state.media_turns.set(turns);
+        return Some(plan.key(turns, cpu));
+    }
+    Some(plan.key(turns, cpu))
+}
+
+/// Counts a packet; how many there were, and this CPU.
+#[inline(always)]
+fn counted(good: bool) -> Option<(u64, u64)> {
     // SAFETY: the helper has no precondition.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u64;
-    let plan = TB_PLAN.get(0)?;
     let state = TB_STATE.get(cpu as u32)?;
     let turns = state.turns.get() + 1;
     state.turns.set(turns);
     if !good {
         state.refused.set(state.refused.get() + 1);
     }
-    let mixed = turns.wrapping_add(cpu << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let key = (mixed >> 32) & plan.key_mask;
-    Some((key & !plan.own_flows | cpu * plan.own_flows & plan.own_flows) as u32)
+    Some((turns, cpu))
 }
 
 /// Counts the packet and writes the next one over it, which is as long as the first one was.
 #[inline(always)]
 pub(crate) fn next_plain(frame: &mut XdpFrame, good: bool, time_to_live: u8, action: u32) -> u32 {
-    let (Some(flow), Some(place)) = (turn(good), frame.at_mut::<Headers>(0)) else { return XDP_ABORTED };
+    let (Some((flow, _)), Some(place)) = (turn(good, false), frame.at_mut::<Headers>(0)) else { return XDP_ABORTED };
     *place = plain_headers(flow, time_to_live);
     action
 }
 
-/// The same for tagged packets.
+/// The same for tagged packets. Where nothing looks at the RTP, its sequence numbers are not used up.
 #[inline(always)]
-pub(crate) fn next_tagged(frame: &mut XdpFrame, good: bool, action: u32) -> u32 {
-    let (Some(label), Some(place)) = (turn(good), frame.at_mut::<TaggedHeaders>(0)) else { return XDP_ABORTED };
-    *place = tagged_headers(label);
+pub(crate) fn next_tagged(frame: &mut XdpFrame, good: bool, media: bool, action: u32) -> u32 {
+    let (Some((label, sequence)), Some(place)) = (turn(good, media), frame.at_mut::<TaggedHeaders>(0)) else {
+        return XDP_ABORTED;
+    };
+    *place = tagged_headers(label, sequence);
     action
+}
+
+/// Where a frame stands that is to be as it was at first.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+#[repr(C)]
+struct Beginning([native_endian::U64; FIRST_WORDS]);
+
+/// Counts the packet and makes it what it was at the beginning of the run, but for the next sequence number.
+#[inline(always)]
+pub(crate) fn again(frame: &mut XdpFrame, good: bool, action: u32) -> u32 {
+    let (Some((_, sequence)), Some(first)) = (turn_alone(good), TB_FIRST.get(0)) else { return XDP_ABORTED };
+    // As one number: the compiler would add to the pointers that it is the difference of.
+    let mut length = frame.len() as u64;
+    // SAFETY: a register is moved onto itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) length, options(pure, nomem, nostack)) };
+    let growth = first.length as i32 - length as i32;
+    if frame.grow_head(growth).is_err() {
+        return XDP_ABORTED;
+    }
+    let Some(place) = frame.at_mut::<Beginning>(0) else { return XDP_ABORTED };
+    *place = Beginning(first.words.map(native_endian::U64::new));
+    let Some(place) = frame.at_mut::<rtp::Header>(first.rtp_at as usize) else { return XDP_ABORTED };
+    place.sequence = U16::new(sequence);
+    action
+}
+
+/// Counts a packet of the only flow; how many there were.
+#[inline(always)]
+fn turn_alone(good: bool) -> Option<(u64, u16)> {
+    let (turns, _) = counted(good)?;
+    Some((turns, turns as u16))
+}
+
+/// Counts a packet that arrived.
+#[inline(always)]
+pub(crate) fn arrived() {
+    // SAFETY: the helper has no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    if let Some(state) = TB_STATE.get(cpu) {
+        state.arrived.set(state.arrived.get() + 1);
+    }
 }
 
 /// A packet of a flow as the floor's parser sees it.

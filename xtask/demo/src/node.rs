@@ -161,6 +161,33 @@ url = "https://{peer_address}:{PEERING_PORT}"
         self.edge.name
     }
 
+    /// Has its next start use tables for so many flows.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be written.
+    pub fn set_flows_max(&self, flows_max: u32) -> anyhow::Result<()> {
+        const LIMITS: &str = "\n[limits]\n";
+        let text = std::fs::read_to_string(&self.config)?;
+        let rest = text.split(LIMITS).next().unwrap_or_default();
+        std::fs::write(&self.config, format!("{rest}{LIMITS}flows_max = {flows_max}\n"))
+            .with_context(|| format!("cannot write {}", self.config.display()))
+    }
+
+    /// What a command that looks at the configured node says, and whether it found everything well.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn ask(&self, namespace: &Namespace, command: &str) -> anyhow::Result<(bool, String)> {
+        let output = namespace.run(|| {
+            let mut line = Command::new(&self.binary);
+            line.args([command, "--json", "--config"]).arg(&self.config);
+            line.output().with_context(|| format!("cannot start {}", self.binary.display()))
+        })?;
+        Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
     /// Starts `turnpike serve` inside `namespace`.
     ///
     /// # Errors

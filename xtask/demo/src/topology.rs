@@ -65,7 +65,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    fn add(name: String) -> anyhow::Result<Self> {
+    /// Makes it. Dropping it removes it with all of its interfaces.
+    ///
+    /// # Errors
+    ///
+    /// When there is one of that name, or the kernel refuses.
+    pub fn add(name: String) -> anyhow::Result<Self> {
         ip(&["netns", "add", &name])?;
         match File::open(format!("/run/netns/{name}")) {
             Ok(handle) => Ok(Self { name, handle }),
@@ -107,13 +112,23 @@ impl Namespace {
         })
     }
 
-    fn ip(&self, words: &str) -> anyhow::Result<()> {
+    /// `ip` inside, with these words.
+    ///
+    /// # Errors
+    ///
+    /// What it says.
+    pub fn ip(&self, words: &str) -> anyhow::Result<()> {
         let mut args = vec!["-n", &self.name];
         args.extend(words.split_whitespace());
         ip(&args)
     }
 
-    fn sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
+    /// Sets `net/<key>` inside; an IPv6 key does not matter where there is no IPv6.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be set.
+    pub fn sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
         let path = format!("/proc/sys/net/{key}");
         self.run(|| match std::fs::write(&path, value) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && key.starts_with("ipv6/") => Ok(()),
@@ -139,7 +154,11 @@ fn ip(args: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Runs it quietly; what it said is in the error.
-pub(crate) fn must(command: &mut Command) -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// When it cannot be started, or fails.
+pub fn must(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {program}"))?;
     if output.status.success() {
@@ -148,6 +167,52 @@ pub(crate) fn must(command: &mut Command) -> anyhow::Result<()> {
     let args: Vec<_> = command.get_args().map(std::ffi::OsStr::to_string_lossy).collect();
     let said = String::from_utf8_lossy(&output.stderr);
     anyhow::bail!("{program} {} failed: {}", args.join(" "), said.trim())
+}
+
+/// What connects two of the four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cable {
+    /// Site A and its edge.
+    LanA,
+    /// The two edges.
+    Wan,
+    /// Site B and its edge.
+    LanB,
+}
+
+/// One end of a cable.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    place: Place,
+    port: &'static str,
+    address: &'static str,
+    /// What is reached through it.
+    route: Option<&'static str>,
+}
+
+impl Cable {
+    /// All of them, in the order of the wire.
+    pub const ALL: [Self; 3] = [Self::LanA, Self::Wan, Self::LanB];
+
+    const fn ends(self) -> [End; 2] {
+        const fn end(place: Place, port: &'static str, address: &'static str, route: Option<&'static str>) -> End {
+            End { place, port, address, route }
+        }
+        match self {
+            Self::LanA => [
+                end(Place::SiteA, SITE_PORT, "10.1.0.10/24", Some("default via 10.1.0.1")),
+                end(Place::EdgeA, LAN, "10.1.0.1/24", None),
+            ],
+            Self::Wan => [
+                end(Place::EdgeA, WAN, "198.18.0.1/30", Some("10.2.0.0/24 via 198.18.0.2")),
+                end(Place::EdgeB, WAN, "198.18.0.2/30", Some("10.1.0.0/24 via 198.18.0.1")),
+            ],
+            Self::LanB => [
+                end(Place::SiteB, SITE_PORT, "10.2.0.10/24", Some("default via 10.2.0.1")),
+                end(Place::EdgeB, LAN, "10.2.0.1/24", None),
+            ],
+        }
+    }
 }
 
 /// The network. Dropping it removes all of it.
@@ -196,35 +261,48 @@ impl Topology {
             namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
             namespace.ip("link set lo up")?;
         }
-        self.wire((Place::SiteA, SITE_PORT), (Place::EdgeA, LAN))?;
-        self.wire((Place::EdgeA, WAN), (Place::EdgeB, WAN))?;
-        self.wire((Place::EdgeB, LAN), (Place::SiteB, SITE_PORT))?;
-        for (place, port, address) in [
-            (Place::SiteA, SITE_PORT, "10.1.0.10/24"),
-            (Place::EdgeA, LAN, "10.1.0.1/24"),
-            (Place::EdgeA, WAN, "198.18.0.1/30"),
-            (Place::EdgeB, WAN, "198.18.0.2/30"),
-            (Place::EdgeB, LAN, "10.2.0.1/24"),
-            (Place::SiteB, SITE_PORT, "10.2.0.10/24"),
-        ] {
-            self.at(place).ip(&format!("address add {address} dev {port}"))?;
-            self.at(place).ip(&format!("link set {port} up"))?;
-        }
-        for (place, route) in [
-            (Place::SiteA, "default via 10.1.0.1"),
-            (Place::EdgeA, "10.2.0.0/24 via 198.18.0.2"),
-            (Place::EdgeB, "10.1.0.0/24 via 198.18.0.1"),
-            (Place::SiteB, "default via 10.2.0.1"),
-        ] {
-            self.at(place).ip(&format!("route add {route}"))?;
-        }
         for place in [Place::EdgeA, Place::EdgeB] {
             self.at(place).sysctl("ipv4/ip_forward", "1")?;
         }
-        for place in [Place::SiteA, Place::SiteB] {
-            // Checksums must be finished before XDP sees a packet. A veth takes what XDP sends into it only if it polls,
-            // and with GRO it does.
-            self.at(place).run(|| must(Command::new("ethtool").args(["-K", SITE_PORT, "tx", "off", "gro", "on"])))?;
+        Cable::ALL.into_iter().try_for_each(|cable| self.lay(cable))
+    }
+
+    /// Takes a cable away with both of its ports and lays it anew: ports of the same names with other indexes and MAC addresses.
+    ///
+    /// # Errors
+    ///
+    /// When a step fails.
+    pub fn lay_anew(&self, cable: Cable) -> anyhow::Result<()> {
+        let [end, _] = cable.ends();
+        self.at(end.place).ip(&format!("link delete {}", end.port))?;
+        self.lay(cable)
+    }
+
+    /// Takes a port of an edge down, or brings it up again.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn set_port(&self, place: Place, port: &str, up: bool) -> anyhow::Result<()> {
+        self.at(place).ip(&format!("link set {port} {}", if up { "up" } else { "down" }))
+    }
+
+    fn lay(&self, cable: Cable) -> anyhow::Result<()> {
+        let [a, b] = cable.ends();
+        self.wire((a.place, a.port), (b.place, b.port))?;
+        for End { place, port, address, .. } in [a, b] {
+            self.at(place).ip(&format!("address add {address} dev {port}"))?;
+            self.at(place).ip(&format!("link set {port} up"))?;
+        }
+        for End { place, port, route, .. } in [a, b] {
+            if let Some(route) = route {
+                self.at(place).ip(&format!("route add {route}"))?;
+            }
+            if port == SITE_PORT {
+                // Checksums must be finished before XDP sees a packet. A veth takes what XDP sends into it only if it polls,
+                // and with GRO it does.
+                self.at(place).run(|| must(Command::new("ethtool").args(["-K", port, "tx", "off", "gro", "on"])))?;
+            }
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ fn difference(leg: Leg<'_>, ended: &[(u16, SessionView)], packet_bytes: u64) -> 
     };
     let counted_by = |node: &str| {
         let of_node = |usage: &&FlowUsage| usage.node.as_str() == node && usage.flow.as_str() == flow;
-        session.usage.iter().find(of_node).map(|usage| usage.counters)
+        session.usage.iter().find(of_node).and_then(|usage| usage.counters)
     };
     let (Some(out), Some(into)) = (counted_by(sender), counted_by(receiver)) else {
         return Some(format!(
@@ -54,7 +54,7 @@ pub fn delivered_forward(ended: &[(u16, SessionView)]) -> u64 {
     let usage = ended.iter().flat_map(|(_, session)| &session.usage);
     let forward =
         usage.filter(|usage| usage.node.as_str() == EDGE_B.name && usage.flow.as_str() == Way::Forward.flow());
-    forward.map(|usage| usage.counters.passed_packets).sum()
+    forward.filter_map(|usage| usage.counters).map(|counters| counters.passed_packets).sum()
 }
 
 /// How many of `sessions` have a final record.

@@ -54,7 +54,7 @@ impl World {
         }
         for (node, record) in carried {
             for flow in &record.flows {
-                assert!(node.plane.contains_key(&flow.policy), "{} is not installed at {}", flow.id, node.config.node);
+                assert!(node.carries(flow), "{} is not installed at {}", flow.id, node.config.node);
             }
         }
     }
@@ -68,23 +68,34 @@ impl World {
         }
         let active = |node: usize| -> Vec<_> {
             let sessions = self.nodes[node].broker.sessions();
-            let flow = |f: &FlowRecord| (f.id.clone(), f.endpoints, f.rtcp, f.meter, f.label);
+            let flow = |f: &FlowRecord| (f.id.clone(), f.endpoints, f.rtcp, f.meter, f.label, f.tag);
             sessions.map(|s| (s.id.clone(), s.flows.iter().map(flow).collect::<Vec<_>>())).collect()
         };
         assert_eq!(active(A), active(B), "the nodes carry the same sessions with the same values");
         let aggregates = |node: usize| -> Vec<_> {
             let records = self.nodes[node].broker.aggregates();
-            records.map(|r| (r.name.clone(), r.rate_bps, r.burst_bytes, r.marking)).collect()
+            records.map(|r| (r.name.clone(), r.rate_bps, r.burst_bytes, r.marking, r.tag, r.label)).collect()
         };
         assert_eq!(aggregates(A), aggregates(B), "the nodes have the same aggregates");
     }
 }
 
 impl Node {
-    fn cost(&self, meter: &Meter, endpoints: &Endpoints) -> u64 {
+    fn cost(&self, meter: &Meter, endpoints: &Endpoints, tag: Tag) -> u64 {
         let outer = self.config.peers.values().next().unwrap().tag_family;
         let inner = if endpoints.source.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-        Cost::of(meter, overhead_bytes(inner, outer)).unwrap().rate_bps
+        Cost::of(meter, overhead_bytes(inner, outer, tag)).unwrap().rate_bps
+    }
+
+    /// Whether the data plane carries a flow: by its own policy, or by the one that lets all of its aggregate in.
+    fn carries(&self, flow: &FlowRecord) -> bool {
+        if (flow.direction, flow.tag) != (Direction::In, Tag::Terminals) {
+            return self.plane.contains_key(&flow.policy);
+        }
+        assert!(!self.plane.contains_key(&flow.policy), "the receiver knows no flow of such an aggregate");
+        let aggregate = &self.store.aggregates[&flow.aggregate];
+        let let_in = aggregate.terminals_policy.and_then(|policy| self.plane.get(&policy));
+        matches!(let_in, Some(Policy::TerminalsIn { label, .. }) if Some(*label) == aggregate.label)
     }
 
     fn check_plane(&self) {
@@ -92,20 +103,28 @@ impl Node {
         let mut endpoints = BTreeSet::new();
         let mut carried: BTreeMap<PolicyId, u64> = BTreeMap::new();
         for policy in self.plane.values() {
-            let (direction, aggregate, ends, meter, rtcp) = match policy {
-                Policy::FlowOut { aggregate, endpoints, meter, rtcp, .. } => {
-                    (Direction::Out, aggregate, endpoints, meter, rtcp)
+            let (direction, aggregate, ends, meter, rtcp, tag) = match policy {
+                Policy::FlowOut { aggregate, endpoints, meter, rtcp, tag, .. } => {
+                    (Direction::Out, aggregate, endpoints, meter, rtcp, *tag)
+                }
+                Policy::TerminalsIn { aggregate, label, meter } => {
+                    assert!(labels.insert(label.0 & 0xf_ffff), "label index of {label:?} is used twice");
+                    let Some(Policy::AggregateIn { rate_bps, burst_bytes, .. }) = self.plane.get(aggregate) else {
+                        panic!("terminals without their aggregate");
+                    };
+                    assert_eq!((meter.rate_bps, meter.burst_bytes), (*rate_bps, *burst_bytes));
+                    continue;
                 }
                 Policy::FlowIn { aggregate, endpoints, label, meter, rtcp, .. } => {
                     assert!(labels.insert(label.0 & 0xf_ffff), "label index of {label:?} is used twice");
-                    (Direction::In, aggregate, endpoints, meter, rtcp)
+                    (Direction::In, aggregate, endpoints, meter, rtcp, Tag::Label)
                 }
                 Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => continue,
             };
             for ends in std::iter::once(*ends).chain(rtcp_ends(*ends, *rtcp)) {
                 assert!(endpoints.insert((direction, ends)), "{ends:?} is carried twice");
             }
-            *carried.entry(*aggregate).or_default() += self.cost(meter, ends);
+            *carried.entry(*aggregate).or_default() += self.cost(meter, ends, tag);
         }
         for (aggregate, used) in carried {
             let Some(Policy::AggregateOut { rate_bps, .. } | Policy::AggregateIn { rate_bps, .. }) =
@@ -139,15 +158,17 @@ impl Node {
                 flow.id
             );
         }
-        let known: BTreeSet<PolicyId> =
-            aggregates.iter().map(|record| record.policy).chain(flows().map(|flow| flow.policy)).collect();
+        let own_label = |flow: &&FlowRecord| (flow.direction, flow.tag) == (Direction::In, Tag::Label);
+        let of_flows = flows().filter(|flow| flow.direction == Direction::Out || own_label(flow));
+        let of_aggregates = aggregates.iter().flat_map(|record| [Some(record.policy), record.terminals_policy]);
+        let known: BTreeSet<PolicyId> = of_aggregates.flatten().chain(of_flows.map(|flow| flow.policy)).collect();
         assert_eq!(self.plane.keys().copied().collect::<BTreeSet<_>>(), known, "data plane and records of {node}");
 
         for record in &aggregates {
             assert_eq!(record.state, AggregateState::Active, "{} at {node}", record.name);
             let used: u64 = flows()
                 .filter(|flow| flow.aggregate == record.name)
-                .map(|flow| self.cost(&flow.meter, &flow.endpoints))
+                .map(|flow| self.cost(&flow.meter, &flow.endpoints, flow.tag))
                 .sum();
             assert_eq!(self.broker.pool(&record.name).unwrap().used_bps, used, "pool {} of {node}", record.name);
         }
@@ -155,9 +176,11 @@ impl Node {
         for (_, out, into) in self.broker.links() {
             assert_eq!((out.used_bps, into.used_bps), (reserved(Direction::Out), reserved(Direction::In)));
         }
-        let count = |way| flows().filter(|flow| flow.direction == way).count() as u64;
+        let out = flows().filter(|flow| flow.direction == Direction::Out).count() as u64;
+        let of_aggregates = aggregates.iter().filter(|r| (r.direction, r.tag) == (Direction::In, Tag::Terminals));
+        let labels = (flows().filter(own_label).count() + of_aggregates.count()) as u64;
         let used: BTreeMap<_, _> = self.broker.tables().into_iter().map(|table| (table.name, table.used)).collect();
-        assert_eq!((used["flows"], used["labels"]), (count(Direction::Out), count(Direction::In)), "tables of {node}");
+        assert_eq!((used["flows"], used["labels"]), (out, labels), "tables of {node}");
         self.check_ledger(&sessions);
     }
 

@@ -9,12 +9,13 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use turnpike_broker::address::Family;
 use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
-use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp};
+use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp, Tag};
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, SessionRecord, SessionState, Side, UsageKind,
     UsageRecord,
@@ -56,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) broker: Broker,
     pub(crate) store: Store,
     pub(crate) plane: BTreeMap<PolicyId, Policy>,
+    /// Terminals that its kernel's routes had to lead to, as they came.
+    pub(crate) sought: Vec<IpAddr>,
     /// So many installations from now on are refused.
     pub(crate) install_failures: u32,
     /// The next drain that persists something ends in a crash right after that.
@@ -120,6 +123,7 @@ pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequ
         excess_dscp: None,
         deliver_dscp_policy: None,
         deliver_dscp: None,
+        tag: Tag::Label,
     }
 }
 
@@ -130,6 +134,7 @@ pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
         rate_bps,
         burst_bytes: 20_000,
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
+        tag: Tag::Label,
         tag_family: Family::Ipv4,
         attempt,
     }
@@ -209,6 +214,7 @@ impl Node {
             config,
             store: Store::default(),
             plane: BTreeMap::new(),
+            sought: Vec::new(),
             install_failures: 0,
             dies_after_persist: false,
             answers: BTreeMap::new(),
@@ -233,7 +239,7 @@ impl Node {
         }
     }
 
-    fn install(&mut self, policies: Vec<(PolicyId, Policy)>) -> Result<(), InstallError> {
+    fn install(&mut self, policies: Vec<(PolicyId, Policy)>, terminals: &[IpAddr]) -> Result<(), InstallError> {
         if self.install_failures > 0 {
             self.install_failures -= 1;
             return Err(InstallError {
@@ -248,7 +254,7 @@ impl Node {
                 Policy::FlowOut { aggregate, .. } => {
                     matches!(self.plane.get(aggregate), Some(Policy::AggregateOut { .. }))
                 }
-                Policy::FlowIn { aggregate, .. } => {
+                Policy::FlowIn { aggregate, .. } | Policy::TerminalsIn { aggregate, .. } => {
                     matches!(self.plane.get(aggregate), Some(Policy::AggregateIn { .. }))
                 }
                 Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => true,
@@ -263,6 +269,7 @@ impl Node {
             }
             assert!(self.plane.insert(id, policy).is_none(), "policy {id:?} is installed twice");
         }
+        self.sought.extend(terminals);
         Ok(())
     }
 
@@ -297,9 +304,15 @@ impl World {
     }
 
     pub(crate) fn connected_with(configs: [Config; 2]) -> Self {
+        Self::connected_by(configs, [Tag::Label; 2])
+    }
+
+    /// The same, with tags of these kinds on `ab` and on `ba`.
+    pub(crate) fn connected_by(configs: [Config; 2], tags: [Tag; 2]) -> Self {
         let mut world = Self::with(configs);
-        for (node, name, peer) in [(A, "ab", "b"), (B, "ba", "a")] {
-            let answer = world.ask(node, Request::CreateAggregate(aggregate(name, peer, 1_000_000)));
+        for ((node, name, peer), tag) in [(A, "ab", "b"), (B, "ba", "a")].into_iter().zip(tags) {
+            let request = AggregateRequest { tag, ..aggregate(name, peer, 1_000_000) };
+            let answer = world.ask(node, Request::CreateAggregate(request));
             assert!(matches!(answer, Answer::Aggregate { created: true, .. }), "{answer:?}");
         }
         world
@@ -458,11 +471,11 @@ impl World {
         let life = self.nodes[node].life;
         match output {
             Output::Persist(_) => {}
-            Output::Install { ticket, policies } => {
+            Output::Install { ticket, policies, terminals } => {
                 for (_, policy) in &policies {
                     self.nodes[node].log.push(format!("install {}", policy_kind(policy)));
                 }
-                let input = match self.nodes[node].install(policies) {
+                let input = match self.nodes[node].install(policies, &terminals) {
                     Ok(()) => Input::Installed { ticket },
                     Err(error) => Input::InstallFailed { ticket, error },
                 };
@@ -569,6 +582,7 @@ pub(crate) fn policy_kind(policy: &Policy) -> Kind {
         Policy::AggregateIn { .. } => "aggregate in",
         Policy::FlowOut { .. } => "flow out",
         Policy::FlowIn { .. } => "flow in",
+        Policy::TerminalsIn { .. } => "terminals in",
     }
 }
 

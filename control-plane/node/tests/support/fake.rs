@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ impl DataPlane for FakeDataPlane {
         inner.installed.union(&inner.ended).copied().collect()
     }
 
-    fn install(&mut self, policies: &[(PolicyId, Policy)]) -> Result<(), InstallError> {
+    fn install(&mut self, policies: &[(PolicyId, Policy)], _: &[IpAddr]) -> Result<(), InstallError> {
         let mut inner = self.0.lock().unwrap();
         if let Some(error) = &inner.install_error {
             return Err(error.clone());

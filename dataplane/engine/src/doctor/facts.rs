@@ -5,22 +5,23 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, Map, MapData};
 use aya::programs::links::{FdLink, LinkType, PinnedLink};
 use aya::programs::{loaded_links, loaded_programs};
 use aya::util::{KernelVersion, nr_cpus, online_cpus};
 use rustix::system::uname;
-use turnpike_fastpath::contract::{program, table};
-use turnpike_fastpath::entry::Config;
+use turnpike_fastpath::contract::program;
 
 use super::Scope;
 use super::ethtool::{Channels, Ethtool, Features, XDP_TRANSMIT};
 use crate::clock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
+use crate::generation::{self, Generation, Left, Pinned, Place};
+use crate::layout::Shape;
+use crate::migrate;
 use crate::netlink::{Address, Link, Netlink};
 use crate::program::{self as programs, BPF_FS};
-use crate::table::{Tables, memory_bytes, sizes};
+use crate::table::Tables;
 
 /// A fact, or why it was not seen.
 pub(crate) type Seen<T> = Result<T, String>;
@@ -65,6 +66,8 @@ pub(crate) enum PinPlace {
 pub(crate) enum Pins {
     None,
     Fit,
+    /// The next start moves them to tables of other sizes, or completes that; says which.
+    Moves(String),
     Refused(String),
     Unseen(String),
 }
@@ -124,6 +127,8 @@ pub(crate) enum Namespace {
 pub(crate) struct Network {
     /// Of the lan and the wan interface.
     pub(crate) forwarding: Vec<(String, Seen<bool>)>,
+    /// The same of IPv6; empty where neither has an address of it.
+    pub(crate) forwarding_v6: Vec<(String, Seen<bool>)>,
     pub(crate) rp_filter_wan: Seen<u64>,
     pub(crate) wan: Option<u32>,
     pub(crate) addresses: Seen<Vec<Address>>,
@@ -202,7 +207,7 @@ fn host(config: &EngineConfig) -> Host {
         pins: pins(config, cpus, &capabilities),
         capabilities,
         trial: trial(config, cpus),
-        memory_needed_bytes: memory_bytes(&sizes(config, cpus)),
+        memory_needed_bytes: Shape::of(config, cpus).memory_bytes(),
         memory_available_bytes,
         cpus_online: online_cpus().ok().and_then(|cpus| u32::try_from(cpus.len()).ok()).unwrap_or(cpus),
     }
@@ -221,7 +226,8 @@ fn pin_place(pin_dir: &Path) -> PinPlace {
 fn pins(config: &EngineConfig, cpus: u32, capabilities: &Seen<u64>) -> Pins {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     const CAP_BPF: u64 = 1 << 39;
-    match fs::read_dir(config.pin_dir.join("maps")) {
+    let newest = generation::newest(&config.pin_dir).unwrap_or(Place::Current).folder(&config.pin_dir);
+    match fs::read_dir(&newest) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Pins::None,
         Err(error) => return Pins::Unseen(text(error)),
         Ok(_) if capabilities.as_ref().is_ok_and(|bits| bits & (CAP_BPF | CAP_SYS_ADMIN) == 0) => {
@@ -229,33 +235,25 @@ fn pins(config: &EngineConfig, cpus: u32, capabilities: &Seen<u64>) -> Pins {
         }
         Ok(_) => {}
     }
-    let pinned = match programs::check_pins(&config.pin_dir, &sizes(config, cpus)) {
-        Ok(pinned) => pinned,
+    let found = match generation::look(&newest) {
+        Ok(Pinned::Tables(shape)) => shape,
+        Ok(Pinned::None) => return Pins::None,
         Err(error) => return Pins::Refused(text(error)),
     };
-    if !pinned {
-        return Pins::None;
+    let wanted = Shape::of(config, cpus);
+    let checked = Generation::open(&newest, found).and_then(|generation| migrate::check(&generation, wanted));
+    if let Err(error) = checked {
+        return Pins::Refused(text(error));
     }
-    let version = contract_version(&programs::map_path(&config.pin_dir, table::CONFIG));
-    let checked = version.map(|version| programs::check_contract(&config.pin_dir, version));
-    match checked {
-        Ok(Ok(())) => Pins::Fit,
-        Ok(Err(error)) => Pins::Refused(text(error)),
-        Err(error) => Pins::Unseen(error),
+    if generation::left(&config.pin_dir) == Left::Both {
+        return Pins::Moves("a change of sizes was cut off; the next start completes it".to_owned());
     }
-}
-
-fn contract_version(path: &Path) -> Seen<u64> {
-    // The version is the entry's first word.
-    const WORDS: usize = size_of::<Config>() / 8;
-    let map = Map::Array(MapData::from_pin(path).map_err(text)?);
-    let table: Array<_, [u64; WORDS]> = Array::try_from(map).map_err(text)?;
-    Ok(table.get(&0, 0).map_err(text)?[0])
+    if found == wanted { Pins::Fit } else { Pins::Moves(found.difference(wanted)) }
 }
 
 fn trial(config: &EngineConfig, cpus: u32) -> Trial {
-    let small = EngineConfig { flows_max: 8, aggregates_max: 1, ..config.clone() };
-    let mut object = match programs::load_unpinned(&small, cpus) {
+    let small = Shape::of(&EngineConfig { flows_max: 8, aggregates_max: 1, ..config.clone() }, cpus);
+    let mut object = match programs::load_unpinned(small) {
         Ok(object) => object,
         Err(error @ EngineError::NotPermitted { .. }) => return Trial::NotPermitted(text(error)),
         Err(error) => return Trial::Refused(text(error)),
@@ -264,7 +262,7 @@ fn trial(config: &EngineConfig, cpus: u32) -> Trial {
         .ok()
         .and_then(|program| program.info().ok())
         .map_or(0, |info| info.size_jitted());
-    let tables = Tables::map(&object, &small, cpus);
+    let tables = Tables::map(&object, small);
     let clock = tables.and_then(|tables| clock::measure(&mut object, &tables));
     Trial::Loaded { machine_code_bytes, tick_ns: clock.map(|clock| clock.tick_ns).map_err(text) }
 }
@@ -358,10 +356,14 @@ fn namespace_name(netlink: &mut Netlink, number: i32) -> Option<String> {
 }
 
 fn network(config: &EngineConfig, scope: Scope, ports: &[Port]) -> Network {
-    let setting = |name: &str, setting: &str| number(&format!("/proc/sys/net/ipv4/conf/{name}/{setting}"));
+    let setting_of = |ip: &str, name: &str, setting: &str| number(&format!("/proc/sys/net/{ip}/conf/{name}/{setting}"));
+    let setting = |name: &str, setting: &str| setting_of("ipv4", name, setting);
     let index = |port: &Port| port.link.as_ref().ok()?.as_ref().map(|link| link.interface.index);
     let there: Vec<&Port> = ports.iter().filter(|port| index(port).is_some()).collect();
-    let forwarding = there.iter().map(|port| (port.name.clone(), setting(&port.name, "forwarding").map(|on| on != 0)));
+    let forwarding = |ip: &str| -> Vec<_> {
+        let on = |port: &&Port| (port.name.clone(), setting_of(ip, &port.name, "forwarding").map(|on| on != 0));
+        there.iter().map(on).collect()
+    };
     // The kernel takes the larger of the two.
     let rp_filter_wan = setting("all", "rp_filter").and_then(|all| Ok(all.max(setting(&config.wan, "rp_filter")?)));
     let mut netlink = Netlink::open();
@@ -369,10 +371,14 @@ fn network(config: &EngineConfig, scope: Scope, ports: &[Port]) -> Network {
         Ok(netlink) => netlink.all_addresses().map_err(text),
         Err(error) => Err(text(error)),
     };
+    let is_v6 = |found: &&Address| matches!(found.address, IpAddr::V6(address) if !address.is_unicast_link_local());
+    let mut of_v6 = addresses.iter().flatten().filter(is_v6);
+    let has_v6 = of_v6.any(|found| there.iter().any(|port| index(port) == Some(found.interface)));
     let all = scope == Scope::All;
     let peers = if all { config.peers.as_slice() } else { &[] };
     Network {
-        forwarding: forwarding.collect(),
+        forwarding: forwarding("ipv4"),
+        forwarding_v6: if has_v6 { forwarding("ipv6") } else { Vec::new() },
         rp_filter_wan,
         wan: there.iter().find(|port| port.role == "wan").and_then(|port| index(port)),
         addresses,

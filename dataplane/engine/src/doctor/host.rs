@@ -145,6 +145,10 @@ fn pins(host: &Host) -> Finding {
     match &host.pins {
         Pins::None => Finding::ok(CHECK, format!("nothing is pinned at {pin_dir}; a first start makes everything new")),
         Pins::Fit => Finding::ok(CHECK, format!("the data plane pinned at {pin_dir} would be taken over")),
+        Pins::Moves(how) => Finding::ok(
+            CHECK,
+            format!("the data plane pinned at {pin_dir} would be taken over, its tables moved to other sizes: {how}"),
+        ),
         Pins::Refused(reason) => Finding::problem(
             CHECK,
             reason.clone(),

@@ -11,9 +11,8 @@ use crate::netlink::Address;
 
 pub(super) fn findings(network: &Network, config: &EngineConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if config.unadmitted != Unadmitted::Drop {
-        findings.extend(forwarding(&network.forwarding));
-    }
+    findings.extend(forwarding(Ipv::V4, &network.forwarding, config));
+    findings.extend(forwarding(Ipv::V6, &network.forwarding_v6, config));
     for address in &network.tag_addresses {
         findings.push(tag_address(*address, &network.addresses, &config.wan));
     }
@@ -28,23 +27,51 @@ pub(super) fn findings(network: &Network, config: &EngineConfig) -> Vec<Finding>
     findings
 }
 
-fn forwarding(interfaces: &[(String, Seen<bool>)]) -> Option<Finding> {
+/// A version of IP, and what switches its forwarding on.
+#[derive(Clone, Copy, PartialEq)]
+enum Ipv {
+    V4,
+    V6,
+}
+
+impl Ipv {
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::V4 => ("IPv4", "net.ipv4.ip_forward"),
+            Self::V6 => ("IPv6", "net.ipv6.conf.all.forwarding"),
+        }
+    }
+}
+
+/// The kernel forwards what is of no flow where that may pass, and tells the way to terminals that only tags name.
+fn forwarding(ip: Ipv, interfaces: &[(String, Seen<bool>)], config: &EngineConfig) -> Option<Finding> {
     const CHECK: &str = "forwarding";
-    let off = |(name, on): &(String, Seen<bool>)| (*on == Ok(false)).then(|| name.clone());
-    let names: Vec<_> = interfaces.iter().filter_map(off).collect();
-    if !names.is_empty() {
-        let finding = Finding::problem(
-            CHECK,
-            format!("IPv4 forwarding is off on {}", names.join(" and ")),
-            "packets of no admitted flow, which unadmitted lets pass, end in this host",
-        );
-        return Some(finding.fix("sysctl -w net.ipv4.ip_forward=1".to_owned()));
+    const STRAYS: &str = "packets of no admitted flow, which unadmitted lets pass, end in this host";
+    const TERMINALS: &str =
+        "an aggregate whose tags tell their terminals cannot be delivered here; others need no forwarding";
+    let (version, key) = ip.names();
+    let strays_pass = config.unadmitted != Unadmitted::Drop;
+    let matters = |name: &String| strays_pass || *name == config.wan;
+    let of_interest = || interfaces.iter().filter(|(name, _)| matters(name));
+    let off: Vec<_> = of_interest().filter(|(_, on)| *on == Ok(false)).map(|(name, _)| name.as_str()).collect();
+    if !off.is_empty() {
+        let found = format!("{version} forwarding is off on {}", off.join(" and "));
+        let finding = match (strays_pass, ip) {
+            (true, Ipv::V4) if off.contains(&config.wan.as_str()) => {
+                Finding::problem(CHECK, found, &format!("{STRAYS}; and {TERMINALS}"))
+            }
+            (true, Ipv::V4) => Finding::problem(CHECK, found, STRAYS),
+            // An address alone does not say that the site has hosts of this version.
+            (true, Ipv::V6) => Finding::warning(CHECK, found, STRAYS),
+            (false, _) => Finding::warning(CHECK, found, TERMINALS),
+        };
+        return Some(finding.fix(format!("sysctl -w {key}=1")));
     }
-    let unseen = interfaces.iter().find_map(|(name, on)| on.as_ref().err().map(|reason| (name, reason)));
+    let unseen = of_interest().find_map(|(name, on)| on.as_ref().err().map(|reason| (name, reason)));
     if let Some((name, reason)) = unseen {
-        return Some(Finding::unseen(CHECK, &format!("forwarding on {name}"), reason));
+        return Some(Finding::unseen(CHECK, &format!("{version} forwarding on {name}"), reason));
     }
-    (!interfaces.is_empty()).then(|| Finding::ok(CHECK, "IPv4 forwarding is on".to_owned()))
+    (!interfaces.is_empty()).then(|| Finding::ok(CHECK, format!("{version} forwarding is on")))
 }
 
 fn tag_address(tag_address: IpAddr, addresses: &Seen<Vec<Address>>, wan: &str) -> Finding {
@@ -180,15 +207,38 @@ mod tests {
     #[test]
     fn forwarding_matters_where_unadmitted_traffic_may_pass() {
         let both = |lan, wan| [("lan0".to_owned(), lan), (WAN.to_owned(), wan)];
+        let forwarding = |interfaces: &[_]| forwarding(Ipv::V4, interfaces, &sample::config());
         good(&forwarding(&both(Ok(true), Ok(true))).unwrap());
         let off = forwarding(&both(Ok(false), Ok(true))).unwrap();
         bad(&off, Level::Problem, "off on lan0");
+        assert!(!off.why.contains("terminals"), "{off:?}");
         fixed(&off, Level::Problem, "sysctl -w net.ipv4.ip_forward=1");
+        let both_off = forwarding(&both(Ok(false), Ok(false))).unwrap();
+        bad(&both_off, Level::Problem, "off on lan0 and wan0");
+        assert!(both_off.why.contains("unadmitted") && both_off.why.contains("terminals"), "{both_off:?}");
         bad(&forwarding(&both(Ok(true), Err("hidden".to_owned()))).unwrap(), Level::Warning, "hidden");
         assert_eq!(forwarding(&[]), None);
-        let network = Network { forwarding: both(Ok(false), Ok(false)).into(), ..sample::network() };
+        let without_v6 = findings(&sample::network(), &sample::config());
+        assert_eq!(without_v6.iter().filter(|finding| finding.check == "forwarding").count(), 1, "{without_v6:#?}");
+        let network = Network { forwarding_v6: both(Ok(true), Ok(false)).into(), ..sample::network() };
+        let findings = findings(&network, &sample::config());
+        let of_v6 = findings.iter().find(|finding| finding.found.contains("IPv6")).unwrap();
+        fixed(of_v6, Level::Warning, "sysctl -w net.ipv6.conf.all.forwarding=1");
+    }
+
+    #[test]
+    fn forwarding_on_the_wan_matters_for_terminals_in_tags() {
         let config = EngineConfig { unadmitted: Unadmitted::Drop, ..sample::config() };
-        assert!(findings(&network, &config).iter().all(|finding| finding.check != "forwarding"));
+        let seen = |lan, wan| {
+            let interfaces = [("lan0".to_owned(), lan), (WAN.to_owned(), wan)];
+            forwarding(Ipv::V4, &interfaces, &config).unwrap()
+        };
+        good(&seen(Ok(false), Ok(true)));
+        let off = seen(Ok(false), Ok(false));
+        assert_eq!(off.found, "IPv4 forwarding is off on wan0");
+        assert!(off.why.contains("terminals") && !off.why.contains("unadmitted"), "{off:?}");
+        fixed(&off, Level::Warning, "sysctl -w net.ipv4.ip_forward=1");
+        bad(&seen(Ok(true), Err("hidden".to_owned())), Level::Warning, "hidden");
     }
 
     #[test]

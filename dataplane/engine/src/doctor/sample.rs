@@ -88,6 +88,7 @@ pub(super) fn network() -> Network {
     let route = Route { interface: 2, interface_name: "wan0".to_owned(), device: 2, via: PEER };
     Network {
         forwarding: vec![("lan0".to_owned(), Ok(true)), ("wan0".to_owned(), Ok(true))],
+        forwarding_v6: Vec::new(),
         rp_filter_wan: Ok(0),
         wan: Some(2),
         addresses: Ok(vec![Address { interface: 2, address: TAG, prefix_length: 24 }]),

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
+pub mod load;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -163,7 +165,7 @@ impl Elsewhere {
             ip(&format!("addr add {address}/24 dev {interface}"));
             ip(&format!("link set {interface} up"));
             ip(&format!("route add default via {gateway}"));
-            ip(&format!("neigh add {gateway} lladdr 02:00:00:00:00:01 dev {interface} nud permanent"));
+            ip(&format!("neigh replace {gateway} lladdr 02:00:00:00:00:01 dev {interface} nud permanent"));
         });
     }
 

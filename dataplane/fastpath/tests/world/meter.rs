@@ -52,13 +52,17 @@ impl<B: Fn()> Tables for Hooked<'_, B> {
         reason_share(row: u32) -> Option<&ReasonShare>;
         next_hop(index: u32) -> Option<NextHop>;
         port(index: u32) -> Option<&Port>;
-        route(route: &Route) -> Option<NextHop>;
+        route(route: &Route<'_>) -> Option<NextHop>;
         exact_ns() -> u64;
         ticks() -> u64;
         load(word: &AtomicU64) -> u64;
         add(word: &AtomicU64, value: u64) -> ();
         opaque(value: u64) -> u64;
         unknown(value: u64) -> u64;
+    }
+
+    fn touch<E>(&self, entry: &E) {
+        self.inner.touch(entry);
     }
 
     fn replace(&self, word: &AtomicU64, old: u64, new: u64) -> bool {
