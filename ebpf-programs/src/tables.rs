@@ -193,10 +193,10 @@ impl Tables for KernelTables {
     fn unknown(&self, mut value: u64) -> u64 {
         // SAFETY: the entry is always there, and is zero, which the verifier does not know.
         let zero = TP_CONFIG.get_ptr(0).map_or(0, |config| unsafe { read_volatile(&raw const (*config).zero) });
-        // SAFETY: an addition.
-        unsafe {
-            core::arch::asm!("{0} += {1}", inout(reg) value, in(reg) u64::from(zero), options(pure, nomem, nostack))
-        };
+        // All 64 bits, and no addition: it would know a least value still.
+        let zero = u64::from(zero) << 32 | u64::from(zero);
+        // SAFETY: exclusive or with zero.
+        unsafe { core::arch::asm!("{0} ^= {1}", inout(reg) value, in(reg) zero, options(pure, nomem, nostack)) };
         value
     }
     #[inline(always)]

@@ -366,12 +366,19 @@ impl Inner for ipv6::Header {
     }
 }
 
-/// What stands behind the tag.
-enum Chunk<H: Inner> {
-    /// A payload, and what its headers were.
-    Payload { word: u32, ends: Ends<H::Address> },
-    /// A whole packet.
-    Packet(Packet<H>),
+/// What stands behind the tag: a payload, or a whole packet. Every field is set either way, because kernels before 6.3 refuse a program that
+/// might read a word of its stack that one way left unset.
+struct Chunk<A> {
+    /// Where the payload begins.
+    payload_at: usize,
+    /// What the packet's ends are.
+    ends: Ends<A>,
+    /// The header word; zero where there is none.
+    word: u32,
+    /// DSCP and ECN as they arrived.
+    class: u8,
+    /// Hops left as they arrived.
+    hops: u8,
 }
 
 impl<O: Outer> Tagged<'_, O> {
@@ -401,13 +408,9 @@ impl<O: Outer> Tagged<'_, O> {
         if coarse_ns >= label.expires_ns {
             return Err(Reason::Expired);
         }
-        let chunk = self.chunk::<F, T, H>(frame, tables, inner_length)?;
-        let (ends, old_class, old_hops) = match &chunk {
-            Chunk::Payload { ends, .. } => (*ends, outer.class(), outer.hops()),
-            Chunk::Packet(packet) => {
-                (H::own(packet), with_congestion(packet.header.class(), outer.class()), packet.header.hops())
-            }
-        };
+        let whole = tag::kind(self.tag) == tag::KIND_PACKET;
+        let Chunk { payload_at, ends, word, class: old_class, hops: old_hops } =
+            self.chunk::<F, T, H>(frame, tables, inner_length)?;
         if old_hops <= 1 {
             return Err(Reason::TimeToLive);
         }
@@ -427,10 +430,7 @@ impl<O: Outer> Tagged<'_, O> {
         }
         let LabelEntry { rate, due, flags, packet_bytes_min, .. } = label;
         let meter = FlowMeter { rate, due, flags: *flags, packet_bytes_min: *packet_bytes_min };
-        let extra_bytes = match chunk {
-            Chunk::Payload { .. } => 0,
-            Chunk::Packet(_) => whole_extra_bytes::<H>(H::V6 != O::V6),
-        };
+        let extra_bytes = if whole { whole_extra_bytes::<H>(H::V6 != O::V6) } else { 0 };
         let size = Size { length: inner_length, extra_bytes: tables.unknown(extra_bytes) };
         let colour = colour(tables, meter, || tables.label_detail(self.index), coarse_ns, size)?;
         let wire_bytes = u64::from(self.total_length);
@@ -438,31 +438,24 @@ impl<O: Outer> Tagged<'_, O> {
         let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
         let colour = forgotten(tables, colour);
         if label.flags & TERMINALS == 0 && !tag::next_port(self.tag) {
-            let payload_at = match &chunk {
-                Chunk::Payload { .. } => self.tag_at + usize::from(self.tag_bytes),
-                Chunk::Packet(packet) => packet.udp_at + udp::HEADER_BYTES,
-            };
             self.observe(frame, tables, payload_at);
         }
         let class = class(aggregate, &config.dscp_in, old_class, colour);
         let hops = old_hops.wrapping_sub(1);
-        let written = match chunk {
-            Chunk::Payload { word, ends } => {
-                let step = Step { class, total_length: inner_length, ip_change: self.ip_change::<H>(&ends), hops };
-                let headers = Headers {
-                    network: H::restored(&**outer, step, word, &ends),
-                    udp: udp::Header {
-                        source_port: ends.source_port,
-                        destination_port: ends.destination_port,
-                        length: U16::new(inner_length.wrapping_sub(H::BYTES)),
-                        checksum: self.udp_change(word).apply_udp(self.udp.checksum),
-                    },
-                };
-                self.write(frame, &way, headers)
-            }
-            Chunk::Packet(packet) => make_room(frame, packet.at, link_bytes(way.port))
-                .and_then(|()| write_link(frame, way.port, way.next_hop, ether_type::<H>()))
-                .and_then(|()| packet.header.rewrite(frame, link_bytes(way.port), class, hops)),
+        let written = if whole {
+            self.unwrap::<F, H>(frame, &way, class, hops)
+        } else {
+            let step = Step { class, total_length: inner_length, ip_change: self.ip_change::<H>(&ends), hops };
+            let headers = Headers {
+                network: H::restored(&**outer, step, word, &ends),
+                udp: udp::Header {
+                    source_port: ends.source_port,
+                    destination_port: ends.destination_port,
+                    length: U16::new(inner_length.wrapping_sub(H::BYTES)),
+                    checksum: self.udp_change(word).apply_udp(self.udp.checksum),
+                },
+            };
+            self.write(frame, &way, headers)
         };
         settle(share, wire_bytes, written)?;
         Ok((Sent { port: way.port_index, by_route: way.by_route && label.flags & TERMINALS == 0 }, colour))
@@ -485,9 +478,13 @@ impl<O: Outer> Tagged<'_, O> {
         frame: &F,
         tables: &T,
         inner_length: u16,
-    ) -> Result<Chunk<H>, Reason> {
+    ) -> Result<Chunk<H::Address>, Reason> {
         let Self { label, tag, tag_at, .. } = *self;
         let (kind, behind) = (tag::kind(tag), tag_at + tag::HEADER_BYTES);
+        let payload = |word, ends| {
+            let (class, hops) = (self.outer.class(), self.outer.hops());
+            Ok(Chunk { payload_at: tag_at + usize::from(self.tag_bytes), ends, word, class, hops })
+        };
         let terminals = label.flags & TERMINALS != 0;
         if kind == tag::KIND_PACKET {
             let Ok(Parsed::Udp(packet)) = H::parse(frame, tables, behind) else {
@@ -495,24 +492,34 @@ impl<O: Outer> Tagged<'_, O> {
             };
             let same = terminals || self.ends::<T, H>(tables)? == H::own(&packet);
             let fits = same && packet.total_length == inner_length;
-            return if fits { Ok(Chunk::Packet(packet)) } else { Err(Reason::WrongPacket) };
+            return if fits {
+                Ok(Chunk {
+                    payload_at: packet.udp_at + udp::HEADER_BYTES,
+                    ends: H::own(&packet),
+                    word: 0,
+                    class: with_congestion(packet.header.class(), self.outer.class()),
+                    hops: packet.header.hops(),
+                })
+            } else {
+                Err(Reason::WrongPacket)
+            };
         }
         if terminals {
             if kind != H::TERMINALS {
                 return Err(Reason::WrongKind);
             }
             let (word, ends) = H::told(frame.at::<H::Terminals>(behind).ok_or(Reason::Internal)?);
-            return if H::is_whole(word) { Ok(Chunk::Payload { word, ends }) } else { Err(Reason::WrongPacket) };
+            return if H::is_whole(word) { payload(word, ends) } else { Err(Reason::WrongPacket) };
         }
         let ends = self.ends::<T, H>(tables)?;
         if H::V6 == O::V6 {
-            return if kind == tag::KIND_LABEL { Ok(Chunk::Payload { word: 0, ends }) } else { Err(Reason::WrongKind) };
+            return if kind == tag::KIND_LABEL { payload(0, ends) } else { Err(Reason::WrongKind) };
         }
         if kind != tag::KIND_OTHER_FAMILY {
             return Err(Reason::WrongKind);
         }
         let word = frame.at::<tag::HeaderWord>(behind).ok_or(Reason::Internal)?.get();
-        if H::is_whole(word) { Ok(Chunk::Payload { word, ends }) } else { Err(Reason::WrongPacket) }
+        if H::is_whole(word) { payload(word, ends) } else { Err(Reason::WrongPacket) }
     }
 
     /// The ends of the label's flow, on its next ports if the tag says so.
@@ -558,6 +565,16 @@ impl<O: Outer> Tagged<'_, O> {
             change = change.minus([tag::NEXT_PORT, 0]).plus([0, 1]).plus([0, 1]);
         }
         change
+    }
+
+    /// Takes the headers off a packet that travelled whole.
+    #[inline(always)]
+    fn unwrap<F: Frame, H: Inner>(&self, frame: &mut F, way: &Way<'_>, class: u8, hops: u8) -> Result<(), Reason> {
+        let at = self.tag_at + tag::HEADER_BYTES;
+        let header = Copied(*frame.at::<H>(at).ok_or(Reason::Internal)?);
+        make_room(frame, at, link_bytes(way.port))?;
+        write_link(frame, way.port, way.next_hop, ether_type::<H>())?;
+        header.rewrite(frame, link_bytes(way.port), class, hops)
     }
 
     #[inline(always)]

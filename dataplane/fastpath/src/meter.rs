@@ -56,35 +56,28 @@ pub fn charge_flow<T: Tables>(
     bytes: u64,
 ) -> Charge {
     let now_ns = if flags & EXACT_CLOCK == 0 { coarse_ns } else { tables.exact_ns() };
-    charge_once(tables, due, 0, rate, now_ns, bytes)
-}
-
-/// The same at a time and by numbers that count as long as the word has this much of [`INTERIM`].
-#[inline(always)]
-fn charge_once<T: Tables>(
-    tables: &T,
-    due: &AtomicU64,
-    in_force: u64,
-    rate: &FlowRate,
-    now_ns: u64,
-    bytes: u64,
-) -> Charge {
     let now = now_ns << DUE_BITS;
     let limit = (now_ns + rate.burst_ns) << DUE_BITS;
-    let cost = (bytes * rate.byte_cost + ((1 << COST_SHIFT) - 1)) >> COST_SHIFT;
+    let cost = cost(rate, bytes);
     for _ in 0..TRIES {
-        let old = tables.load(due) ^ in_force;
+        let old = tables.load(due);
         let start = if old > now { old } else { now };
         let next = start + cost;
         // The bit is there if other numbers count now, and is far above any limit.
         if next > limit {
             return if old & INTERIM == 0 { Charge::Exceeds } else { Charge::Interim };
         }
-        if tables.replace(due, old ^ in_force, next ^ in_force) {
+        if tables.replace(due, old, next) {
             return Charge::Conforms;
         }
     }
     Charge::Contended
+}
+
+/// What bytes cost, as a schedule has it.
+#[inline(always)]
+const fn cost(rate: &FlowRate, bytes: u64) -> u64 {
+    (bytes * rate.byte_cost + ((1 << COST_SHIFT) - 1)) >> COST_SHIFT
 }
 
 /// What a flow's packet counts.
@@ -98,10 +91,35 @@ pub struct Size {
 
 impl Size {
     #[inline(always)]
-    fn counted(self, packet_bytes_min: u64) -> u64 {
-        let length = u64::from(self.length);
-        (if length < packet_bytes_min { packet_bytes_min } else { length }) + self.extra_bytes
+    fn counted(self, packet_bytes_min: u16) -> u64 {
+        u64::from(self.length.max(packet_bytes_min)) + self.extra_bytes
     }
+}
+
+/// Charges a packet to a flow by the interim numbers of its rate or, where `excess`, of its excess. Rare, so a function of its own.
+///
+/// If the entry's own numbers count again meanwhile, they are the same: between two changes of what counts there is a grace period.
+#[inline(never)]
+fn charge_interim<T: Tables>(tables: &T, due: &AtomicU64, excess: bool, coarse_ns: u64, size: Size) -> Charge {
+    let Some(Config { interim, .. }) = tables.config() else { return Charge::Exceeds };
+    let rate = if excess { &interim.excess } else { &interim.rate };
+    let now_ns = if interim.flags & EXACT_CLOCK == 0 { coarse_ns } else { tables.exact_ns() };
+    let now = now_ns << DUE_BITS;
+    let limit = (now_ns + rate.burst_ns) << DUE_BITS;
+    let cost = cost(rate, size.counted(interim.packet_bytes_min));
+    let mut tries = tables.opaque(TRIES.into());
+    while tries > 0 {
+        tries -= 1;
+        let old = tables.load(due);
+        let next = (old & !INTERIM).max(now) + cost;
+        if next > limit {
+            return Charge::Exceeds;
+        }
+        if tables.replace(due, old, next | (old & INTERIM)) {
+            return Charge::Conforms;
+        }
+    }
+    Charge::Contended
 }
 
 /// The meter of a flow or a label.
@@ -117,41 +135,16 @@ pub struct FlowMeter<'t> {
     pub packet_bytes_min: u16,
 }
 
-/// One of two values: the second if the word has [`INTERIM`]. Without a branch, of which the verifier would follow both ways.
-#[inline(always)]
-fn in_force<T: Tables>(tables: &T, word: u64, entry: u64, interim: u64) -> u64 {
-    entry ^ ((entry ^ interim) & tables.opaque(0_u64.wrapping_sub(word >> 63)))
-}
-
-/// Charges a packet to a flow by the numbers that are in force. Between two changes of those there is a grace period, so a packet sees
-/// one at most.
-#[inline(always)]
-fn charge<T: Tables>(
-    tables: &T,
-    meter: FlowMeter<'_>,
-    interim: &Interim,
-    interim_rate: &FlowRate,
-    coarse_ns: u64,
-    size: Size,
-) -> Charge {
-    let mut passes = tables.opaque(2);
-    while passes > 0 {
-        passes -= 1;
-        let found = tables.load(meter.due);
-        let pick = |entry, interim| in_force(tables, found, entry, interim);
-        let rate = FlowRate {
-            byte_cost: pick(meter.rate.byte_cost, interim_rate.byte_cost),
-            burst_ns: pick(meter.rate.burst_ns, interim_rate.burst_ns),
-        };
-        let flags = pick(meter.flags.into(), interim.flags.into());
-        let bytes = size.counted(pick(meter.packet_bytes_min.into(), interim.packet_bytes_min.into()));
-        let now_ns = if flags & u64::from(EXACT_CLOCK) == 0 { coarse_ns } else { tables.exact_ns() };
-        let charge = charge_once(tables, meter.due, found & INTERIM, &rate, now_ns, bytes);
-        if charge != Charge::Interim {
-            return charge;
+impl FlowMeter<'_> {
+    /// Charges a packet by the numbers that are in force.
+    #[inline(always)]
+    fn charge<T: Tables>(self, tables: &T, excess: bool, coarse_ns: u64, size: Size) -> Charge {
+        let Self { rate, due, flags, packet_bytes_min } = self;
+        match charge_flow(tables, rate, due, flags, coarse_ns, size.counted(packet_bytes_min)) {
+            Charge::Interim => charge_interim(tables, due, excess, coarse_ns, size),
+            charge => charge,
         }
     }
-    Charge::Contended
 }
 
 /// Charges a packet of a flow to the flow; its colour if it may go.
@@ -166,22 +159,19 @@ pub fn colour<'t, T: Tables>(
     coarse_ns: u64,
     size: Size,
 ) -> Result<Colour, Reason> {
-    let Some(Config { interim, .. }) = tables.config() else { return Err(Reason::Internal) };
     let mut yellow = 0;
-    let green = charge(tables, meter, interim, &interim.rate, coarse_ns, size);
-    if green == Charge::Contended {
-        return Err(Reason::Contended);
-    }
-    if green != Charge::Conforms {
-        if meter.flags & EXCESS == 0 {
-            return Err(Reason::FlowOverRate);
+    match meter.charge(tables, false, coarse_ns, size) {
+        Charge::Conforms => {}
+        Charge::Contended => return Err(Reason::Contended),
+        Charge::Exceeds | Charge::Interim if meter.flags & EXCESS == 0 => return Err(Reason::FlowOverRate),
+        Charge::Exceeds | Charge::Interim => {
+            let Some(Detail { excess, excess_due, .. }) = detail() else { return Err(Reason::Internal) };
+            let meter = FlowMeter { rate: excess, due: excess_due, ..meter };
+            if meter.charge(tables, true, coarse_ns, size) != Charge::Conforms {
+                return Err(Reason::FlowOverRate);
+            }
+            yellow = 1;
         }
-        let Some(Detail { excess, excess_due, .. }) = detail() else { return Err(Reason::Internal) };
-        let meter = FlowMeter { rate: excess, due: excess_due, ..meter };
-        if charge(tables, meter, interim, &interim.excess, coarse_ns, size) != Charge::Conforms {
-            return Err(Reason::FlowOverRate);
-        }
-        yellow = 1;
     }
     Ok(if tables.unknown(yellow) == 0 { Colour::Green } else { Colour::Yellow })
 }
@@ -254,20 +244,22 @@ pub(crate) fn charge_share<T: Tables>(
 /// Charges a yellow packet to what the pool has beyond its reserve; whether there is so much.
 #[inline(always)]
 pub fn charge_idle<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool, bytes: u64) -> Charge {
-    let price = |interim: &Interim, spent| {
-        let pick = |entry, interim| in_force(tables, spent, entry, interim);
-        let byte_cost = pick(pool.byte_cost, interim.byte_cost);
-        Some(Price {
-            bytes,
-            cost_ns: (bytes * byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS,
-            depth_ns: pick(aggregate.depth_ns, interim.depth_ns),
-            reserve_ns: pick(pool.reserve_ns, interim.reserve_ns),
-        })
+    let price = Price {
+        cost_ns: idle_cost_ns(pool.byte_cost, bytes),
+        depth_ns: aggregate.depth_ns,
+        reserve_ns: pool.reserve_ns,
     };
     match spend(tables, pool, price) {
-        Ok(_) => Charge::Conforms,
-        Err(charge) => charge,
+        Charge::Interim if spend_interim(tables, pool, None, bytes) > 0 => Charge::Conforms,
+        Charge::Interim => Charge::Exceeds,
+        charge => charge,
     }
+}
+
+/// What a yellow packet's bytes cost.
+#[inline(always)]
+const fn idle_cost_ns(byte_cost: u64, bytes: u64) -> u64 {
+    (bytes * byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS
 }
 
 /// Charges `bytes` to an aggregate; whether they conform. The pool is looked up only when it is needed.
@@ -279,65 +271,89 @@ pub fn charge_aggregate<'t, T: Tables>(
     share: &AggregateShare,
     bytes: u64,
 ) -> Charge {
-    let credit = share.credit_bytes.get();
-    if credit >= bytes {
-        share.credit_bytes.set(credit - bytes);
-        return Charge::Conforms;
-    }
-    let Some(pool) = pool() else { return Charge::Exceeds };
-    let price = |interim: &Interim, spent| {
-        let pick = |entry, interim| in_force(tables, spent, entry, interim);
-        let quantum_bytes = pick(aggregate.quantum_bytes, interim.quantum_bytes);
-        // Credit is below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
-        (credit + quantum_bytes >= bytes).then(|| Price {
-            bytes: quantum_bytes,
-            cost_ns: pick(aggregate.quantum_ns, interim.quantum_ns),
-            depth_ns: pick(aggregate.depth_ns, interim.depth_ns),
-            reserve_ns: 0,
-        })
-    };
-    match spend(tables, pool, price) {
-        Ok(bought) => {
-            share.credit_bytes.set(credit + bought - bytes);
-            Charge::Conforms
+    let mut credit = share.credit_bytes.get();
+    if credit < bytes {
+        let Some(pool) = pool() else { return Charge::Exceeds };
+        let Aggregate { quantum_bytes, quantum_ns, depth_ns, .. } = *aggregate;
+        let charge = spend(tables, pool, Price { cost_ns: quantum_ns, depth_ns, reserve_ns: 0 });
+        let bought = match charge {
+            Charge::Conforms => quantum_bytes,
+            Charge::Interim => spend_interim(tables, pool, Some(credit), bytes),
+            Charge::Exceeds | Charge::Contended => return charge,
+        };
+        credit += bought;
+        // Credit was below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
+        if credit < bytes {
+            return Charge::Exceeds;
         }
-        Err(charge) => charge,
     }
+    share.credit_bytes.set(credit - bytes);
+    Charge::Conforms
 }
 
 /// What is to be taken from a pool.
 #[derive(Clone, Copy)]
 struct Price {
-    bytes: u64,
     cost_ns: u64,
     depth_ns: u64,
     /// What must be left.
     reserve_ns: u64,
 }
 
-/// Moves the time up to which a pool is spent by a price in the numbers that are in force; the bytes that this buys.
+/// Moves the time up to which a pool is spent by a price in the entry's own numbers.
 #[inline(always)]
-fn spend<T: Tables>(tables: &T, pool: &Pool, price: impl Fn(&Interim, u64) -> Option<Price>) -> Result<u64, Charge> {
-    let Some(Config { interim, .. }) = tables.config() else { return Err(Charge::Exceeds) };
+fn spend<T: Tables>(tables: &T, pool: &Pool, price: Price) -> Charge {
+    let now_ns = tables.exact_ns();
+    for _ in 0..TRIES {
+        let old = tables.load(&pool.spent_ns);
+        let next = price.next(old, now_ns);
+        // The bit is there if other numbers count now, and is far above any time.
+        if next + price.reserve_ns > now_ns {
+            return if old & INTERIM == 0 { Charge::Exceeds } else { Charge::Interim };
+        }
+        if tables.replace(&pool.spent_ns, old, next) {
+            return Charge::Conforms;
+        }
+    }
+    Charge::Contended
+}
+
+impl Price {
+    /// Up to when the pool is spent then. As sums, which cannot fall below zero soon after the clock's start.
+    #[inline(always)]
+    const fn next(self, spent_ns: u64, now_ns: u64) -> u64 {
+        let from = if spent_ns + self.depth_ns > now_ns { spent_ns } else { now_ns - self.depth_ns };
+        from + self.cost_ns
+    }
+}
+
+/// Takes from a pool by the interim numbers: a quantum for a green packet, whose CPU has some `credit`, or what a yellow one costs; the bytes
+/// that this bought, 0 if it did not. Rare, so a function of its own.
+///
+/// If the entry's own numbers count again meanwhile, they are the same.
+#[inline(never)]
+fn spend_interim<T: Tables>(tables: &T, pool: &Pool, credit: Option<u64>, bytes: u64) -> u64 {
+    let Some(Config { interim, .. }) = tables.config() else { return 0 };
+    let Interim { quantum_bytes, quantum_ns, depth_ns, byte_cost, reserve_ns, .. } = *interim;
+    let (bought, price) = match credit {
+        Some(credit) if credit + quantum_bytes < bytes => return 0,
+        Some(_) => (quantum_bytes, Price { cost_ns: quantum_ns, depth_ns, reserve_ns: 0 }),
+        None => (bytes, Price { cost_ns: idle_cost_ns(byte_cost, bytes), depth_ns, reserve_ns }),
+    };
     let now_ns = tables.exact_ns();
     let mut tries = tables.opaque(TRIES.into());
     while tries > 0 {
         tries -= 1;
         let old = tables.load(&pool.spent_ns);
-        let Some(Price { bytes, cost_ns, depth_ns, reserve_ns }) = price(interim, old) else {
-            return Err(Charge::Exceeds);
-        };
-        // As sums, which cannot fall below zero soon after the clock's start.
-        let spent_ns = old & !INTERIM;
-        let next = if spent_ns + depth_ns > now_ns { spent_ns } else { now_ns - depth_ns } + cost_ns;
-        if next + reserve_ns > now_ns {
-            return Err(Charge::Exceeds);
+        let next = price.next(old & !INTERIM, now_ns);
+        if next + price.reserve_ns > now_ns {
+            return 0;
         }
         if tables.replace(&pool.spent_ns, old, next | (old & INTERIM)) {
-            return Ok(bytes);
+            return bought;
         }
     }
-    Err(Charge::Contended)
+    0
 }
 
 /// Nanoseconds of a byte, times 2^24, rounded up. A packet has at most 2^16 bytes, so it must stay below 2^48.
