@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod accuracy;
+#[cfg(test)]
+mod contention;
 #[path = "../../ebpf-programs/src/bench/contract.rs"]
 mod contract;
 mod cost;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail, ensure};
 use nix::net::if_::if_nametoindex;
 use turnpike_fastpath::contract::{AGGREGATES_MAX, VERSION, table};
 use turnpike_fastpath::entry::{
-    Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowRate, LOCAL_MAX, LabelEntry, NextHop, PEERS_MAX,
-    Port, TO_SITE, UNADMITTED_DROP, mac_bits, mapped,
+    Aggregate, AggregateShare, Bucket, ClockReading, Config, Flow, FlowRate, Interim, LOCAL_MAX, LabelEntry, NextHop,
+    PEERS_MAX, Port, TO_SITE, UNADMITTED_DROP, mac_bits, mapped,
 };
 use turnpike_fastpath::meter::{PoolRate, aggregate_burst_bytes_min, flow_rate, pool_rate};
 use turnpike_fastpath::plan::{Ends, Outer, Plan as FlowPlan};
@@ -79,6 +79,7 @@ impl Scene {
             peers: [mapped(PEER); PEERS_MAX],
             dscp_out: [0; 64],
             dscp_in: [0; 64],
+            interim: Interim::default(),
         });
         self.maps.write(table::CONFIG, [(0, words)])?;
         self.maps.write(table::NEXT_HOPS, [(0, [NextHop::new(0, [2, 0, 0, 0, 0, 9]).0])])?;

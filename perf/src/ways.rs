@@ -124,7 +124,7 @@ fn fill(maps: &mut Maps, mut world: World, cpus: u32, tick_ns: u64) -> anyhow::R
         aggregate.depth_ns = pool.depth_ns;
         *shared = pool.pool();
     }
-    maps.write::<184>(table::CONFIG, [(0, transmute!(world.config))])?;
+    maps.write::<200>(table::CONFIG, [(0, transmute!(world.config))])?;
     maps.write::<8>(table::BUCKETS, (0..).zip(world.buckets).map(|(index, entry)| (index, transmute!(entry))))?;
     maps.write::<8>(table::FLOWS, (0..).zip(world.flows).map(|(index, entry)| (index, transmute!(entry))))?;
     maps.write::<8>(table::LABELS, (0..).zip(world.labels).map(|(index, entry)| (index, transmute!(entry))))?;

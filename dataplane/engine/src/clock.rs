@@ -59,7 +59,8 @@ pub(crate) fn ticks() -> Result<u64, EngineError> {
     Ok(read_clock(&mut object, &tables)?.ticks)
 }
 
-fn read_clock(object: &mut Ebpf, tables: &Tables) -> Result<ClockReading, EngineError> {
+/// Both clocks as packets see them now.
+pub(crate) fn read_clock(object: &mut Ebpf, tables: &Tables) -> Result<ClockReading, EngineError> {
     let frame = [0; 64];
     let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
     xdp(object, program::CLOCK)?.test_run(options).map_err(program_error)?;

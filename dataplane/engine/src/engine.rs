@@ -250,7 +250,7 @@ impl Engine {
         wanted: [u64; 8],
         words: usize,
     ) -> Result<(), EngineError> {
-        let found = read_back(&self.object, table, index)?;
+        let found: [u64; 8] = read_back(&self.object, table, index)?;
         if found[..words] == wanted[..words] { Ok(()) } else { Err(EngineError::ReadBack(id)) }
     }
 

@@ -107,6 +107,14 @@ pub enum EngineError {
     /// The id of the carrier is none, or of the wrong direction.
     #[error("policy {0} is no installed aggregate of this direction")]
     UnknownAggregate(PolicyId),
+    /// The id is of no policy in force that could be changed in this way.
+    #[error("policy {id} is no installed {needed}, so this cannot be changed of it")]
+    UnknownPolicy {
+        /// Which.
+        id: PolicyId,
+        /// Of what kind it would have to be.
+        needed: &'static str,
+    },
     /// Another flow has these ends.
     #[error("these endpoints are carried by policy {0}")]
     EndpointsInUse(PolicyId),
@@ -149,6 +157,9 @@ pub enum EngineError {
     /// What was read back is not what was written.
     #[error("policy {0} was written but reads back differently; nothing of it is in force")]
     ReadBack(PolicyId),
+    /// The same of a change.
+    #[error("the change of policy {0} was written but reads back differently; the policy is in force as it was")]
+    NotChanged(PolicyId),
     /// The kernel's answer to something else.
     #[error("{action}: {source}")]
     Kernel {
@@ -178,12 +189,13 @@ impl EngineError {
             Self::HashCollision => "hash_collision",
             Self::PolicyExists(_) => "policy_exists",
             Self::UnknownAggregate(_) => "unknown_aggregate",
+            Self::UnknownPolicy { .. } => "unknown_policy",
             Self::EndpointsInUse(_) => "endpoints_in_use",
             Self::Family { .. } => "family",
             Self::Label { .. } => "label",
             Self::Rate { .. } => "rate",
             Self::NextHop { .. } => "next_hop_unresolved",
-            Self::ReadBack(_) => "read_back",
+            Self::ReadBack(_) | Self::NotChanged(_) => "read_back",
             Self::Kernel { .. } => "kernel",
         }
     }

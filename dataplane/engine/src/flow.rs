@@ -48,10 +48,10 @@ pub(crate) struct Outgoing {
 }
 
 /// The rates of a flow, as its meter wants them.
-struct Rates {
-    rate: FlowRate,
-    excess: Option<FlowRate>,
-    flags: u16,
+pub(crate) struct Rates {
+    pub(crate) rate: FlowRate,
+    pub(crate) excess: Option<FlowRate>,
+    pub(crate) flags: u16,
 }
 
 /// Sees to it that the ends can be those of packets.
@@ -199,7 +199,7 @@ impl Engine {
     }
 
     /// The numbers of both meters of a flow that this aggregate carries, and which clock they read.
-    fn rates(&self, carrier: u16, meter: &Meter, allowance_ns: u64) -> Result<Rates, EngineError> {
+    pub(crate) fn rates(&self, carrier: u16, meter: &Meter, allowance_ns: u64) -> Result<Rates, EngineError> {
         let (rate, flags) = self.meter(meter.rate_bps, meter.burst_bytes, meter.packet_bytes_min, allowance_ns)?;
         let Some(excess) = meter.excess else { return Ok(Rates { rate, excess: None, flags }) };
         let (excess, excess_flags) =

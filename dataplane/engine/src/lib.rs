@@ -1,7 +1,7 @@
 //! Runs Turnpike's packet logic on Linux: loads and pins the programs and owns the maps.
 //!
 //! [`Engine::start`] loads or takes over what is pinned; [`Engine::install`] puts policies in force and reads them back;
-//! [`Engine::deinstall`] takes them out and returns the final counters. What was installed outlives the process.
+//! [`Engine::change`] changes what one may send; [`Engine::deinstall`] takes them out and returns the final counters. What was installed outlives the process.
 #![deny(unsafe_code)]
 
 #[cfg(test)]
@@ -9,6 +9,7 @@ extern crate self as turnpike_engine;
 
 mod adopt;
 mod best_effort;
+mod change;
 mod clock;
 mod config;
 pub mod doctor;

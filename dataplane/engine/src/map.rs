@@ -40,6 +40,11 @@ impl Mapped {
         &self.words()[index]
     }
 
+    /// `count` words from `start` on.
+    pub(crate) fn slice(&self, start: usize, count: usize) -> &[AtomicU64] {
+        &self.words()[start..start + count]
+    }
+
     /// The words of an entry of so many.
     pub(crate) fn entry(&self, entry: u32, words: usize) -> &[AtomicU64] {
         let start = entry as usize * words;

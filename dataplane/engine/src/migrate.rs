@@ -16,7 +16,7 @@ use std::path::Path;
 
 use aya::Ebpf;
 use turnpike_fastpath::contract::{BEST_EFFORT_ENTRIES, PORTS_MAX};
-use turnpike_fastpath::entry::{Aggregate, Config};
+use turnpike_fastpath::entry::{Aggregate, Config, Interim};
 
 use crate::error::EngineError;
 use crate::flow_table;
@@ -266,6 +266,13 @@ impl Plan {
             let quantum_ns = (entry.quantum_ns * before).div_ceil(now);
             new.tables.set_aggregate(*index, Aggregate { quantum_bytes, quantum_ns, ..entry });
         }
+        // Should a process have died amid a change of an aggregate's rate.
+        let interim = new.tables.interim();
+        new.tables.set_interim(Interim {
+            quantum_bytes: interim.quantum_bytes * before / now,
+            quantum_ns: (interim.quantum_ns * before).div_ceil(now),
+            ..interim
+        });
         Ok(())
     }
 }

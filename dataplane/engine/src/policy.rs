@@ -121,6 +121,20 @@ pub enum Policy {
     },
 }
 
+/// What an installed policy may send from now on. Everything else of it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Of a [`Policy::FlowOut`], [`Policy::FlowIn`] or [`Policy::TerminalsIn`].
+    Meter(Meter),
+    /// Of a [`Policy::AggregateOut`] or [`Policy::AggregateIn`].
+    Aggregate {
+        /// Bits per second.
+        rate_bps: u64,
+        /// Bytes at once.
+        burst_bytes: u32,
+    },
+}
+
 /// What a policy counted since it was installed. Offered = passed + dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {

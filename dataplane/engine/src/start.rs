@@ -119,6 +119,7 @@ impl Engine {
             object,
         };
         adopt::adopt(&mut engine);
+        engine.complete_change()?;
         engine.adopted = engine.policies.keys().chain(engine.ended.keys()).copied().collect();
         engine.renew();
         let attachments = programs::roles(lan.index == wan.index).iter().map(|(port, role, program)| {
@@ -229,6 +230,7 @@ fn table_config(
         peers,
         dscp_out: config.dscp_map_out.map(|dscp| dscp & 63),
         dscp_in: config.dscp_map_in.map(|dscp| dscp & 63),
+        interim: old.interim,
     })
 }
 

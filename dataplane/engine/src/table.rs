@@ -1,10 +1,12 @@
 //! The tables that user space and the programs share, mapped and typed.
 
+use std::sync::atomic::AtomicU64;
+
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData};
 use turnpike_fastpath::contract::{BUCKET_SLOTS, PORTS_MAX, table};
 use turnpike_fastpath::entry::{
-    Aggregate, Bucket, ClockReading, Config, Detail, Flow, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
+    Aggregate, Bucket, ClockReading, Config, Detail, Flow, Interim, LABEL_VALID, LabelEntry, NextHop, Pool, Port,
 };
 use turnpike_fastpath::plan::Ends;
 use turnpike_fastpath::reception::Reception;
@@ -197,6 +199,34 @@ impl Tables {
         mapped.word(index as usize * 8 + offset / 8).store(expires_ns, std::sync::atomic::Ordering::Release);
     }
 
+    /// The words of an entry, to be changed one by one while packets use it.
+    pub(crate) fn words(&self, table: &'static str, index: u32) -> &[AtomicU64] {
+        let mapped = match table {
+            table::FLOWS => &self.flows,
+            table::LABELS => &self.labels,
+            table::FLOW_DETAILS => &self.flow_details,
+            table::LABEL_DETAILS => &self.label_details,
+            table::AGGREGATES => &self.carriers,
+            table::POOLS => &self.pools,
+            _ => return &[],
+        };
+        mapped.slice(index as usize * 8, 8)
+    }
+
+    /// What the policy goes by that is being changed.
+    pub(crate) fn interim(&self) -> Interim {
+        self.config().interim
+    }
+
+    /// The same, written; no policy may be going by it.
+    pub(crate) fn set_interim(&self, interim: Interim) {
+        let words: [u64; size_of::<Interim>() / 8] = transmute!(interim);
+        let target = self.config.slice(std::mem::offset_of!(Config, interim) / 8, words.len());
+        for (target, word) in target.iter().zip(words) {
+            target.store(word, std::sync::atomic::Ordering::Release);
+        }
+    }
+
     pub(crate) fn aggregate(&self, index: u32) -> Aggregate {
         transmute!(self.carriers.read::<8>(index))
     }
@@ -373,10 +403,14 @@ pub(crate) fn array<'o>(object: &'o Ebpf, name: &'static str) -> Result<&'o MapD
     }
 }
 
-/// Reads an entry of eight words through the kernel, not through the mapping by which it was written.
-pub(crate) fn read_back(object: &Ebpf, name: &'static str, index: u32) -> Result<[u64; 8], EngineError> {
+/// Reads an entry of `N` words through the kernel, not through the mapping by which it was written.
+pub(crate) fn read_back<const N: usize>(
+    object: &Ebpf,
+    name: &'static str,
+    index: u32,
+) -> Result<[u64; N], EngineError> {
     let map = object.map(name).ok_or_else(|| missing(name))?;
-    let array: Array<_, [u64; 8]> =
+    let array: Array<_, [u64; N]> =
         Array::try_from(map).map_err(|error| EngineError::Load { detail: error.to_string() })?;
     array
         .get(&index, 0)

@@ -13,8 +13,9 @@ use host::{has_vlans, in_own_namespace};
 use turnpike_engine::policy::{Dscp, Excess, Media, Meter, Policy};
 use turnpike_engine::{Engine, EngineConfig};
 use turnpike_fastpath::buffer::Buffer;
-use turnpike_fastpath::entry::{NextHop, Port};
+use turnpike_fastpath::entry::{Config, EXACT_CLOCK, INTERIM, Interim, NextHop, Port};
 use turnpike_fastpath::memory::MemoryTables;
+use turnpike_fastpath::meter::{flow_rate, pool_rate};
 use turnpike_fastpath::{Direction, Reason, Verdict, inbound, outbound};
 use world::host::routes;
 use world::*;
@@ -222,6 +223,39 @@ fn corpus() -> Vec<(Direction, Vec<u8>)> {
     frames
 }
 
+/// Has all meters go by interim numbers, as if a change were under way: those of flows that may send freely, in wide aggregates.
+fn put_amid_change(config: &EngineConfig) {
+    let map = |name: &str| Map::Array(MapData::from_pin(config.pin_dir.join("maps").join(name)).unwrap());
+    let pool = pool_rate(100_000_000_000, 1 << 24, aya::util::nr_cpus().unwrap() as u32, u32::from(MTU)).unwrap();
+    let interim = Interim {
+        rate: flow_rate(WIDE.rate_bps, WIDE.burst_bytes, 0).unwrap(),
+        excess: flow_rate(WIDE.rate_bps, WIDE.burst_bytes, 0).unwrap(),
+        flags: EXACT_CLOCK,
+        packet_bytes_min: 28,
+        quantum_bytes: pool.quantum_bytes,
+        quantum_ns: pool.quantum_ns,
+        depth_ns: pool.depth_ns,
+        byte_cost: pool.byte_cost,
+        reserve_ns: pool.reserve_ns,
+        ..Interim::default()
+    };
+    let mut table: Array<_, [u64; size_of::<Config>() / 8]> = map("TP_CONFIG").try_into().unwrap();
+    let mut entry: Config = zerocopy::transmute!(table.get(&0, 0).unwrap());
+    entry.interim = interim;
+    let words: [u64; size_of::<Config>() / 8] = zerocopy::transmute!(entry);
+    table.set(0, words, 0).unwrap();
+    for (name, moving) in
+        [("TP_FLOWS", 7), ("TP_LABELS", 7), ("TP_FLOW_DETAILS", 6), ("TP_LBL_DETAILS", 6), ("TP_POOLS", 0)]
+    {
+        let mut table: Array<_, [u64; 8]> = map(name).try_into().unwrap();
+        for index in 0..table.len() {
+            let mut words = table.get(&index, 0).unwrap();
+            words[moving] = INTERIM;
+            table.set(index, words, 0).unwrap();
+        }
+    }
+}
+
 #[test]
 fn named_frames_end_in_the_kernel_as_they_are_said_to() {
     in_own_namespace(|config| {
@@ -240,6 +274,34 @@ fn named_frames_end_in_the_kernel_as_they_are_said_to() {
             if trial.action == 4 && !case.name.contains("wrong") {
                 assert!(checksums_hold(&trial.frame), "{}", case.name);
             }
+        }
+    });
+}
+
+#[test]
+fn the_kernel_and_the_host_agree_amid_a_change() {
+    in_own_namespace(|config| {
+        let mut engine = start(config);
+        put_amid_change(config);
+        let mut host = engine.snapshot(0);
+        host.routes = routes(has_vlans());
+        let tables = host.tables();
+        let (mut random, cases) = (Random(0x1357_9bdf_0246_8ace), cases());
+        let mut frames: Vec<_> = cases.iter().map(|case| (case.direction, case.frame.clone())).collect();
+        frames.extend((0..10_000).map(|_| random.frame(&cases)));
+        for (direction, frame) in frames {
+            let trial = engine.trial(direction, &frame).unwrap();
+            let (action, after) = on_host(&tables, direction, &frame);
+            assert_eq!((trial.action, &trial.frame), (action, &after), "{direction:?}: {frame:02x?}");
+        }
+        assert!(engine.snapshot(0).counts_like(&host), "counters differ");
+        // Meters that are spent by their own numbers are not by these.
+        for direction in Direction::ALL {
+            assert_eq!(engine.verdict(direction, Reason::FlowOverRate).0, 0);
+            assert_eq!(engine.verdict(direction, Reason::Contended).0, 0);
+        }
+        for flow in tables.flows.iter().filter(|flow| flow.expires_ns != 0) {
+            assert_eq!(flow.due.load(std::sync::atomic::Ordering::Relaxed) & INTERIM, INTERIM);
         }
     });
 }

@@ -641,21 +641,24 @@ fn a_program_of_somebody_else_is_not_pushed_aside() {
 fn the_programs_keep_their_size() {
     /// Instructions after the verifier's rewriting, and those that it looked at, with a few per cent of room.
     const BUDGETS: [(&str, u32, u32); 7] = [
-        ("turnpike_out", 1_420, 2_640),
-        ("turnpike_in", 1_260, 5_450),
-        ("turnpike_out_v4", 3_170, 28_500),
-        ("turnpike_out_v6", 3_100, 28_700),
-        ("turnpike_in_v4", 4_560, 108_000),
-        ("turnpike_in_v6", 4_560, 77_000),
+        ("turnpike_out", 1_560, 3_080),
+        ("turnpike_in", 1_370, 5_750),
+        ("turnpike_out_v4", 3_550, 36_200),
+        ("turnpike_out_v6", 3_450, 36_300),
+        ("turnpike_in_v4", 5_110, 96_500),
+        ("turnpike_in_v6", 5_040, 48_600),
         ("turnpike_both", 154, 328),
     ];
     in_own_namespace(|config| {
         let mut engine = Engine::start(config).unwrap();
+        let mut over = Vec::new();
         for (name, instructions_max, verified_max) in BUDGETS {
             let size = engine.program_size(name).unwrap();
             println!("{name}: {size:?}");
-            assert!(size.instructions <= instructions_max, "{name}: {size:?}");
-            assert!(size.verified_instructions <= verified_max, "{name}: {size:?}");
+            if size.instructions > instructions_max || size.verified_instructions > verified_max {
+                over.push(name);
+            }
         }
+        assert!(over.is_empty(), "over the budget: {over:?}");
     });
 }

@@ -1,8 +1,9 @@
 //! The entries of the tables that user space and the data plane share: fixed sizes, no padding, no enums.
 //!
 //! An entry that packets can find is never changed in place, but for single words that stand for themselves (expiry, next
-//! hop). User space writes an entry whole, then publishes it by one word; it takes it back by one word, waits until no
-//! packet can still be looking at it, and only then writes it anew.
+//! hop), and for a meter's numbers while its own word says that they do not count ([`INTERIM`]). User space writes an entry whole, then
+//! publishes it by one word; it takes it back by one word, waits until no packet can still be looking at it, and only then writes it
+//! anew.
 
 use core::cell::Cell;
 use core::sync::atomic::AtomicU64;
@@ -62,6 +63,44 @@ pub struct Config {
     pub dscp_out: [u8; 64],
     /// New DSCP by the old one, for [`DSCP_MAP`] on the way in.
     pub dscp_in: [u8; 64],
+    /// What the one policy goes by whose rate is being changed.
+    pub interim: Interim,
+}
+
+/// Bit of the word that a meter moves ([`Flow::due`], [`LabelEntry::due`], [`Detail::excess_due`], [`Pool::spent_ns`]): the meter goes by
+/// [`Config::interim`] and not by the numbers of its own entry, which user space is writing anew.
+///
+/// It is in that word so that both change in one step: a packet's compare-and-swap holds only if the numbers that it was charged by are in
+/// force.
+pub const INTERIM: u64 = 1 << 63;
+
+/// The numbers of one policy's meters while its own are written anew. Packets read it only where they find [`INTERIM`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(not(target_arch = "bpf"), derive(FromBytes, IntoBytes))]
+#[repr(C, align(64))]
+pub struct Interim {
+    /// [`Flow::rate`], [`LabelEntry::rate`]
+    pub rate: FlowRate,
+    /// [`Detail::excess`]
+    pub excess: FlowRate,
+    /// [`EXACT_CLOCK`] and [`EXCESS`]; the others are not looked at.
+    pub flags: u16,
+    /// [`Flow::packet_bytes_min`], [`LabelEntry::packet_bytes_min`]
+    pub packet_bytes_min: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// [`Aggregate::quantum_bytes`]
+    pub quantum_bytes: u64,
+    /// [`Aggregate::quantum_ns`]
+    pub quantum_ns: u64,
+    /// [`Aggregate::depth_ns`]
+    pub depth_ns: u64,
+    /// [`Pool::byte_cost`]
+    pub byte_cost: u64,
+    /// [`Pool::reserve_ns`]
+    pub reserve_ns: u64,
+    /// Zero.
+    pub reserved_2: [u64; 6],
 }
 
 /// An IPv4 address in sixteen bytes (RFC 4291, section 2.5.5.2).

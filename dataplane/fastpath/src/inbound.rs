@@ -8,7 +8,7 @@ use crate::entry::{
     TERMINALS, mapped,
 };
 use crate::frame::{Frame, Wire};
-use crate::meter::{FlowMeter, charge_carrier, colour};
+use crate::meter::{FlowMeter, Size, charge_carrier, colour, forgotten};
 use crate::outbound::{Sent, network_bytes, outbound, settle, whole_extra_bytes};
 use crate::parse::{Copied, Network, Packet, Parse, Parsed, link};
 use crate::plain::inbound_plain;
@@ -428,14 +428,15 @@ impl<O: Outer> Tagged<'_, O> {
         if u32::from(inner_length) > way.port.mtu_bytes {
             return Err(Reason::TooBig);
         }
-        let meter = FlowMeter { rate: &label.rate, due: &label.due, flags: label.flags };
+        let LabelEntry { rate, due, flags, packet_bytes_min, .. } = label;
+        let meter = FlowMeter { rate, due, flags: *flags, packet_bytes_min: *packet_bytes_min };
         let extra_bytes = if whole { whole_extra_bytes::<H>(H::V6 != O::V6) } else { 0 };
-        let counted = u64::from(inner_length.max(label.packet_bytes_min)) + extra_bytes;
-        let detail = || tables.label_detail(self.index);
-        let colour = colour(tables, meter, detail, coarse_ns, counted).ok_or(Reason::FlowOverRate)?;
+        let size = Size { length: inner_length, extra_bytes: tables.unknown(extra_bytes) };
+        let colour = colour(tables, meter, || tables.label_detail(self.index), coarse_ns, size)?;
         let wire_bytes = u64::from(self.total_length);
         let carrier = u32::from(label.aggregate);
         let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
+        let colour = forgotten(tables, colour);
         if label.flags & TERMINALS == 0 && !tag::next_port(self.tag) {
             self.observe(frame, tables, payload_at);
         }

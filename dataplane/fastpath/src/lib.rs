@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod buffer;
+// User space's part.
+#[cfg(not(target_arch = "bpf"))]
+pub mod change;
 pub mod checksum;
 pub mod contract;
 pub mod entry;

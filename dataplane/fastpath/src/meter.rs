@@ -11,7 +11,9 @@
 //! to the pool at once, and only as long as it leaves there what green packets may need. So a flow borrows what its aggregate
 //! has idle, and cannot take what another was promised.
 
-use crate::entry::{Aggregate, AggregateShare, Colour, Detail, EXACT_CLOCK, EXCESS, FlowRate, Pool};
+use crate::entry::{
+    Aggregate, AggregateShare, Colour, Config, Detail, EXACT_CLOCK, EXCESS, FlowRate, INTERIM, Interim, Pool,
+};
 use crate::tables::Tables;
 use crate::verdict::{Detour, Reason, Stop};
 use core::sync::atomic::AtomicU64;
@@ -19,17 +21,31 @@ use core::sync::atomic::AtomicU64;
 /// Fraction bits of [`FlowRate::byte_cost`].
 pub const BYTE_COST_BITS: u32 = 24;
 
-/// Fraction bits of a flow's schedule: sixteenths of a nanosecond, so that rounding a packet's cost up does not slow fast flows. Leaves
-/// 36 years of uptime.
+/// Fraction bits of a flow's schedule: sixteenths of a nanosecond, so that rounding a packet's cost up does not slow fast flows. With
+/// [`INTERIM`] above them that leaves 18 years of uptime.
 pub const DUE_BITS: u32 = 4;
 
-/// Tries of a compare-and-swap before the packet is refused. Each failure means that another CPU's packet got through.
-const TRIES: u32 = 4;
+/// Bits of a byte's cost that a schedule does not have.
+const COST_SHIFT: u32 = BYTE_COST_BITS - DUE_BITS;
 
-/// The same for a flow, whose packets are not to suffer from each other while they conform.
-const FLOW_TRIES: u32 = 8;
+/// Tries of a compare-and-swap. Each failure means that another CPU's packet got through, or that user space changed the meter.
+/// `docs/life-of-a-packet.md` says how many packets lose so many.
+const TRIES: u32 = 6;
 
-/// Charges `bytes` to a flow; whether they conform.
+/// What became of a packet at a meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// It conforms, and was charged.
+    Conforms,
+    /// It is too much.
+    Exceeds,
+    /// Other CPUs' packets came first at each try.
+    Contended,
+    /// The meter goes by its interim numbers, which are not looked at here.
+    Interim,
+}
+
+/// Charges `bytes` to a flow by the numbers of its own entry.
 #[inline(always)]
 pub fn charge_flow<T: Tables>(
     tables: &T,
@@ -38,51 +54,135 @@ pub fn charge_flow<T: Tables>(
     flags: u16,
     coarse_ns: u64,
     bytes: u64,
-) -> bool {
-    const SHIFT: u32 = BYTE_COST_BITS - DUE_BITS;
+) -> Charge {
     let now_ns = if flags & EXACT_CLOCK == 0 { coarse_ns } else { tables.exact_ns() };
     let now = now_ns << DUE_BITS;
     let limit = (now_ns + rate.burst_ns) << DUE_BITS;
-    let cost = (bytes * rate.byte_cost + ((1 << SHIFT) - 1)) >> SHIFT;
-    for _ in 0..FLOW_TRIES {
+    let cost = cost(rate, bytes);
+    for _ in 0..TRIES {
         let old = tables.load(due);
         let start = if old > now { old } else { now };
         let next = start + cost;
+        // The bit is there if other numbers count now, and is far above any limit.
         if next > limit {
-            return false;
+            return if old & INTERIM == 0 { Charge::Exceeds } else { Charge::Interim };
         }
         if tables.replace(due, old, next) {
-            return true;
+            return Charge::Conforms;
         }
     }
-    false
+    Charge::Contended
+}
+
+/// What bytes cost, as a schedule has it.
+#[inline(always)]
+const fn cost(rate: &FlowRate, bytes: u64) -> u64 {
+    (bytes * rate.byte_cost + ((1 << COST_SHIFT) - 1)) >> COST_SHIFT
+}
+
+/// What a flow's packet counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// IP bytes, which count as the smallest packet's at least.
+    pub length: u16,
+    /// Bytes on top of that.
+    pub extra_bytes: u64,
+}
+
+impl Size {
+    #[inline(always)]
+    fn counted(self, packet_bytes_min: u16) -> u64 {
+        u64::from(self.length.max(packet_bytes_min)) + self.extra_bytes
+    }
+}
+
+/// Charges a packet to a flow by the interim numbers of its rate or, where `excess`, of its excess. Rare, so a function of its own.
+///
+/// If the entry's own numbers count again meanwhile, they are the same: between two changes of what counts there is a grace period.
+#[inline(never)]
+fn charge_interim<T: Tables>(tables: &T, due: &AtomicU64, excess: bool, coarse_ns: u64, size: Size) -> Charge {
+    let Some(Config { interim, .. }) = tables.config() else { return Charge::Exceeds };
+    let rate = if excess { &interim.excess } else { &interim.rate };
+    let now_ns = if interim.flags & EXACT_CLOCK == 0 { coarse_ns } else { tables.exact_ns() };
+    let now = now_ns << DUE_BITS;
+    let limit = (now_ns + rate.burst_ns) << DUE_BITS;
+    let cost = cost(rate, size.counted(interim.packet_bytes_min));
+    let mut tries = tables.opaque(TRIES.into());
+    while tries > 0 {
+        tries -= 1;
+        let old = tables.load(due);
+        let next = (old & !INTERIM).max(now) + cost;
+        if next > limit {
+            return Charge::Exceeds;
+        }
+        if tables.replace(due, old, next | (old & INTERIM)) {
+            return Charge::Conforms;
+        }
+    }
+    Charge::Contended
+}
+
+/// The meter of a flow or a label.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowMeter<'t> {
+    /// What it may send.
+    pub rate: &'t FlowRate,
+    /// State of the meter.
+    pub due: &'t AtomicU64,
+    /// Of the entry: [`EXACT_CLOCK`] and [`EXCESS`].
+    pub flags: u16,
+    /// A smaller packet is counted as this many bytes.
+    pub packet_bytes_min: u16,
+}
+
+impl FlowMeter<'_> {
+    /// Charges a packet by the numbers that are in force.
+    #[inline(always)]
+    fn charge<T: Tables>(self, tables: &T, excess: bool, coarse_ns: u64, size: Size) -> Charge {
+        let Self { rate, due, flags, packet_bytes_min } = self;
+        match charge_flow(tables, rate, due, flags, coarse_ns, size.counted(packet_bytes_min)) {
+            Charge::Interim => charge_interim(tables, due, excess, coarse_ns, size),
+            charge => charge,
+        }
+    }
 }
 
 /// Charges a packet of a flow to the flow; its colour if it may go.
+///
+/// # Errors
+/// Why it may not.
 #[inline(always)]
-pub(crate) fn colour<'t, T: Tables>(
+pub fn colour<'t, T: Tables>(
     tables: &T,
     meter: FlowMeter<'_>,
     detail: impl FnOnce() -> Option<&'t Detail>,
     coarse_ns: u64,
-    bytes: u64,
-) -> Option<Colour> {
-    let FlowMeter { rate, due, flags } = meter;
+    size: Size,
+) -> Result<Colour, Reason> {
     let mut yellow = 0;
-    if !charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
-        if flags & EXCESS == 0 {
-            return None;
+    match meter.charge(tables, false, coarse_ns, size) {
+        Charge::Conforms => {}
+        Charge::Contended => return Err(Reason::Contended),
+        Charge::Exceeds | Charge::Interim if meter.flags & EXCESS == 0 => return Err(Reason::FlowOverRate),
+        Charge::Exceeds | Charge::Interim => {
+            let Some(Detail { excess, excess_due, .. }) = detail() else { return Err(Reason::Internal) };
+            let meter = FlowMeter { rate: excess, due: excess_due, ..meter };
+            if meter.charge(tables, true, coarse_ns, size) != Charge::Conforms {
+                return Err(Reason::FlowOverRate);
+            }
+            yellow = 1;
         }
-        let Detail { excess, excess_due, .. } = detail()?;
-        if !charge_flow(tables, excess, excess_due, flags, coarse_ns, bytes) {
-            return None;
-        }
-        yellow = 1;
     }
-    Some(if tables.unknown(yellow) == 0 { Colour::Green } else { Colour::Yellow })
+    Ok(if tables.unknown(yellow) == 0 { Colour::Green } else { Colour::Yellow })
 }
 
-/// The same for a packet that goes on to where it can be yellow if it is not green.
+/// The same colour, of which the verifier does not know any more which it is: it need not follow what comes next for each.
+#[inline(always)]
+pub(crate) fn forgotten<T: Tables>(tables: &T, colour: Colour) -> Colour {
+    if tables.unknown(colour as u64) == Colour::Green as u64 { Colour::Green } else { Colour::Yellow }
+}
+
+/// The same for a packet of `bytes` bytes that goes on to where all of this is looked at, unless it is plainly green or plainly too much.
 #[inline(always)]
 pub(crate) fn plain_colour<T: Tables>(
     tables: &T,
@@ -91,19 +191,12 @@ pub(crate) fn plain_colour<T: Tables>(
     bytes: u64,
     detour: Detour,
 ) -> Result<Colour, Stop> {
-    let FlowMeter { rate, due, flags } = meter;
-    if charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
-        return Ok(Colour::Green);
+    let FlowMeter { rate, due, flags, .. } = meter;
+    match charge_flow(tables, rate, due, flags, coarse_ns, bytes) {
+        Charge::Conforms => Ok(Colour::Green),
+        Charge::Exceeds if flags & EXCESS == 0 => Err(Stop::Reason(Reason::FlowOverRate)),
+        Charge::Exceeds | Charge::Contended | Charge::Interim => Err(Stop::Detour(detour)),
     }
-    Err(if flags & EXCESS == 0 { Stop::Reason(Reason::FlowOverRate) } else { Stop::Detour(detour) })
-}
-
-/// The meter of a flow or a label.
-#[derive(Clone, Copy)]
-pub(crate) struct FlowMeter<'t> {
-    pub(crate) rate: &'t FlowRate,
-    pub(crate) due: &'t AtomicU64,
-    pub(crate) flags: u16,
 }
 
 /// Offers a packet of `bytes` bytes to an aggregate and charges it. Where it conforms, the share's tally is still to be settled; where not,
@@ -118,11 +211,11 @@ pub(crate) fn charge_carrier<'t, T: Tables>(
     over_rate: Reason,
 ) -> Result<&'t AggregateShare, Reason> {
     let share = tables.aggregate_share(index).ok_or(Reason::Internal)?;
-    charge_share(tables, aggregate, index, share, colour, bytes).map_err(|()| over_rate)?;
+    charge_share(tables, aggregate, index, share, colour, bytes, over_rate)?;
     Ok(share)
 }
 
-/// The same where this CPU's share is known; an error if the packet does not conform.
+/// The same where this CPU's share is known.
 #[inline(always)]
 pub(crate) fn charge_share<T: Tables>(
     tables: &T,
@@ -131,26 +224,42 @@ pub(crate) fn charge_share<T: Tables>(
     share: &AggregateShare,
     colour: Colour,
     bytes: u64,
-) -> Result<(), ()> {
+    over_rate: Reason,
+) -> Result<(), Reason> {
     share.tally.offer(bytes);
-    let conforms = match colour {
+    let charge = match colour {
         Colour::Green => charge_aggregate(tables, aggregate, || tables.pool(index), share, bytes),
-        Colour::Yellow => tables.pool(index).is_some_and(|pool| charge_idle(tables, aggregate, pool, bytes)),
+        Colour::Yellow => match tables.pool(index) {
+            Some(pool) => charge_idle(tables, aggregate, pool, bytes),
+            None => Charge::Exceeds,
+        },
     };
-    if conforms {
+    if charge == Charge::Conforms {
         return Ok(());
     }
     share.tally.drop(bytes);
-    Err(())
+    Err(if charge == Charge::Contended { Reason::Contended } else { over_rate })
 }
 
 /// Charges a yellow packet to what the pool has beyond its reserve; whether there is so much.
 #[inline(always)]
-pub fn charge_idle<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool, bytes: u64) -> bool {
-    let cost_ns = (bytes * pool.byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS;
-    let now_ns = tables.exact_ns();
-    let full_ns = now_ns.saturating_sub(aggregate.depth_ns);
-    spend(tables, pool, full_ns, cost_ns, now_ns.saturating_sub(pool.reserve_ns))
+pub fn charge_idle<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool, bytes: u64) -> Charge {
+    let price = Price {
+        cost_ns: idle_cost_ns(pool.byte_cost, bytes),
+        depth_ns: aggregate.depth_ns,
+        reserve_ns: pool.reserve_ns,
+    };
+    match spend(tables, pool, price) {
+        Charge::Interim if spend_interim(tables, pool, None, bytes) > 0 => Charge::Conforms,
+        Charge::Interim => Charge::Exceeds,
+        charge => charge,
+    }
+}
+
+/// What a yellow packet's bytes cost.
+#[inline(always)]
+const fn idle_cost_ns(byte_cost: u64, bytes: u64) -> u64 {
+    (bytes * byte_cost + ((1 << BYTE_COST_BITS) - 1)) >> BYTE_COST_BITS
 }
 
 /// Charges `bytes` to an aggregate; whether they conform. The pool is looked up only when it is needed.
@@ -161,44 +270,90 @@ pub fn charge_aggregate<'t, T: Tables>(
     pool: impl FnOnce() -> Option<&'t Pool>,
     share: &AggregateShare,
     bytes: u64,
-) -> bool {
-    let credit = share.credit_bytes.get();
-    if credit >= bytes {
-        share.credit_bytes.set(credit - bytes);
-        return true;
-    }
-    // Credit is below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
-    let credit = credit + aggregate.quantum_bytes;
-    if credit < bytes || !pool().is_some_and(|pool| borrow(tables, aggregate, pool)) {
-        return false;
+) -> Charge {
+    let mut credit = share.credit_bytes.get();
+    if credit < bytes {
+        let Some(pool) = pool() else { return Charge::Exceeds };
+        let Aggregate { quantum_bytes, quantum_ns, depth_ns, .. } = *aggregate;
+        let charge = spend(tables, pool, Price { cost_ns: quantum_ns, depth_ns, reserve_ns: 0 });
+        let bought = match charge {
+            Charge::Conforms => quantum_bytes,
+            Charge::Interim => spend_interim(tables, pool, Some(credit), bytes),
+            Charge::Exceeds | Charge::Contended => return charge,
+        };
+        credit += bought;
+        // Credit was below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
+        if credit < bytes {
+            return Charge::Exceeds;
+        }
     }
     share.credit_bytes.set(credit - bytes);
-    true
+    Charge::Conforms
 }
 
-/// Takes one quantum from the pool.
+/// What is to be taken from a pool.
+#[derive(Clone, Copy)]
+struct Price {
+    cost_ns: u64,
+    depth_ns: u64,
+    /// What must be left.
+    reserve_ns: u64,
+}
+
+/// Moves the time up to which a pool is spent by a price in the entry's own numbers.
 #[inline(always)]
-fn borrow<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool) -> bool {
+fn spend<T: Tables>(tables: &T, pool: &Pool, price: Price) -> Charge {
     let now_ns = tables.exact_ns();
-    let full_ns = now_ns.saturating_sub(aggregate.depth_ns);
-    spend(tables, pool, full_ns, aggregate.quantum_ns, now_ns)
-}
-
-/// Moves the time up to which a pool is spent, which counts from `full_ns` at least, but not past `limit_ns`.
-#[inline(always)]
-fn spend<T: Tables>(tables: &T, pool: &Pool, full_ns: u64, cost_ns: u64, limit_ns: u64) -> bool {
     for _ in 0..TRIES {
-        let spent = tables.load(&pool.spent_ns);
-        let from = if spent > full_ns { spent } else { full_ns };
-        let next = from + cost_ns;
-        if next > limit_ns {
-            return false;
+        let old = tables.load(&pool.spent_ns);
+        let next = price.next(old, now_ns);
+        // The bit is there if other numbers count now, and is far above any time.
+        if next + price.reserve_ns > now_ns {
+            return if old & INTERIM == 0 { Charge::Exceeds } else { Charge::Interim };
         }
-        if tables.replace(&pool.spent_ns, spent, next) {
-            return true;
+        if tables.replace(&pool.spent_ns, old, next) {
+            return Charge::Conforms;
         }
     }
-    false
+    Charge::Contended
+}
+
+impl Price {
+    /// Up to when the pool is spent then. As sums, which cannot fall below zero soon after the clock's start.
+    #[inline(always)]
+    const fn next(self, spent_ns: u64, now_ns: u64) -> u64 {
+        let from = if spent_ns + self.depth_ns > now_ns { spent_ns } else { now_ns - self.depth_ns };
+        from + self.cost_ns
+    }
+}
+
+/// Takes from a pool by the interim numbers: a quantum for a green packet, whose CPU has some `credit`, or what a yellow one costs; the bytes
+/// that this bought, 0 if it did not. Rare, so a function of its own.
+///
+/// If the entry's own numbers count again meanwhile, they are the same.
+#[inline(never)]
+fn spend_interim<T: Tables>(tables: &T, pool: &Pool, credit: Option<u64>, bytes: u64) -> u64 {
+    let Some(Config { interim, .. }) = tables.config() else { return 0 };
+    let Interim { quantum_bytes, quantum_ns, depth_ns, byte_cost, reserve_ns, .. } = *interim;
+    let (bought, price) = match credit {
+        Some(credit) if credit + quantum_bytes < bytes => return 0,
+        Some(_) => (quantum_bytes, Price { cost_ns: quantum_ns, depth_ns, reserve_ns: 0 }),
+        None => (bytes, Price { cost_ns: idle_cost_ns(byte_cost, bytes), depth_ns, reserve_ns }),
+    };
+    let now_ns = tables.exact_ns();
+    let mut tries = tables.opaque(TRIES.into());
+    while tries > 0 {
+        tries -= 1;
+        let old = tables.load(&pool.spent_ns);
+        let next = price.next(old & !INTERIM, now_ns);
+        if next + price.reserve_ns > now_ns {
+            return 0;
+        }
+        if tables.replace(&pool.spent_ns, old, next | (old & INTERIM)) {
+            return bought;
+        }
+    }
+    0
 }
 
 /// Nanoseconds of a byte, times 2^24, rounded up. A packet has at most 2^16 bytes, so it must stay below 2^48.

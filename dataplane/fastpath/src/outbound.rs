@@ -4,9 +4,11 @@ use zerocopy::network_endian::{U16, U32, U64};
 
 use crate::checksum::Change;
 use crate::classify::{Found, find_flow};
-use crate::entry::{Aggregate, AggregateShare, Colour, Config, OUTER_V6, TERMINALS, UNADMITTED_DROP, UNADMITTED_LIMIT};
+use crate::entry::{
+    Aggregate, AggregateShare, Colour, Config, Flow, OUTER_V6, TERMINALS, UNADMITTED_DROP, UNADMITTED_LIMIT,
+};
 use crate::frame::{Frame, Wire};
-use crate::meter::{FlowMeter, charge_carrier, colour};
+use crate::meter::{FlowMeter, Size, charge_carrier, colour, forgotten};
 use crate::parse::{Copied, Network, Packet, Parse, Parsed, link};
 use crate::plain::outbound_plain;
 use crate::tables::{Route, Tables, count};
@@ -147,13 +149,14 @@ fn carry<F: Frame, T: Tables, H: Rewrite>(
     if u32::from(wire_length) > way.port.mtu_bytes {
         return Err(Reason::TooBig);
     }
-    let meter = FlowMeter { rate: &flow.rate, due: &flow.due, flags: flow.flags };
+    let Flow { rate, due, flags, packet_bytes_min, .. } = flow;
+    let meter = FlowMeter { rate, due, flags: *flags, packet_bytes_min: *packet_bytes_min };
     let extra_bytes = if form.whole { whole_extra_bytes::<H>(H::V6 != outer_v6) } else { 0 };
-    let counted = u64::from(packet.total_length.max(flow.packet_bytes_min)) + extra_bytes;
-    let detail = || tables.flow_detail(found.index);
-    let colour = colour(tables, meter, detail, coarse_ns, counted).ok_or(Reason::FlowOverRate)?;
+    let size = Size { length: packet.total_length, extra_bytes };
+    let colour = colour(tables, meter, || tables.flow_detail(found.index), coarse_ns, size)?;
     let wire_bytes = u64::from(wire_length);
     let share = charge_carrier(tables, aggregate, carrier, colour, wire_bytes, Reason::AggregateOverRate)?;
+    let colour = forgotten(tables, colour);
     let class = class(aggregate, &config.dscp_out, packet.header.class(), colour);
     let tagged = Tagged { found, aggregate, way: &way, form, class, wire_length };
     let written = if outer_v6 {

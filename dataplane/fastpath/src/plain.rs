@@ -188,10 +188,11 @@ fn admit<'t, T: Tables>(
     if wire_bytes > u64::from(way.port.mtu_bytes) {
         return Err(Reason::TooBig.into());
     }
-    let meter = FlowMeter { rate: &flow.rate, due: &flow.due, flags: flow.flags };
-    let counted = u64::from(total_length.max(flow.packet_bytes_min));
+    let Flow { rate, due, flags, packet_bytes_min, .. } = flow;
+    let meter = FlowMeter { rate, due, flags: *flags, packet_bytes_min: *packet_bytes_min };
+    let counted = u64::from(total_length.max(*packet_bytes_min));
     let colour = plain_colour(tables, meter, coarse_ns, counted, Detour::OutV4)?;
-    charge_share(tables, aggregate, carrier, share, colour, wire_bytes).map_err(|()| Reason::AggregateOverRate)?;
+    charge_share(tables, aggregate, carrier, share, colour, wire_bytes, Reason::AggregateOverRate)?;
     Ok(Admitted { aggregate, share, way, wire_bytes })
 }
 
@@ -365,11 +366,12 @@ fn accept<'t, T: Tables>(
     if inner_bytes > u64::from(way.port.mtu_bytes) {
         return Err(Reason::TooBig.into());
     }
-    let meter = FlowMeter { rate: &label.rate, due: &label.due, flags: label.flags };
-    let counted = inner_bytes.max(u64::from(label.packet_bytes_min));
+    let LabelEntry { rate, due, flags, packet_bytes_min, .. } = label;
+    let meter = FlowMeter { rate, due, flags: *flags, packet_bytes_min: *packet_bytes_min };
+    let counted = inner_bytes.max(u64::from(*packet_bytes_min));
     let colour = plain_colour(tables, meter, coarse_ns, counted, Detour::InV4)?;
     let wire_bytes = inner_bytes + u64::from(tag::HEADER_LENGTH);
-    charge_share(tables, aggregate, carrier, share, colour, wire_bytes).map_err(|()| Reason::AggregateOverRate)?;
+    charge_share(tables, aggregate, carrier, share, colour, wire_bytes, Reason::AggregateOverRate)?;
     Ok(Admitted { aggregate, share, way, wire_bytes })
 }
 

@@ -153,6 +153,8 @@ reasons! {
     LabelOfOtherPeer, "label_of_other_peer", "drop";
     /// A table or the frame did not give what it must: a fault of ours.
     Internal, "internal", "drop";
+    /// Other CPUs' packets came first at each try to charge a meter; whether this one conformed is not known.
+    Contended, "contended", "drop";
 }
 
 /// Rows of the counter table for one direction.

@@ -5,15 +5,11 @@ mod world;
 
 use proptest::prelude::*;
 use std::sync::atomic::AtomicU64;
-use turnpike_fastpath::entry::{Aggregate, AggregateShare, EXACT_CLOCK, Pool};
-use turnpike_fastpath::meter::{charge_aggregate, charge_flow, flow_rate, pool_rate};
+use turnpike_fastpath::entry::EXACT_CLOCK;
+use turnpike_fastpath::memory::MemoryTables;
+use turnpike_fastpath::meter::{Charge, charge_flow, flow_rate, pool_rate};
 use world::host::World;
-
-const START_NS: u64 = 1_000_000_000_000;
-
-fn bytes_in(rate_bps: u64, duration_ns: u64) -> u64 {
-    (u128::from(rate_bps) * u128::from(duration_ns) / 8_000_000_000) as u64
-}
+use world::meter::{START_NS, Shared, bytes_in};
 
 /// Offers packets of these sizes with these gaps to a flow; bytes that passed, and time that went by. With a tick, the clock is the coarse
 /// one, late by up to that much.
@@ -27,7 +23,7 @@ fn offer_flow(rate_bps: u64, burst_bytes: u32, tick_ns: Option<u64>, packets: &[
         now_ns += gap_ns;
         tables.exact_ns.set(now_ns);
         let (flags, coarse_ns) = tick_ns.map_or((EXACT_CLOCK, 0), |tick_ns| (0, now_ns / tick_ns * tick_ns));
-        if charge_flow(&tables, &rate, &due, flags, coarse_ns, *bytes) {
+        if charge_flow(&tables, &rate, &due, flags, coarse_ns, *bytes) == Charge::Conforms {
             passed += bytes;
         }
     }
@@ -80,35 +76,10 @@ fn rates_that_cannot_be_kept_are_refused() {
     assert!(pool_rate(1_000_000, 12_064, 2, 1_508).is_some());
 }
 
-/// CPUs that take turns at one pool.
-struct Shared {
-    world: World,
-    aggregate: Aggregate,
-    pool: Pool,
-    shares: Vec<AggregateShare>,
-}
-
-impl Shared {
-    fn new(rate_bps: u64, burst_bytes: u32, cpus: u32) -> Self {
-        let rate = pool_rate(rate_bps, burst_bytes, cpus, 1_508).unwrap();
-        Self {
-            world: World::new(),
-            aggregate: Aggregate {
-                quantum_bytes: rate.quantum_bytes,
-                quantum_ns: rate.quantum_ns,
-                depth_ns: rate.depth_ns,
-                ..Aggregate::default()
-            },
-            pool: Pool::default(),
-            shares: (0..cpus).map(|_| AggregateShare::default()).collect(),
-        }
-    }
-
-    fn charge(&self, cpu: usize, now_ns: u64, bytes: u64) -> bool {
-        let tables = self.world.tables();
-        tables.exact_ns.set(now_ns);
-        charge_aggregate(&tables, &self.aggregate, || Some(&self.pool), &self.shares[cpu], bytes)
-    }
+/// Whether a packet conforms that comes to this CPU then.
+fn charge(tables: &MemoryTables<'_>, shared: &Shared, cpu: usize, now_ns: u64, bytes: u64) -> bool {
+    tables.exact_ns.set(now_ns);
+    shared.green(tables, cpu, bytes)
 }
 
 proptest! {
@@ -147,9 +118,10 @@ proptest! {
         for (gap_ns, bytes) in packets {
             now_ns += gap_ns;
             tables.exact_ns.set(now_ns);
-            if charge_flow(&tables, &exact, &exact_due, EXACT_CLOCK, 0, bytes) {
+            if charge_flow(&tables, &exact, &exact_due, EXACT_CLOCK, 0, bytes) == Charge::Conforms {
                 let coarse_ns = now_ns / 4_000_000 * 4_000_000;
-                prop_assert!(charge_flow(&tables, &coarse, &coarse_due, 0, coarse_ns, bytes), "refused {bytes} at {now_ns}");
+                let charge = charge_flow(&tables, &coarse, &coarse_due, 0, coarse_ns, bytes);
+                prop_assert!(charge == Charge::Conforms, "refused {bytes} at {now_ns}");
             }
         }
     }
@@ -163,11 +135,12 @@ proptest! {
         packets in proptest::collection::vec((0_u64..20_000_000, 28_u64..1_508, 0_usize..8), 1..600),
     ) {
         let burst_bytes = 4 * cpus * 1_508 + spare;
-        let shared = Shared::new(rate_bps, burst_bytes, cpus);
+        let (world, shared) = (World::new(), Shared::new(rate_bps, burst_bytes, cpus));
+        let tables = world.tables();
         let (mut now_ns, mut passed) = (START_NS, 0);
         for (gap_ns, bytes, cpu) in packets {
             now_ns += gap_ns;
-            if shared.charge(cpu % cpus as usize, now_ns, bytes) {
+            if charge(&tables, &shared, cpu % cpus as usize, now_ns, bytes) {
                 passed += bytes;
             }
         }
@@ -184,7 +157,8 @@ proptest! {
         packets in proptest::collection::vec((0_u64..20_000_000, 28_u64..1_508, 0_usize..8), 1..600),
     ) {
         let burst_bytes = 4 * cpus * 1_508 + spare;
-        let shared = Shared::new(rate_bps, burst_bytes, cpus);
+        let (world, shared) = (World::new(), Shared::new(rate_bps, burst_bytes, cpus));
+        let tables = world.tables();
         // The sender's own bucket, in bytes times 8e9 so that it is exact.
         let full = u128::from(burst_bytes / 2) * 8_000_000_000;
         let (mut now_ns, mut bucket) = (START_NS, full);
@@ -196,7 +170,7 @@ proptest! {
                 bucket -= cost;
                 // What rounding a quantum to whole nanoseconds may cost is a byte in a quantum.
                 bucket = bucket.saturating_sub(cost / 1_000);
-                prop_assert!(shared.charge(cpu % cpus as usize, now_ns, bytes), "refused {bytes} at {now_ns}");
+                prop_assert!(charge(&tables, &shared, cpu % cpus as usize, now_ns, bytes), "refused {bytes} at {now_ns}");
             }
         }
     }
@@ -204,11 +178,12 @@ proptest! {
 
 #[test]
 fn the_common_packet_takes_from_the_cpus_own_credit() {
-    let shared = Shared::new(1_000_000_000, 1 << 20, 2);
-    assert!(shared.charge(0, START_NS, 200));
+    let (world, shared) = (World::new(), Shared::new(1_000_000_000, 1 << 20, 2));
+    let tables = world.tables();
+    assert!(charge(&tables, &shared, 0, START_NS, 200));
     let spent = shared.pool.spent_ns.load(std::sync::atomic::Ordering::Relaxed);
     for _ in 0..50 {
-        assert!(shared.charge(0, START_NS, 200));
+        assert!(charge(&tables, &shared, 0, START_NS, 200));
     }
     assert_eq!(shared.pool.spent_ns.load(std::sync::atomic::Ordering::Relaxed), spent, "the pool was touched again");
 }

@@ -3,12 +3,16 @@
 
 mod world;
 
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
 use proptest::prelude::*;
 use turnpike_fastpath::buffer::Buffer;
 use turnpike_fastpath::entry::{Tally, UNADMITTED_DROP, UNADMITTED_PASS};
-use turnpike_fastpath::{Direction, Reason, Verdict, both};
+use turnpike_fastpath::{Direction, Reason, Verdict, both, outbound};
 use world::harness::{any_frame, far_end, identity, run};
 use world::host::{START_TICKS, TICK_NS, World};
+use world::meter::Hooked;
 use world::*;
 
 #[test]
@@ -50,6 +54,7 @@ fn every_reason_has_a_frame_or_a_test_of_its_own() {
         Reason::TaggedByRoute,
         Reason::RestoredByRoute,
         Reason::Internal,
+        Reason::Contended,
     ];
     for reason in Reason::ALL {
         let framed = cases().iter().any(|case| case.reason == *reason);
@@ -115,8 +120,7 @@ fn an_unresolved_next_hop_refuses_unless_the_kernel_knows_the_way() {
 #[test]
 fn a_flow_is_charged_for_headers_that_only_some_of_its_packets_have() {
     let world = World::new();
-    let spent =
-        |world: &World| world.flows[0].due.load(std::sync::atomic::Ordering::Relaxed) - ((START_TICKS * TICK_NS) << 4);
+    let spent = |world: &World| world.flows[0].due.load(Ordering::Relaxed) - ((START_TICKS * TICK_NS) << 4);
     run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &[7; 72], 0, 64));
     let plain = spent(&world);
     run(&world, Direction::Out, &Build::new(out_ends(FREE), &[7; 72]).options(&[1; 4]).frame());
@@ -256,6 +260,37 @@ fn an_aggregate_without_credit_refuses_what_its_flow_may_send() {
     let (verdict, _) = run(&world, Direction::Out, &udp_frame(&out_ends(FREE), &rtp(), 0, 64));
     assert_eq!(verdict, Verdict::Drop);
     assert_eq!(world.counted(Direction::Out, Reason::AggregateOverRate), 1);
+    let Tally { offered_packets, dropped_packets, .. } = &world.aggregate_shares[2].tally;
+    assert_eq!((offered_packets.get(), dropped_packets.get()), (1, 1));
+}
+
+/// A plain packet has its tries twice, because it goes on to where there are more.
+#[test]
+fn a_packet_that_loses_all_tries_for_a_meter_is_counted_as_contended() {
+    let frame = udp_frame(&out_ends(FREE), &rtp(), 0, 64);
+    for (lost, verdict) in [(11, Verdict::Redirect(1)), (12, Verdict::Drop), (1_000, Verdict::Drop)] {
+        let world = World::new();
+        let mut buffer = Buffer::new(&frame).unwrap();
+        let tables = Hooked { inner: world.tables(), lost: Cell::new(lost), before: || () };
+        assert_eq!(outbound(&mut buffer, &tables), verdict, "{lost} lost");
+        let dropped = u64::from(verdict == Verdict::Drop);
+        assert_eq!(world.counted(Direction::Out, Reason::Contended), dropped);
+        let Tally { offered_packets, passed_packets, dropped_packets, .. } = &world.flow_shares[0].tally;
+        assert_eq!([offered_packets, passed_packets, dropped_packets].map(Cell::get), [1, 1 - dropped, dropped]);
+    }
+    // At the aggregate alone: another packet comes before each of its tries.
+    let world = World::new();
+    let tries = Cell::new(0);
+    let race = || {
+        tries.set(tries.get() + 1);
+        if tries.get() > 1 {
+            world.pools[2].spent_ns.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let tables = Hooked { inner: world.tables(), lost: Cell::new(0), before: race };
+    let mut buffer = Buffer::new(&frame).unwrap();
+    assert_eq!((outbound(&mut buffer, &tables), tries.get()), (Verdict::Drop, 7));
+    assert_eq!(world.counted(Direction::Out, Reason::Contended), 1);
     let Tally { offered_packets, dropped_packets, .. } = &world.aggregate_shares[2].tally;
     assert_eq!((offered_packets.get(), dropped_packets.get()), (1, 1));
 }

@@ -22,7 +22,7 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use turnpike_fastpath::entry::{EXACT_CLOCK, Flow};
 use turnpike_fastpath::frame::Frame;
-use turnpike_fastpath::meter::{charge_aggregate, charge_flow};
+use turnpike_fastpath::meter::{Charge, charge_aggregate, charge_flow};
 use turnpike_fastpath::reception::{Reception, clock_factor, observe};
 use turnpike_fastpath::wire::{rtp, tag};
 use turnpike_fastpath::{
@@ -116,7 +116,7 @@ pub fn tb_flow_coarse(context: XdpContext) -> u32 {
 pub fn tb_flow_exact(context: XdpContext) -> u32 {
     piece(context, |packet, tables| {
         let Some(flow) = TB_EXACT_FLOWS.get(packet.flow) else { return false };
-        charge_flow(tables, &flow.rate, &flow.due, EXACT_CLOCK, 0, packet.bytes)
+        charge_flow(tables, &flow.rate, &flow.due, EXACT_CLOCK, 0, packet.bytes) == Charge::Conforms
     })
 }
 
@@ -393,7 +393,7 @@ fn select(tables: &KernelTables, bucket: u32, fingerprint: u32) -> Option<u32> {
 #[inline(always)]
 fn flow_meter(tables: &KernelTables, packet: &Packet) -> bool {
     let (Some(config), Some(flow)) = (tables.config(), tables.flow(packet.flow)) else { return false };
-    charge_flow(tables, &flow.rate, &flow.due, 0, tables.ticks() * config.tick_ns, packet.bytes)
+    charge_flow(tables, &flow.rate, &flow.due, 0, tables.ticks() * config.tick_ns, packet.bytes) == Charge::Conforms
 }
 
 #[inline(always)]
@@ -403,7 +403,7 @@ fn aggregate_meter(tables: &KernelTables, index: u32, bytes: u64) -> bool {
     else {
         return false;
     };
-    charge_aggregate(tables, aggregate, || Some(pool), share, bytes)
+    charge_aggregate(tables, aggregate, || Some(pool), share, bytes) == Charge::Conforms
 }
 
 /// Observes the packet that follows the flow's last one.

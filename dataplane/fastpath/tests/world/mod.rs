@@ -7,6 +7,7 @@ pub mod check;
 pub mod frames;
 pub mod harness;
 pub mod host;
+pub mod meter;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
