@@ -142,7 +142,7 @@ impl FlowMeter<'_> {
         let Self { rate, due, flags, packet_bytes_min } = self;
         match charge_flow(tables, rate, due, flags, coarse_ns, size.counted(packet_bytes_min)) {
             Charge::Interim => charge_interim(tables, due, excess, coarse_ns, size),
-            charge => charge,
+            charge @ (Charge::Conforms | Charge::Exceeds | Charge::Contended) => charge,
         }
     }
 }
@@ -252,7 +252,7 @@ pub fn charge_idle<T: Tables>(tables: &T, aggregate: &Aggregate, pool: &Pool, by
     match spend(tables, pool, price) {
         Charge::Interim if spend_interim(tables, pool, None, bytes) > 0 => Charge::Conforms,
         Charge::Interim => Charge::Exceeds,
-        charge => charge,
+        charge @ (Charge::Conforms | Charge::Exceeds | Charge::Contended) => charge,
     }
 }
 
