@@ -273,19 +273,20 @@ pub fn charge_aggregate<'t, T: Tables>(
 ) -> Charge {
     let mut credit = share.credit_bytes.get();
     if credit < bytes {
-        let Some(pool) = pool() else { return Charge::Exceeds };
         let Aggregate { quantum_bytes, quantum_ns, depth_ns, .. } = *aggregate;
-        let charge = spend(tables, pool, Price { cost_ns: quantum_ns, depth_ns, reserve_ns: 0 });
-        let bought = match charge {
-            Charge::Conforms => quantum_bytes,
-            Charge::Interim => spend_interim(tables, pool, Some(credit), bytes),
-            Charge::Exceeds | Charge::Contended => return charge,
-        };
-        credit += bought;
-        // Credit was below `bytes` and a quantum is at least the longest packet, so one quantum is enough.
-        if credit < bytes {
+        // A quantum is at least the longest packet, so one is enough, but for an aggregate that has no rate.
+        if credit + quantum_bytes < bytes {
             return Charge::Exceeds;
         }
+        let Some(pool) = pool() else { return Charge::Exceeds };
+        credit += match spend(tables, pool, Price { cost_ns: quantum_ns, depth_ns, reserve_ns: 0 }) {
+            Charge::Conforms => quantum_bytes,
+            Charge::Interim => match spend_interim(tables, pool, Some(credit), bytes) {
+                0 => return Charge::Exceeds,
+                bought => bought,
+            },
+            charge @ (Charge::Exceeds | Charge::Contended) => return charge,
+        };
     }
     share.credit_bytes.set(credit - bytes);
     Charge::Conforms
