@@ -1,7 +1,8 @@
 //! The XDP programs. They host the packet logic of `turnpike-fastpath` and hold none themselves.
 //!
 //! Each direction has a program for plain packets, which most are, and goes on by a tail call to one for all others of a family: every program is
-//! small enough for the verifier and has a stack of its own.
+//! small enough for the verifier and has a stack of its own. Each is one function: before Linux 6.2 the verifier takes every number in a program of
+//! several to matter, and looks at many times the instructions (docs/decisions/0005).
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, asm_experimental_arch)]
@@ -24,6 +25,7 @@ use tables::KernelTables;
 
 /// At the site's port.
 #[xdp]
+#[inline(always)]
 pub fn turnpike_out(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context);
     let mut frame = XdpFrame(context);
@@ -33,6 +35,7 @@ pub fn turnpike_out(context: XdpContext) -> u32 {
 
 /// Goes on for [`turnpike_out`].
 #[xdp]
+#[inline(always)]
 pub fn turnpike_out_v4(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context);
     let mut frame = XdpFrame(context);
@@ -42,6 +45,7 @@ pub fn turnpike_out_v4(context: XdpContext) -> u32 {
 
 /// Goes on for [`turnpike_out`].
 #[xdp]
+#[inline(always)]
 pub fn turnpike_out_v6(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context);
     let mut frame = XdpFrame(context);
@@ -51,6 +55,7 @@ pub fn turnpike_out_v6(context: XdpContext) -> u32 {
 
 /// At the WAN's port.
 #[xdp]
+#[inline(always)]
 pub fn turnpike_in(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context);
     let mut frame = XdpFrame(context);
@@ -60,6 +65,7 @@ pub fn turnpike_in(context: XdpContext) -> u32 {
 
 /// Goes on for [`turnpike_in`].
 #[xdp]
+#[inline(always)]
 pub fn turnpike_in_v4(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context);
     let mut frame = XdpFrame(context);
@@ -69,6 +75,7 @@ pub fn turnpike_in_v4(context: XdpContext) -> u32 {
 
 /// Goes on for [`turnpike_in`].
 #[xdp]
+#[inline(always)]
 pub fn turnpike_in_v6(context: XdpContext) -> u32 {
     let tables = KernelTables::new(&context);
     let mut frame = XdpFrame(context);

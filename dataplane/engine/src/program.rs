@@ -24,7 +24,7 @@ use crate::migrate;
 use crate::ports::{LAN, WAN};
 use crate::sys::{link_interface, remove_link};
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/turnpike-xdp"));
 
 pub(crate) const KERNEL_NEEDED: &str = "5.15";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;

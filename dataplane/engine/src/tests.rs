@@ -2,6 +2,7 @@
 
 mod adopt;
 pub(crate) mod migrate;
+mod object;
 
 #[path = "../tests/host/mod.rs"]
 mod host;

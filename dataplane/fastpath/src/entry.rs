@@ -106,9 +106,9 @@ pub struct Interim {
 /// An IPv4 address in sixteen bytes (RFC 4291, section 2.5.5.2).
 #[must_use]
 #[inline(always)]
-pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+pub fn mapped(address: [u8; 4]) -> [u8; 16] {
+    // In words: of bytes the compiler makes a call of `memset`.
+    zerocopy::transmute!([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes(address)])
 }
 
 /// Whether these sixteen bytes are that IPv4 address. In words, not bytes.

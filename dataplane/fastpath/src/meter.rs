@@ -96,10 +96,10 @@ impl Size {
     }
 }
 
-/// Charges a packet to a flow by the interim numbers of its rate or, where `excess`, of its excess. Rare, so a function of its own.
+/// Charges a packet to a flow by the interim numbers of its rate or, where `excess`, of its excess.
 ///
 /// If the entry's own numbers count again meanwhile, they are the same: between two changes of what counts there is a grace period.
-#[inline(never)]
+#[inline(always)]
 fn charge_interim<T: Tables>(tables: &T, due: &AtomicU64, excess: bool, coarse_ns: u64, size: Size) -> Charge {
     let Some(Config { interim, .. }) = tables.config() else { return Charge::Exceeds };
     let rate = if excess { &interim.excess } else { &interim.rate };
@@ -329,10 +329,10 @@ impl Price {
 }
 
 /// Takes from a pool by the interim numbers: a quantum for a green packet, whose CPU has some `credit`, or what a yellow one costs; the bytes
-/// that this bought, 0 if it did not. Rare, so a function of its own.
+/// that this bought, 0 if it did not.
 ///
 /// If the entry's own numbers count again meanwhile, they are the same.
-#[inline(never)]
+#[inline(always)]
 fn spend_interim<T: Tables>(tables: &T, pool: &Pool, credit: Option<u64>, bytes: u64) -> u64 {
     let Some(Config { interim, .. }) = tables.config() else { return 0 };
     let Interim { quantum_bytes, quantum_ns, depth_ns, byte_cost, reserve_ns, .. } = *interim;

@@ -145,8 +145,8 @@ const fn advanced(history: u64, places: u32, place: u64) -> u64 {
     (history << places | 1) << HISTORY_SHIFT | place
 }
 
-/// Any packet but one in order; whether it is new. Not inlined, so that the common way stays short.
-#[inline(never)]
+/// Any packet but one in order; whether it is new.
+#[inline(always)]
 fn insert<T: Tables>(tables: &T, reception: &Reception, place: u64) -> bool {
     for _ in 0..TRIES {
         let old = tables.load(&reception.window);
@@ -227,7 +227,7 @@ fn forget_transit<T: Tables>(tables: &T, reception: &Reception) {
 }
 
 /// RFC 3550 A.8. A sample whose compare-and-swap fails [`SAMPLE_TRIES`] times is left out.
-#[inline(never)]
+#[inline(always)]
 fn measure<T: Tables>(tables: &T, reception: &Reception, timestamp: u32, clock_factor: u32) {
     #[allow(clippy::cast_possible_truncation, reason = "media clocks wrap at 32 bits")]
     let arrival = (tables.exact_ns().wrapping_mul(u64::from(clock_factor)) >> 32) as u32;
