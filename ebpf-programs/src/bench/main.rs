@@ -50,18 +50,21 @@ static TB_RECEPTIONS: Array<Reception, 1, { 1 << 10 }> = Array::new();
 
 /// The test run's own loop.
 #[xdp]
+#[inline(always)]
 pub fn tb_drop(_: XdpContext) -> u32 {
     XDP_DROP
 }
 
 /// Parse, and the next packet.
 #[xdp]
+#[inline(always)]
 pub fn tb_rotate(context: XdpContext) -> u32 {
     piece(context, |_, _| true)
 }
 
 /// The same with both moves of the head.
 #[xdp]
+#[inline(always)]
 pub fn tb_rotate_pair(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
     let good = parse(&frame).is_some() && frame.grow_head(TAG).is_ok() && frame.grow_head(-TAG).is_ok();
@@ -70,6 +73,7 @@ pub fn tb_rotate_pair(context: XdpContext) -> u32 {
 
 /// What the wrapper of the way out does beside it: one move of the head, and the next packet.
 #[xdp]
+#[inline(always)]
 pub fn tb_floor_out(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
     let good = frame.grow_head(0).is_ok();
@@ -78,12 +82,14 @@ pub fn tb_floor_out(context: XdpContext) -> u32 {
 
 /// What the wrapper of a packet that is refused does beside it: the next packet.
 #[xdp]
+#[inline(always)]
 pub fn tb_floor_refused(context: XdpContext) -> u32 {
     next_plain(&mut XdpFrame(context), true, HOPS, XDP_DROP)
 }
 
 /// What the wrapper of the way in does beside it.
 #[xdp]
+#[inline(always)]
 pub fn tb_floor_in(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
     let good = frame.grow_head(0).is_ok();
@@ -92,6 +98,7 @@ pub fn tb_floor_in(context: XdpContext) -> u32 {
 
 /// The exact clock alone.
 #[xdp]
+#[inline(always)]
 pub fn tb_clock(context: XdpContext) -> u32 {
     piece(context, |_, tables| {
         keep(tables.exact_ns());
@@ -101,18 +108,21 @@ pub fn tb_clock(context: XdpContext) -> u32 {
 
 /// Our flow table.
 #[xdp]
+#[inline(always)]
 pub fn tb_lookup(context: XdpContext) -> u32 {
     piece(context, |packet, tables| find(tables, packet).is_some_and(|flow| consume(u64::from(flow.aggregate))))
 }
 
 /// The flow's meter on the coarse clock.
 #[xdp]
+#[inline(always)]
 pub fn tb_flow_coarse(context: XdpContext) -> u32 {
     piece(context, |packet, tables| flow_meter(tables, packet))
 }
 
 /// The flow's meter on the exact clock.
 #[xdp]
+#[inline(always)]
 pub fn tb_flow_exact(context: XdpContext) -> u32 {
     piece(context, |packet, tables| {
         let Some(flow) = TB_EXACT_FLOWS.get(packet.flow) else { return false };
@@ -122,18 +132,21 @@ pub fn tb_flow_exact(context: XdpContext) -> u32 {
 
 /// The meters of as many aggregates as there are keys.
 #[xdp]
+#[inline(always)]
 pub fn tb_aggregate(context: XdpContext) -> u32 {
     piece(context, |packet, tables| aggregate_meter(tables, packet.flow, packet.bytes))
 }
 
 /// Both meters of a packet.
 #[xdp]
+#[inline(always)]
 pub fn tb_both(context: XdpContext) -> u32 {
     piece(context, |packet, tables| flow_meter(tables, packet) && aggregate_meter(tables, packet.carrier, packet.bytes))
 }
 
 /// All counters of a packet: the flow's, the aggregate's, the reason's.
 #[xdp]
+#[inline(always)]
 pub fn tb_counters(context: XdpContext) -> u32 {
     piece(context, |packet, tables| {
         let (Some(flow), Some(carrier), Some(reason)) = (
@@ -155,12 +168,14 @@ pub fn tb_counters(context: XdpContext) -> u32 {
 
 /// What arrived: the next packet in order, without jitter.
 #[xdp]
+#[inline(always)]
 pub fn tb_reception(context: XdpContext) -> u32 {
     piece(context, |packet, tables| receive(tables, packet, 0))
 }
 
 /// The same with the jitter of one packet in 16.
 #[xdp]
+#[inline(always)]
 pub fn tb_reception_jitter(context: XdpContext) -> u32 {
     const FACTOR: u32 = clock_factor(8_000);
     piece(context, |packet, tables| receive(tables, packet, FACTOR))
@@ -168,6 +183,7 @@ pub fn tb_reception_jitter(context: XdpContext) -> u32 {
 
 /// What arrived, of the frame's own RTP header and in entry 0; with jitter of all packets in entry 1. For a test.
 #[xdp]
+#[inline(always)]
 pub fn tb_observe(context: XdpContext) -> u32 {
     const FACTOR: u32 = clock_factor(8_000);
     let frame = XdpFrame(context);
@@ -181,30 +197,35 @@ pub fn tb_observe(context: XdpContext) -> u32 {
 
 /// Baseline: clock and compare-and-swap.
 #[xdp]
+#[inline(always)]
 pub fn tb_schedule(context: XdpContext) -> u32 {
     piece(context, |packet, tables| baseline::schedule(tables, packet.flow, packet.bytes))
 }
 
 /// Baseline: clock and spin lock.
 #[xdp]
+#[inline(always)]
 pub fn tb_locked(context: XdpContext) -> u32 {
     piece(context, |packet, tables| baseline::locked(tables, packet.flow, packet.bytes))
 }
 
 /// Baseline: clock and sliding window.
 #[xdp]
+#[inline(always)]
 pub fn tb_window(context: XdpContext) -> u32 {
     piece(context, |packet, tables| baseline::window(tables, packet.flow, packet.bytes))
 }
 
 /// Baseline: the kernel's hash table.
 #[xdp]
+#[inline(always)]
 pub fn tb_hash(context: XdpContext) -> u32 {
     piece(context, |packet, _| baseline::hash(packet).is_some_and(consume))
 }
 
 /// The way out as it is shipped, up to its verdict.
 #[xdp]
+#[inline(always)]
 pub fn tb_out(context: XdpContext) -> u32 {
     whole_out(context, HOPS, |port| {
         keep(u64::from(port));
@@ -214,18 +235,21 @@ pub fn tb_out(context: XdpContext) -> u32 {
 
 /// The way out as it is shipped.
 #[xdp]
+#[inline(always)]
 pub fn tb_out_redirect(context: XdpContext) -> u32 {
     whole_out(context, HOPS, tables::redirect)
 }
 
 /// The way out to where the hop count is checked: parser, flow table, the flow's and the reason's counters.
 #[xdp]
+#[inline(always)]
 pub fn tb_out_stop(context: XdpContext) -> u32 {
     whole_out(context, 1, |_| XDP_DROP)
 }
 
 /// The way in as it is shipped, up to its verdict.
 #[xdp]
+#[inline(always)]
 pub fn tb_in(context: XdpContext) -> u32 {
     whole_in(context, |port| {
         keep(u64::from(port));
@@ -235,60 +259,70 @@ pub fn tb_in(context: XdpContext) -> u32 {
 
 /// The way in as it is shipped.
 #[xdp]
+#[inline(always)]
 pub fn tb_in_redirect(context: XdpContext) -> u32 {
     whole_in(context, tables::redirect)
 }
 
 /// What the wrapper of a whole way does beside it.
 #[xdp]
+#[inline(always)]
 pub fn tb_floor_way(context: XdpContext) -> u32 {
     again(&mut XdpFrame(context), true, XDP_DROP)
 }
 
 /// The way out as it is shipped, of the same frame again and again, with all that it goes on to.
 #[xdp]
+#[inline(always)]
 pub fn tb_way_out(context: XdpContext) -> u32 {
-    way(context, |frame, tables| outbound_plain(frame, tables))
+    way(context, #[inline(always)] |frame, tables| outbound_plain(frame, tables))
 }
 
 /// Goes on for [`tb_way_out`].
 #[xdp]
+#[inline(always)]
 pub fn tb_way_out_v4(context: XdpContext) -> u32 {
-    way(context, |frame, tables| outbound_v4(frame, tables))
+    way(context, #[inline(always)] |frame, tables| outbound_v4(frame, tables))
 }
 
 /// Goes on for [`tb_way_out`].
 #[xdp]
+#[inline(always)]
 pub fn tb_way_out_v6(context: XdpContext) -> u32 {
-    way(context, |frame, tables| Ok(outbound_v6(frame, tables)))
+    way(context, #[inline(always)] |frame, tables| Ok(outbound_v6(frame, tables)))
 }
 
 /// The way in as it is shipped, of the same frame again and again, with all that it goes on to.
 #[xdp]
+#[inline(always)]
 pub fn tb_way_in(context: XdpContext) -> u32 {
-    way(context, |frame, tables| inbound_plain(frame, tables))
+    way(context, #[inline(always)] |frame, tables| inbound_plain(frame, tables))
 }
 
 /// Goes on for [`tb_way_in`].
 #[xdp]
+#[inline(always)]
 pub fn tb_way_in_v4(context: XdpContext) -> u32 {
-    way(context, |frame, tables| inbound_v4(frame, tables))
+    way(context, #[inline(always)] |frame, tables| inbound_v4(frame, tables))
 }
 
 /// Goes on for [`tb_way_in`].
 #[xdp]
+#[inline(always)]
 pub fn tb_way_in_v6(context: XdpContext) -> u32 {
-    way(context, |frame, tables| Ok(inbound_v6(frame, tables)))
+    way(context, #[inline(always)] |frame, tables| Ok(inbound_v6(frame, tables)))
 }
 
 /// Sends the next packet back as it is: the least that forwarding can be.
 #[xdp]
+#[inline(always)]
 pub fn tb_live_tx(context: XdpContext) -> u32 {
     next_plain(&mut XdpFrame(context), true, HOPS, XDP_TX)
 }
 
 /// Tags the next packet and sends it through the device map.
 #[xdp]
+#[inline(always)]
 pub fn tb_live_out(context: XdpContext) -> u32 {
     let mut frame = XdpFrame(context);
     let tables = KernelTables::new(&frame.0);
@@ -301,6 +335,7 @@ pub fn tb_live_out(context: XdpContext) -> u32 {
 
 /// The far end of what is sent.
 #[xdp]
+#[inline(always)]
 pub fn tb_sink(_: XdpContext) -> u32 {
     arrived();
     XDP_DROP
@@ -308,6 +343,7 @@ pub fn tb_sink(_: XdpContext) -> u32 {
 
 /// Writes both clocks side by side.
 #[xdp]
+#[inline(always)]
 pub fn tb_clocks(_: XdpContext) -> u32 {
     tables::read_clocks();
     XDP_DROP
