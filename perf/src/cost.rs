@@ -109,6 +109,7 @@ pub(crate) const ROWS: &[Row] = &[
         ..floor("floor_in", "floor of in: the same with a tag", "tb_floor_in")
     },
     piece("lookup", "flow table lookup", "tb_lookup"),
+    piece("lines", "the tables' lines of a packet out, unused", "tb_lines"),
     piece("flow_meter", "flow meter, coarse clock", "tb_flow_coarse"),
     contended(piece("flow_meter_shared", "  the same flow on all CPUs", "tb_flow_coarse")),
     apart("flow_meter_apart", "  CPUs' flows in pages apart", piece("flow_meter", "", "tb_flow_coarse")),

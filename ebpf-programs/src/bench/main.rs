@@ -113,6 +113,24 @@ pub fn tb_lookup(context: XdpContext) -> u32 {
     piece(context, |packet, tables| find(tables, packet).is_some_and(|flow| consume(u64::from(flow.aggregate))))
 }
 
+/// The lines of the tables that a packet on its way out needs, and nothing done with them.
+#[xdp]
+#[inline(always)]
+pub fn tb_lines(context: XdpContext) -> u32 {
+    piece(context, |packet, tables| {
+        let Some(flow) = find(tables, packet) else { return false };
+        let carrier = u32::from(flow.aggregate);
+        let (Some(share), Some(aggregate), Some(carrier_share)) =
+            (tables.flow_share(packet.flow), tables.aggregate(carrier), tables.aggregate_share(carrier))
+        else {
+            return false;
+        };
+        tables.touch(share);
+        tables.touch(carrier_share);
+        consume(u64::from(aggregate.next_hop))
+    })
+}
+
 /// The flow's meter on the coarse clock.
 #[xdp]
 #[inline(always)]
@@ -275,42 +293,66 @@ pub fn tb_floor_way(context: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn tb_way_out(context: XdpContext) -> u32 {
-    way(context, #[inline(always)] |frame, tables| outbound_plain(frame, tables))
+    way(
+        context,
+        #[inline(always)]
+        |frame, tables| outbound_plain(frame, tables),
+    )
 }
 
 /// Goes on for [`tb_way_out`].
 #[xdp]
 #[inline(always)]
 pub fn tb_way_out_v4(context: XdpContext) -> u32 {
-    way(context, #[inline(always)] |frame, tables| outbound_v4(frame, tables))
+    way(
+        context,
+        #[inline(always)]
+        |frame, tables| outbound_v4(frame, tables),
+    )
 }
 
 /// Goes on for [`tb_way_out`].
 #[xdp]
 #[inline(always)]
 pub fn tb_way_out_v6(context: XdpContext) -> u32 {
-    way(context, #[inline(always)] |frame, tables| Ok(outbound_v6(frame, tables)))
+    way(
+        context,
+        #[inline(always)]
+        |frame, tables| Ok(outbound_v6(frame, tables)),
+    )
 }
 
 /// The way in as it is shipped, of the same frame again and again, with all that it goes on to.
 #[xdp]
 #[inline(always)]
 pub fn tb_way_in(context: XdpContext) -> u32 {
-    way(context, #[inline(always)] |frame, tables| inbound_plain(frame, tables))
+    way(
+        context,
+        #[inline(always)]
+        |frame, tables| inbound_plain(frame, tables),
+    )
 }
 
 /// Goes on for [`tb_way_in`].
 #[xdp]
 #[inline(always)]
 pub fn tb_way_in_v4(context: XdpContext) -> u32 {
-    way(context, #[inline(always)] |frame, tables| inbound_v4(frame, tables))
+    way(
+        context,
+        #[inline(always)]
+        |frame, tables| inbound_v4(frame, tables),
+    )
 }
 
 /// Goes on for [`tb_way_in`].
 #[xdp]
 #[inline(always)]
 pub fn tb_way_in_v6(context: XdpContext) -> u32 {
-    way(context, #[inline(always)] |frame, tables| Ok(inbound_v6(frame, tables)))
+    way(
+        context,
+        #[inline(always)]
+        |frame, tables| Ok(inbound_v6(frame, tables)),
+    )
 }
 
 /// Sends the next packet back as it is: the least that forwarding can be.
