@@ -9,6 +9,7 @@
 #![allow(clippy::result_large_err, reason = "a refusal is moved a few times for each request, never for each packet")]
 
 pub mod address;
+pub mod calendar;
 pub mod media;
 pub mod message;
 pub mod name;
