@@ -196,7 +196,7 @@ impl Broker {
 
     fn handle_request(&mut self, ticket: u64, request: Request, now: Nanos) {
         let done = match request {
-            Request::CreateAggregate(request) => self.create_aggregate(ticket, request),
+            Request::CreateAggregate(request) => self.create_aggregate(ticket, request, now),
             Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
             Request::CreateSession(request) => self.create_session(ticket, request, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
@@ -230,7 +230,7 @@ impl Broker {
             }
             PeerRequest::OfferAggregate(offer) => {
                 let (subject, attempt) = (Subject::Aggregate(offer.name.clone()), offer.attempt);
-                self.offer_received(ticket, peer.clone(), offer)
+                self.offer_received(ticket, peer.clone(), offer, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
             PeerRequest::WithdrawAggregate { name, attempt } => {

@@ -23,7 +23,7 @@ impl Broker {
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
-        let (peer, flows) = self.admit(None, &asked)?;
+        let (peer, flows) = self.admit(None, &asked, now)?;
         for (asked, flow) in asked.iter_mut().zip(&flows) {
             asked.label = flow.label;
         }

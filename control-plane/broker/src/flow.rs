@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
+use crate::calendar::Shortage;
 use crate::cost::{self, Cost, rate_that_fits};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
-use crate::name::{Label, NodeName};
+use crate::name::{Label, Nanos, NodeName};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
-use crate::pool::Shortage;
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{PoolState, Reason, Refusal};
 
 /// Largest `packet_bytes_min`: a jumbo frame.
 const PACKET_BYTES_MAX: u16 = 9000;
@@ -143,11 +143,15 @@ impl Broker {
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
         let checked = self.check_flows(asker, asked)?;
         self.check_places(&checked.ways)?;
         let mut flows = Vec::with_capacity(asked.len());
         for (index, (asked, way)) in asked.iter().zip(checked.ways).enumerate() {
+            if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
+                aggregate.pool.forget(now);
+            }
             let taken = self
                 .grant(&format!("flows[{index}]"), asked, asker.is_some())
                 .and_then(|meter| self.take(asked, way, meter));
@@ -378,9 +382,10 @@ impl Aggregate {
                     self.pool_state(node).burst_capacity_bytes
                 ),
             ),
+            Shortage::Changes => (Reason::LimitReached, format!("flow {id} in aggregate {name} at {node}: {shortage}")),
         };
         let mut refusal = Refusal::new(reason, detail);
-        refusal.pool = Some(self.pool_state(node));
+        refusal.pool = Some(PoolState { fits_at: self.pool.fits_at(cost), ..self.pool_state(node) });
         let offer = shortage == Shortage::Rate && fits > 0 && cost.burst_bytes <= free.burst_bytes;
         refusal.counter_offer_rate_bps = offer.then_some(fits);
         refusal

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::Nanos;
+
 /// The stable reasons. The text form is the `code` of the API's problem bodies and the label of the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -99,10 +101,13 @@ pub struct PoolState {
     pub capacity_bps: u64,
     /// Bits per second held and committed.
     pub used_bps: u64,
-    /// Bits per second free.
+    /// Bits per second free from now on without end: what a booking owns later is not.
     pub free_bps: u64,
     /// Bytes of burst that flows may have together.
     pub burst_capacity_bytes: u64,
-    /// Bytes of burst free.
+    /// Bytes of burst free, likewise.
     pub burst_free_bytes: u64,
+    /// In a refusal: the earliest time from which on what was asked would fit, if nothing changes; none if it would at no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fits_at: Option<Nanos>,
 }

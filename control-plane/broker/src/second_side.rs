@@ -60,7 +60,7 @@ impl Broker {
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
-        let (peer, flows) = self.admit(Some(&peer), asked)?;
+        let (peer, flows) = self.admit(Some(&peer), asked, now)?;
         self.ended.forget(&id);
         let answer = held(&flows);
         let (side, state) = (Side::Second, SessionState::Held);

@@ -305,6 +305,7 @@ fn compare(question: &Question, calendar: &Calendar, model: &Model, scale: Scale
     for at in 0..INSTANTS {
         let times = Times { start: at, end: at + 1 };
         assert_eq!(calendar.peak(scale.interval(times).unwrap()), model.peak(times), "at {at}");
+        assert_eq!(calendar.used_at(scale.time(at)), model.used[at], "at {at}");
         if at >= model.begin {
             let capacity = lower(calendar.capacity_at(scale.time(at)), model.limit);
             assert_eq!(capacity, model.capacity[at], "at {at}");

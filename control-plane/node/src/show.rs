@@ -404,6 +404,7 @@ mod tests {
             free_bps: 40_000,
             burst_capacity_bytes: 0,
             burst_free_bytes: 0,
+            fits_at: None,
         };
         let shown = problem(&Problem {
             r#type: String::new(),

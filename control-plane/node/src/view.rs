@@ -61,6 +61,7 @@ pub(crate) fn aggregate(
         free_bps: record.rate_bps,
         burst_capacity_bytes: record.burst_bytes.into(),
         burst_free_bytes: record.burst_bytes.into(),
+        fits_at: None,
     });
     let Marking { dscp, excess_dscp, deliver_dscp } = record.marking;
     AggregateView {

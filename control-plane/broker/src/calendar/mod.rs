@@ -75,6 +75,12 @@ impl Calendar {
         self.capacity_of_part(self.steps.partition_point(|step| step.0 <= time))
     }
 
+    /// What is committed at an instant.
+    #[must_use]
+    pub fn used_at(&self, time: Nanos) -> Cost {
+        if time < self.begin { Cost::default() } else { self.base.plus(self.changes.level_at(time)).cost() }
+    }
+
     /// The most that is committed in an interval, each dimension for itself.
     #[must_use]
     pub fn peak(&self, interval: Interval) -> Cost {
@@ -264,7 +270,7 @@ impl Calendar {
     fn assert_committed(&self, interval: Interval, cost: Cost) {
         if let Some((start, end)) = self.ahead(interval) {
             let (_, low) = self.extremes(start, end);
-            assert!(check_against(low, cost).is_ok(), "what is released was committed");
+            assert!(check_against(low, cost).is_ok(), "what comes back to a calendar was taken from it");
         }
     }
 

@@ -178,7 +178,7 @@ fn nothing_is_committed_in_what_is_past() {
 }
 
 #[test]
-#[should_panic(expected = "what is released was committed")]
+#[should_panic(expected = "was taken from it")]
 fn releasing_what_was_not_committed_at_one_instant_stops_the_broker() {
     let mut calendar = calendar();
     calendar.commit(interval(10, 20), cost(60, 5)).unwrap();
