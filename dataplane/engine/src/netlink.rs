@@ -112,6 +112,16 @@ impl Netlink {
         self.detailed(message)
     }
 
+    /// The names of the VLANs on an interface.
+    pub(crate) fn vlans_on(&mut self, index: u32) -> io::Result<Vec<String>> {
+        let answers = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        let links = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(detail(link)),
+            _ => None,
+        });
+        Ok(links.filter(|link| link.vlan.is_some() && link.peer == Some((index, None))).map(|link| link.name).collect())
+    }
+
     fn detailed(&mut self, message: LinkMessage) -> io::Result<Option<Link>> {
         let answers = match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),

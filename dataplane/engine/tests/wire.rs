@@ -118,7 +118,8 @@ impl Flow {
             (0..bytes).map(|at| (at as u16).wrapping_mul(number | 1).wrapping_add(number) as u8).collect();
         let mut build = Build::new(self.ends(from, to), &payload);
         build.identification = number + 1;
-        build.flow_label = u32::from(number) * 97;
+        // The same for all packets (RFC 6437): senders' queues go by it, and each has an order of its own.
+        build.flow_label = u32::from(self.port) * 13;
         build.tos(number as u8).hops(8 + (number % 200) as u8).frame().split_off(14)
     }
 }

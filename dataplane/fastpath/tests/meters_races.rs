@@ -16,7 +16,7 @@ use world::meter::{Hooked, START_NS};
 const THREADS: u64 = 2;
 const PACKETS: u64 = 5_000_000;
 const BYTES: u64 = 200;
-/// So many may lose all tries. In the kernel it is none (`perf/src/contention.rs`); here code that is not optimised takes long from reading to
+/// So many may lose all tries. In the kernel it is fewer than three in a million (`perf/src/contention.rs`); here code that is not optimised takes long from reading to
 /// writing, and the operating system may take a thread off its CPU between them.
 const CONTENDED_MAX: u64 = THREADS * PACKETS / 10_000;
 

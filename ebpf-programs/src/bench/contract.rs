@@ -173,11 +173,11 @@ pub(crate) struct FirstFrame {
 
 const _: () = assert!(size_of::<State>() == 64 && size_of::<ScheduleMeter>() == 64 && size_of::<WindowMeter>() == 64);
 
-/// The aggregate of a flow: four flows have one, so that two CPUs with flows of their own share all aggregates. Beyond 65,536 flows there are no
-/// more of them, and more flows to each.
+/// The aggregate of a flow. As many as the default limits have, 4,096, for 65,536 flows and for more, and sixteen flows to each up to there.
+/// Neighbours and those 64 apart have the same, so that two CPUs with flows of their own share all aggregates.
 #[inline(always)]
 pub(crate) const fn carrier(flow: u32) -> u32 {
-    flow & (METERS_MAX - 1) & !65
+    (flow >> 3 & 7 | flow >> 7 << 3) & 4095
 }
 
 const MAC: ethernet::Header =

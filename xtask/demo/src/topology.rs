@@ -308,8 +308,9 @@ impl Topology {
     }
 
     fn wire(&self, (a, port_a): (Place, &str), (b, port_b): (Place, &str)) -> anyhow::Result<()> {
-        let (a, b) = (self.at(a).name(), self.at(b).name());
-        ip(&["link", "add", "name", port_a, "netns", a, "type", "veth", "peer", "name", port_b, "netns", b])
+        let b = self.at(b).name();
+        // From inside: outside there may be an interface of that name.
+        self.at(a).ip(&format!("link add name {port_a} type veth peer name {port_b} netns {b}"))
     }
 }
 

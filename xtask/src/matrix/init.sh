@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of a guest of `cargo xtask matrix`. Runs the tests and writes what they say to the second serial line, each between
 # `begin NAME` and `end NAME STATUS`; the first has everything.
-/bin/busybox mkdir -p /proc /sys /dev /tmp
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs devtmpfs /dev
@@ -98,6 +98,7 @@ if [ "$status" = 0 ]; then
     job verifier verifier
     job differential differential --show-output
     job lifecycle policies
+    job vlans env TURNPIKE_BIN=/matrix/bin/turnpike edges --exact vlan::calls_between_vlans --show-output
     while read -r driver address; do
         call "$driver" "$address" native
         # Where all ports are native, so are those that are chosen automatically.

@@ -86,7 +86,10 @@ pub(crate) fn common(
     for (name, file) in &programs.executables {
         stage.program(file, name, &mut libraries)?;
     }
-    stage.program(&find_program("ip").context("no ip: `cargo xtask setup` installs it")?, "ip", &mut libraries)?;
+    for name in ["ip", "ethtool"] {
+        let file = find_program(name).with_context(|| format!("no {name}: `cargo xtask setup` installs it"))?;
+        stage.program(&file, name, &mut libraries)?;
+    }
     for library in &libraries {
         stage.copy(Path::new(library), library)?;
     }

@@ -1,4 +1,4 @@
-//! What runs in the guests: the engine's tests as cargo builds them, and `turnpike`.
+//! What runs in the guests: tests as cargo builds them, and `turnpike`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::{Workspace, must};
 
-/// The engine's test programs that guests run.
-pub(crate) const TESTS: [&str; 4] = ["kernel", "wire", "differential", "lifecycle"];
+/// The test programs that guests run: the engine's, and that of whole nodes.
+pub(crate) const TESTS: [&str; 5] = ["kernel", "wire", "differential", "lifecycle", "edges"];
 
 /// Files.
 #[derive(Debug)]
@@ -24,19 +24,20 @@ pub(crate) struct Programs {
 
 /// Builds them.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Programs> {
-    println!("building   turnpike and the tests of the engine");
+    println!("building   turnpike and its tests");
     must(workspace.cargo()?.args(["build", "--quiet", "-p", "turnpike-node"]))?;
     let mut command = workspace.cargo()?;
-    command.args(["test", "--quiet", "-p", "turnpike-engine", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["test", "--quiet", "-p", "turnpike-engine", "-p", "turnpike-demo", "--no-run"]);
+    command.arg("--message-format=json-render-diagnostics");
     let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
-    anyhow::ensure!(output.status.success(), "the engine's tests do not build");
+    anyhow::ensure!(output.status.success(), "the tests do not build");
     let text = String::from_utf8(output.stdout).context("cargo did not write text")?;
     let messages: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
 
     let mut executables = vec![("turnpike".to_owned(), workspace.target().join("debug/turnpike"))];
     for test in TESTS {
         let file = messages.iter().find_map(|message| test_program(message, test));
-        executables.push((test.to_owned(), file.with_context(|| format!("the engine has no test {test}"))?));
+        executables.push((test.to_owned(), file.with_context(|| format!("there is no test {test}"))?));
     }
     let object = messages.iter().find_map(object).context("cargo does not say where the XDP programs are")?;
     Ok(Programs { executables, object, dir: workspace.root().join("dataplane/engine") })

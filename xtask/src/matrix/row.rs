@@ -91,9 +91,13 @@ impl Job<'_> {
             Some(at) => self.lines.iter().skip(at).take(4),
             None => self.lines.iter().skip(self.lines.len().saturating_sub(4)).take(4),
         };
-        lines.copied().collect::<Vec<_>>().join("; ")
+        let cut = |line: &&str| line.chars().take(WHY_CHARS_MAX).collect::<String>();
+        lines.map(cut).collect::<Vec<_>>().join("; ")
     }
 }
+
+/// Of a line that says why: tests that compare packets print them.
+const WHY_CHARS_MAX: usize = 200;
 
 fn jobs(text: &str) -> BTreeMap<&str, Job<'_>> {
     let mut jobs: BTreeMap<&str, Job<'_>> = BTreeMap::new();
@@ -202,7 +206,7 @@ impl Reader<'_> {
     }
 
     fn serving(&mut self, line: &Line, drivers: &[&'static Driver]) -> Serving {
-        for job in ["doctor", "verifier", "differential", "lifecycle"] {
+        for job in ["doctor", "verifier", "differential", "lifecycle", "vlans"] {
             self.ended(job, 0);
         }
         let none = Job::default();
@@ -328,6 +332,9 @@ end differential 0
 begin lifecycle
 test result: ok. 1 passed; 0 failed
 end lifecycle 0
+begin vlans
+test result: ok. 1 passed; 0 failed
+end vlans 0
 begin vmxnet3-native
 matrix: wire native refused attach_failed cannot attach to lan
 end vmxnet3-native 0

@@ -92,6 +92,8 @@ pub(crate) struct Port {
     pub(crate) xdp_features: Option<u64>,
     pub(crate) programs: Vec<Program>,
     pub(crate) far: Option<Far>,
+    /// The VLANs on it.
+    pub(crate) vlans: Seen<Vec<String>>,
 }
 
 /// An XDP program on an interface.
@@ -278,6 +280,7 @@ fn port(role: &'static str, name: &str, config: &EngineConfig) -> Port {
         xdp_features: None,
         programs: Vec::new(),
         far: None,
+        vlans: Ok(Vec::new()),
     };
     let Ok(Some(link)) = port.link.clone() else { return port };
     let index = link.interface.index;
@@ -288,6 +291,7 @@ fn port(role: &'static str, name: &str, config: &EngineConfig) -> Port {
     let pinned = pinned_program(&programs::link_path(&config.pin_dir, role));
     port.programs = link.programs.iter().map(|(mode, id)| attached(mode, *id, pinned)).collect();
     port.far = far(&link, port.xdp_features);
+    port.vlans = Netlink::open().and_then(|mut netlink| netlink.vlans_on(index)).map_err(text);
     port
 }
 

@@ -32,6 +32,7 @@ pub(super) fn findings(
     findings.push(programs(port, config.xdp_mode));
     findings.push(queues(port, cpus_online));
     findings.push(offloads(&port.name, port.driver.as_deref(), &port.features));
+    findings.extend(vlan_tags(port));
     // A veth that is down takes nothing whatever its far end does.
     let far = port.far.as_ref().filter(|_| link.interface.up && config.xdp_mode != XdpMode::Generic);
     findings.extend(far.map(|far| far_end(&port.name, far)));
@@ -212,6 +213,27 @@ fn offloads(name: &str, driver: Option<&str>, features: &Seen<Features>) -> Find
         return finding;
     }
     Finding::ok(CHECK, format!("{name}: neither LRO nor GRO in hardware"))
+}
+
+/// Whether the programs see the tags of the VLANs on a port.
+fn vlan_tags(port: &Port) -> Option<Finding> {
+    const CHECK: &str = "vlan_tags";
+    const TAKEN_OUT: &str = "rx-vlan-hw-parse";
+    let Port { name, features, vlans, .. } = port;
+    let vlans = match vlans {
+        Ok(vlans) if vlans.is_empty() => return None,
+        Ok(vlans) => vlans.join(", "),
+        Err(reason) => return Some(Finding::unseen(CHECK, &format!("{name}: the VLANs on it"), reason)),
+    };
+    // What there is to say of features that cannot be seen is said of the offloads.
+    let features = features.as_ref().ok()?;
+    if !features.has(TAKEN_OUT) {
+        return Some(Finding::ok(CHECK, format!("{name}: frames of {vlans} keep their VLAN tags")));
+    }
+    let found = format!("{name}: VLAN tags are taken out of received frames, and {vlans} is on it");
+    let why = "XDP then does not see which VLAN a packet is of, and takes it for one of the interface itself";
+    let finding = Finding::problem(CHECK, found, why);
+    Some(if features.can_change(TAKEN_OUT) { finding.fix(format!("ethtool -K {name} rxvlan off")) } else { finding })
 }
 
 fn far_end(name: &str, far: &Far) -> Finding {
@@ -402,6 +424,25 @@ mod tests {
         let virtio = seen(Some("virtio_net"), &["rx-gro-hw"], &[]);
         assert!(virtio.why.contains("hypervisor") && virtio.fix.is_none(), "{virtio:?}");
         bad(&offloads("lan0", None, &Err("old".to_owned())), Level::Warning, "old");
+    }
+
+    #[test]
+    fn vlan_tags_have_to_stay_in_frames() {
+        let seen = |vlans: &[&str], active: &[&str], changeable: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            vlan_tags(&with(|port| {
+                port.vlans = Ok(names(vlans));
+                port.features = Ok(Features { active: names(active), changeable: names(changeable) });
+            }))
+        };
+        let parsed = ["rx-vlan-hw-parse"];
+        assert_eq!(seen(&[], &parsed, &parsed), None);
+        good(&seen(&["lan0.7"], &[], &parsed).unwrap());
+        fixed(&seen(&["lan0.7"], &parsed, &parsed).unwrap(), Level::Problem, "ethtool -K lan0 rxvlan off");
+        let stuck = seen(&["lan0.7", "lan0.8"], &parsed, &[]).unwrap();
+        bad(&stuck, Level::Problem, "lan0.7, lan0.8 is on it");
+        assert_eq!(stuck.fix, None);
+        bad(&vlan_tags(&with(|port| port.vlans = Err("no".to_owned()))).unwrap(), Level::Warning, "no");
     }
 
     #[test]

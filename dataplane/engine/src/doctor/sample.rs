@@ -77,6 +77,7 @@ pub(super) fn port(role: &'static str) -> Port {
         xdp_features: None,
         programs: Vec::new(),
         far: None,
+        vlans: Ok(Vec::new()),
     }
 }
 

@@ -133,9 +133,9 @@ impl Network {
             Shape::TwoArms | Shape::Vlans => ((Place::SiteB, "eth0"), (Place::EdgeB, "lan")),
         });
         for (left, right) in cables {
-            let [a, b] = [left.0, right.0].map(|place| self.at(place).name().to_owned());
-            let words = format!("link add name {} netns {a} type veth peer name {} netns {b}", left.1, right.1);
-            must(Command::new("ip").args(words.split(' '))).unwrap();
+            // From inside: outside there may be an interface of that name.
+            let there = self.at(right.0).name();
+            self.ip(left.0, &format!("link add name {} type veth peer name {} netns {there}", left.1, right.1));
             for (place, port) in [left, right] {
                 if place == Place::Path {
                     self.ip(place, &format!("link set dev {port} master bridge"));
@@ -182,8 +182,8 @@ impl Network {
     /// A link that does not carry yet.
     fn down(&self, place: Place) -> Option<String> {
         let output = Command::new("ip").args(["-n", self.at(place).name(), "-d", "-j", "link"]).output().unwrap();
+        assert!(output.status.success(), "{place:?}: {}", String::from_utf8_lossy(&output.stderr));
         let links: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(links.len() > 1, "{place:?} has no link: {}", String::from_utf8_lossy(&output.stderr));
         let mut links = links.into_iter().filter(|link| link["ifname"] != "lo");
         let down = links.find(|link| {
             let state = link["linkinfo"]["info_slave_data"]["state"].as_str();
