@@ -55,13 +55,23 @@ impl Pool {
     /// Takes a part that was given by an earlier life of this node, whatever the capacity is now. A pool that was made
     /// smaller meanwhile gives nothing until enough has come back.
     pub(crate) fn adopt(&mut self, cost: Cost) {
-        let adopted = self.calendar.adopt(Interval::ALWAYS, cost);
+        let adopted = self.adopt_for(Interval::ALWAYS, cost);
         assert!(adopted.is_ok(), "what was given of a pool can be counted; the kept records cannot be right");
     }
 
-    /// Gives back what was held or adopted.
+    /// The same for what is to come of an interval. Refused only if it cannot be counted, or if the calendar is full.
+    pub(crate) fn adopt_for(&mut self, interval: Interval, cost: Cost) -> Result<(), Shortage> {
+        self.calendar.adopt(interval, cost)
+    }
+
+    /// Gives back what was held or adopted without end.
     pub(crate) fn give_back(&mut self, cost: Cost) {
-        self.calendar.release(Interval::ALWAYS, cost);
+        self.give_back_for(Interval::ALWAYS, cost);
+    }
+
+    /// Gives back what was held or adopted for an interval.
+    pub(crate) fn give_back_for(&mut self, interval: Interval, cost: Cost) {
+        self.calendar.release(interval, cost);
     }
 
     /// From when on a part could be held without end.
@@ -138,6 +148,9 @@ mod tests {
         pool.forget(Nanos(60));
         assert_eq!(pool.free(), cost(70, 9));
         assert_eq!(pool.hold_for(interval(50, 60), cost(100, 10)), Ok(()));
+        assert_eq!(pool.adopt_for(interval(70, 80), cost(90, 1)), Ok(()));
+        assert_eq!(pool.hold(cost(1, 1)), Err(Shortage::Rate));
+        pool.give_back_for(interval(70, 80), cost(90, 1));
         pool.give_back(cost(30, 1));
         assert_eq!(pool.free(), cost(100, 10));
     }

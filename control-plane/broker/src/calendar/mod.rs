@@ -32,7 +32,8 @@ pub const STEPS_MAX: usize = 1_000;
 /// A capacity that may change over time, and commitments, each over an interval.
 ///
 /// The calendar knows how much is committed at any instant, not by whom: who commits keeps interval and cost, and releases the same. In
-/// what [is past](Self::forget) nothing is committed any more: of an interval that has begun only the rest counts.
+/// what [is past](Self::forget) nothing is committed any more, and the capacity is that of the beginning: of an interval that has begun only
+/// the rest counts, and of one that is over nothing is taken.
 ///
 /// n being the changes to come: each operation takes O(log n) steps for each part of its interval over which the capacity is the same,
 /// where it does not say otherwise.
