@@ -21,7 +21,6 @@ use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
-use turnpike_broker::refusal::PoolState;
 
 pub use turnpike_broker::AggregateRequest;
 pub use turnpike_broker::record::UsageRecord;
@@ -42,6 +41,12 @@ pub struct Page<T> {
 pub struct SessionRequest {
     /// Made by the client; repeating the same request is safe.
     pub id: SessionId,
+    /// Its first instant, RFC 3339, rounded down to a millisecond; now if absent. Until then it is booked: held at both ends, and not installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<String>,
+    /// The first instant after it, likewise; if absent it lasts until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -112,12 +117,55 @@ pub struct SessionView {
     pub peer: NodeName,
     /// Where it is in its life.
     pub state: SessionState,
-    /// When it came up here, RFC 3339.
-    pub since: String,
+    /// The start that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<String>,
+    /// When it ends, RFC 3339; absent if it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
+    /// When it came up here, RFC 3339; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Why it did not come up, or has not yet, though it was booked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Its flows.
     pub flows: Vec<FlowView>,
     /// Final usage as counted on both nodes; empty until the session has ended.
     pub usage: Vec<FlowUsage>,
+}
+
+/// Why a booked session did not come up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable, in snake case; one of a [`Problem`]'s.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// A pool: what can be reserved of a link or of an aggregate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// `link <name>` or `aggregate <name>`.
+    pub name: String,
+    /// The node that has it.
+    pub node: String,
+    /// Bits per second in all.
+    pub capacity_bps: u64,
+    /// Bits per second reserved: now, or in a refusal of a session with a start or an end the most at any time of it.
+    pub used_bps: u64,
+    /// Bits per second free from now on without end: what a booking owns later is not. In a refusal of a session with a start or an end: free
+    /// throughout.
+    pub free_bps: u64,
+    /// Bytes of burst that flows may have together.
+    pub burst_capacity_bytes: u64,
+    /// Bytes of burst free, likewise.
+    pub burst_free_bytes: u64,
+    /// In a refusal: the earliest time from which on what was asked would fit for as long as asked, if nothing changes, RFC 3339; absent if
+    /// it would at no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fits_at: Option<String>,
 }
 
 /// A flow as the node has it.
@@ -199,7 +247,7 @@ pub struct AggregateView {
     /// Where it is in its life.
     pub state: AggregateState,
     /// What is reserved of it and what is left.
-    pub pool: PoolState,
+    pub pool: PoolView,
     /// What this node counted so far.
     pub counters: Counters,
 }
@@ -264,9 +312,9 @@ pub struct LinkView {
     /// Its name.
     pub name: LinkName,
     /// Towards the peers.
-    pub out: PoolState,
+    pub out: PoolView,
     /// From the peers.
-    pub r#in: PoolState,
+    pub r#in: PoolView,
 }
 
 /// A peer.
@@ -335,7 +383,7 @@ pub struct Problem {
     pub field: Option<String>,
     /// The pool that has not enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<PoolState>,
+    pub pool: Option<PoolView>,
     /// The largest rate of one such flow that would be admitted now, bits per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_offer_rate_bps: Option<u64>,

@@ -69,8 +69,8 @@ impl Aggregate {
         Cost::of(&flow.meter, self.overhead_bytes(&flow.endpoints)).unwrap_or_default()
     }
 
-    pub(crate) fn pool_state(&self, node: &NodeName) -> PoolState {
-        self.pool.state(format!("aggregate {}", self.record.name), node)
+    pub(crate) fn pool_state(&self, node: &NodeName, now: Nanos) -> PoolState {
+        self.pool.state(format!("aggregate {}", self.record.name), node, now)
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
 use crate::config::Config;
+use crate::cost::Cost;
 use crate::endpoints::Carried;
 use crate::event::{Answer, Input, Output, Request};
 use crate::fence::{Fences, Subject};
@@ -15,6 +16,7 @@ use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, Ses
 use crate::policy::{Counters, InstallError, Policy};
 use crate::record::{AggregateRecord, Change, SessionRecord};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::second_side::Hold;
 use crate::session::{Ended, Session};
 
 /// A bandwidth broker (RFC 2638) for one node: admits, holds, commits and releases, and says what is to be done.
@@ -34,9 +36,12 @@ pub struct Broker {
     pub(crate) carried: Carried,
     pub(crate) fences: Fences,
     pending: BTreeMap<u64, Subject>,
-    timers: BTreeSet<(Nanos, Subject)>,
-    timer_by_subject: BTreeMap<Subject, Nanos>,
+    /// Of the same time those first that do not start something.
+    timers: BTreeSet<(Nanos, bool, Subject)>,
+    timer_by_subject: BTreeMap<Subject, (Nanos, bool)>,
     wake: Option<Nanos>,
+    /// Of the last input.
+    now: Nanos,
     refusals: BTreeMap<Reason, u64>,
     full: BTreeMap<TableName, u64>,
 }
@@ -85,6 +90,7 @@ impl Broker {
             timers: BTreeSet::new(),
             timer_by_subject: BTreeMap::new(),
             wake: None,
+            now: Nanos(0),
             refusals: BTreeMap::new(),
             full: BTreeMap::new(),
             config,
@@ -96,6 +102,7 @@ impl Broker {
         if input == Input::Tick {
             self.wake = None;
         }
+        self.now = now;
         self.handle_timers(now);
         match input {
             Input::Request { ticket, request } => self.handle_request(ticket, request, now),
@@ -130,7 +137,13 @@ impl Broker {
     /// What flows may have of an aggregate, and have: bits per second and bytes on the wire (R-003-1).
     #[must_use]
     pub fn pool(&self, name: &AggregateName) -> Option<PoolState> {
-        self.aggregates.get(name).map(|aggregate| aggregate.pool_state(&self.config.node))
+        self.aggregates.get(name).map(|aggregate| aggregate.pool_state(&self.config.node, self.now))
+    }
+
+    /// What flows have of an aggregate at a time that is not past.
+    #[must_use]
+    pub fn used_at(&self, name: &AggregateName, time: Nanos) -> Option<Cost> {
+        self.aggregates.get(name).map(|aggregate| aggregate.pool.used_at(time))
     }
 
     /// All sessions that have not ended at both ends, by id.
@@ -152,7 +165,7 @@ impl Broker {
     /// Each link with what aggregates have of it: out, then in (R-000-2).
     pub fn links(&self) -> impl Iterator<Item = (&LinkName, PoolState, PoolState)> {
         self.links.iter().map(|(name, pools)| {
-            let (out, into) = pools.states(name, &self.config.node);
+            let (out, into) = pools.states(name, &self.config.node, self.now);
             (name, out, into)
         })
     }
@@ -236,12 +249,16 @@ impl Broker {
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession { session, attempt, flows } => {
+            PeerRequest::HoldSession { session, attempt, schedule, sent_at, flows } => {
                 let subject = Subject::Session(session.clone());
-                self.hold_received(ticket, peer.clone(), session, attempt, &flows, now)
+                let hold = Hold { attempt, schedule, sent_at, asked: &flows };
+                self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
-            PeerRequest::CommitSession { session, attempt } => self.commit_received(ticket, &peer, &session, attempt),
+            PeerRequest::BookSession { session, attempt } => self.book_received(ticket, &peer, &session, attempt, now),
+            PeerRequest::CommitSession { session, attempt } => {
+                self.commit_received(ticket, &peer, &session, attempt, now)
+            }
             PeerRequest::ReleaseSession { session, side, attempt } => {
                 self.release_received(ticket, &peer, session, side, attempt, now);
                 Ok(())
@@ -275,7 +292,7 @@ impl Broker {
 
     /// Also before any other input, so that what lapses does so at its time whenever the tick comes.
     fn handle_timers(&mut self, now: Nanos) {
-        while let Some((at, subject)) = self.timers.first().cloned() {
+        while let Some((at, _, subject)) = self.timers.first().cloned() {
             if at > now {
                 break;
             }
@@ -288,7 +305,7 @@ impl Broker {
     }
 
     fn ask_to_wake(&mut self) {
-        if let Some((at, _)) = self.timers.first()
+        if let Some((at, _, _)) = self.timers.first()
             && self.wake != Some(*at)
         {
             self.wake = Some(*at);
@@ -298,14 +315,23 @@ impl Broker {
 
     /// One timer for each subject; a new one replaces the last.
     pub(crate) fn set_timer(&mut self, subject: Subject, at: Nanos) {
+        self.insert_timer(subject, at, false);
+    }
+
+    /// The same for a start: it comes after what ends at that time and makes room.
+    pub(crate) fn set_start_timer(&mut self, subject: Subject, at: Nanos) {
+        self.insert_timer(subject, at, true);
+    }
+
+    fn insert_timer(&mut self, subject: Subject, at: Nanos, start: bool) {
         self.clear_timer(&subject);
-        self.timers.insert((at, subject.clone()));
-        self.timer_by_subject.insert(subject, at);
+        self.timers.insert((at, start, subject.clone()));
+        self.timer_by_subject.insert(subject, (at, start));
     }
 
     pub(crate) fn clear_timer(&mut self, subject: &Subject) {
-        if let Some(at) = self.timer_by_subject.remove(subject) {
-            self.timers.remove(&(at, subject.clone()));
+        if let Some((at, start)) = self.timer_by_subject.remove(subject) {
+            self.timers.remove(&(at, start, subject.clone()));
         }
     }
 
@@ -383,7 +409,8 @@ impl Broker {
     }
 
     /// Asks for the next tick after a restart, when no input has come yet.
-    pub(crate) fn restored(&mut self) {
+    pub(crate) fn restored(&mut self, now: Nanos) {
+        self.now = now;
         self.ask_to_wake();
     }
 }

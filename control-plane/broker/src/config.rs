@@ -82,6 +82,10 @@ pub struct Timers {
     pub retry: Nanos,
     /// The longest time between two retries.
     pub retry_max: Nanos,
+    /// How long after its start a booking may still come up; it has failed by then.
+    pub start: Nanos,
+    /// The most by which the clocks of two nodes may differ for a session with a start or an end, with a message's way between them.
+    pub clock_difference: Nanos,
 }
 
 impl Default for Timers {
@@ -91,6 +95,8 @@ impl Default for Timers {
             hold: Nanos::from_millis(10_000),
             retry: Nanos::from_millis(500),
             retry_max: Nanos::from_millis(30_000),
+            start: Nanos::from_millis(60_000),
+            clock_difference: Nanos::from_millis(10_000),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, Sessi
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
 use crate::record::{AggregateRecord, Change, SessionRecord};
 use crate::refusal::Refusal;
+use crate::schedule::Schedule;
 
 /// A client's wish for an aggregate that this node sends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,8 @@ pub struct FlowRequest {
 pub struct SessionRequest {
     /// Made by the client; repeating the same request is safe.
     pub id: SessionId,
+    /// When it is to be in force.
+    pub schedule: Schedule,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -97,7 +100,7 @@ pub enum Answer {
     },
     /// The aggregate is gone at both ends.
     AggregateDeleted,
-    /// The session, active, or ended with its final usage. `created` is false where it was there already.
+    /// The session, active, booked, or ended with its final usage. `created` is false where it was there already.
     Session {
         /// As it is now.
         record: SessionRecord,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
-use crate::calendar::Shortage;
+use crate::calendar::{Interval, Shortage};
 use crate::cost::{self, Cost, rate_that_fits};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
@@ -13,6 +13,7 @@ use crate::name::{Label, Nanos, NodeName};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::schedule::Schedule;
 
 /// Largest `packet_bytes_min`: a jumbo frame.
 const PACKET_BYTES_MAX: u16 = 9000;
@@ -143,6 +144,7 @@ impl Broker {
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        schedule: Schedule,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
         let checked = self.check_flows(asker, asked)?;
@@ -153,15 +155,15 @@ impl Broker {
                 aggregate.pool.forget(now);
             }
             let taken = self
-                .grant(&format!("flows[{index}]"), asked, asker.is_some())
-                .and_then(|meter| self.take(asked, way, meter));
+                .grant(&format!("flows[{index}]"), asked, schedule, asker.is_some())
+                .and_then(|meter| self.take(asked, way, meter, schedule, now));
             match taken {
                 Ok(flow) => {
                     self.carried.insert(&flow);
                     flows.push(flow);
                 }
                 Err(refusal) => {
-                    self.give_back(&flows);
+                    self.give_back(&flows, schedule.interval());
                     return Err(refusal);
                 }
             }
@@ -239,7 +241,7 @@ impl Broker {
     }
 
     /// What a flow gets: at the first side what it asks for, at the second side what that side wants to give.
-    fn grant(&self, field: &str, asked: &HoldFlow, second: bool) -> Result<Meter, Refusal> {
+    fn grant(&self, field: &str, asked: &HoldFlow, schedule: Schedule, second: bool) -> Result<Meter, Refusal> {
         let settings = self.config.second_side;
         if !second {
             return Ok(asked.meter);
@@ -257,7 +259,7 @@ impl Broker {
         if settings.lower_to_fit
             && let Some(aggregate) = self.aggregates.get(&asked.aggregate)
         {
-            let fits = aggregate.rate_that_fits(asked.meter.packet_bytes_min, &asked.endpoints);
+            let fits = aggregate.rate_that_fits(asked.meter.packet_bytes_min, &asked.endpoints, schedule.interval());
             if fits >= asked.rate_bps_min {
                 rate_bps = rate_bps.min(fits);
             }
@@ -273,6 +275,8 @@ impl Broker {
         asked: &HoldFlow,
         (direction, tag): (Direction, Tag),
         meter: Meter,
+        schedule: Schedule,
+        now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
         let policy = self.next_policy();
         let mut flow = FlowRecord {
@@ -294,8 +298,8 @@ impl Broker {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
         let cost = aggregate.cost(&flow);
-        if let Err(shortage) = aggregate.pool.hold(cost) {
-            return Err(aggregate.shortage(&self.config.node, &flow, cost, shortage));
+        if let Err(shortage) = aggregate.pool.hold_for(schedule.interval(), cost) {
+            return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
         }
         if (direction, tag) == (Direction::In, Tag::Label) {
             flow.label = self.labels.allocate();
@@ -304,10 +308,10 @@ impl Broker {
     }
 
     /// The reverse of [`Self::admit`].
-    pub(crate) fn give_back(&mut self, flows: &[FlowRecord]) {
+    pub(crate) fn give_back(&mut self, flows: &[FlowRecord], interval: Interval) {
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.give_back(aggregate.cost(flow));
+                aggregate.pool.give_back_for(interval, aggregate.cost(flow));
             }
             self.carried.remove(flow);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label) {
@@ -320,7 +324,7 @@ impl Broker {
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
         for flow in &record.flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.adopt(aggregate.cost(flow));
+                aggregate.pool.adopt_for(record.schedule.interval(), aggregate.cost(flow));
             }
             self.carried.insert(flow);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
@@ -332,12 +336,12 @@ impl Broker {
     }
 
     /// Keeps of a flow's part only what the second side's values need.
-    pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter) {
+    pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter, interval: Interval) {
         let before = flow.clone();
         flow.meter = meter;
         if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-            aggregate.pool.give_back(aggregate.cost(&before));
-            aggregate.pool.adopt(aggregate.cost(flow));
+            aggregate.pool.give_back_for(interval, aggregate.cost(&before));
+            aggregate.pool.adopt_for(interval, aggregate.cost(flow));
         }
     }
 
@@ -357,14 +361,24 @@ impl Broker {
 }
 
 impl Aggregate {
-    /// The largest rate of a flow that the pool has room for.
-    fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints) -> u64 {
-        rate_that_fits(self.pool.free().rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
+    /// The largest rate of a flow that the pool has room for throughout an interval.
+    fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints, interval: Interval) -> u64 {
+        rate_that_fits(self.pool.free(interval).rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
     }
 
-    fn shortage(&self, node: &NodeName, flow: &FlowRecord, cost: Cost, shortage: Shortage) -> Refusal {
-        let (id, name, free) = (&flow.id, &self.record.name, self.pool.free());
-        let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints).min(flow.asked_rate_bps);
+    /// Why a flow does not fit, what would, and when this would.
+    pub(crate) fn shortage(
+        &self,
+        node: &NodeName,
+        flow: &FlowRecord,
+        shortage: Shortage,
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Refusal {
+        let (interval, cost) = (schedule.interval(), self.cost(flow));
+        let (id, name, free) = (&flow.id, &self.record.name, self.pool.free(interval));
+        let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints, interval).min(flow.asked_rate_bps);
+        let state = self.pool_state(node, now);
         let (reason, detail) = match shortage {
             Shortage::Rate => (
                 Reason::PoolRateExhausted,
@@ -377,15 +391,15 @@ impl Aggregate {
                 Reason::PoolBurstExhausted,
                 format!(
                     "flow {id} needs {} bytes of burst on the wire; aggregate {name} at {node} has {} of {} left",
-                    cost.burst_bytes,
-                    free.burst_bytes,
-                    self.pool_state(node).burst_capacity_bytes
+                    cost.burst_bytes, free.burst_bytes, state.burst_capacity_bytes
                 ),
             ),
             Shortage::Changes => (Reason::LimitReached, format!("flow {id} in aggregate {name} at {node}: {shortage}")),
         };
         let mut refusal = Refusal::new(reason, detail);
-        refusal.pool = Some(PoolState { fits_at: self.pool.fits_at(cost), ..self.pool_state(node) });
+        let state = if schedule == Schedule::OPEN { state } else { self.pool.state_throughout(interval, state) };
+        let fits_at = self.pool.fits_at(cost, schedule.duration(now), schedule.begin(now));
+        refusal.pool = Some(PoolState { fits_at, ..state });
         let offer = shortage == Shortage::Rate && fits > 0 && cost.burst_bytes <= free.burst_bytes;
         refusal.counter_offer_rate_bps = offer.then_some(fits);
         refusal

@@ -31,9 +31,9 @@ impl LinkPools {
         }
     }
 
-    pub(crate) fn states(&self, name: &LinkName, node: &NodeName) -> (PoolState, PoolState) {
+    pub(crate) fn states(&self, name: &LinkName, node: &NodeName, now: Nanos) -> (PoolState, PoolState) {
         let name = format!("link {name}");
-        (self.out.state(name.clone(), node), self.into.state(name, node))
+        (self.out.state(name.clone(), node, now), self.into.state(name, node, now))
     }
 }
 
@@ -87,8 +87,8 @@ impl Broker {
         if pool.hold(cost(record)).is_ok() {
             return Ok(());
         }
-        let fits_at = pool.fits_at(cost(record));
-        let (out, into) = pools.states(&name, node);
+        let fits_at = pool.fits_at(cost(record), None, now);
+        let (out, into) = pools.states(&name, node, now);
         let (way, state) = match record.direction {
             Direction::Out => ("to send", out),
             Direction::In => ("to receive", into),

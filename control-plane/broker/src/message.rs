@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
 use crate::media::Media;
-use crate::name::{AggregateName, FlowId, Label, SessionId};
+use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
 use crate::record::{FlowUsage, Side};
 use crate::refusal::Refusal;
+use crate::schedule::Schedule;
 
 /// One flow as the first side asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +82,20 @@ pub enum PeerRequest {
         session: SessionId,
         /// Rises with every hold of the first side, so that a late message of an earlier one is known for what it is.
         attempt: u64,
+        /// When it is to be in force.
+        #[serde(flatten)]
+        schedule: Schedule,
+        /// The asking node's time.
+        sent_at: Nanos,
         /// All of its flows.
         flows: Vec<HoldFlow>,
+    },
+    /// The values are taken, and the session's start is to come: keep it until then, and confirm.
+    BookSession {
+        /// The session.
+        session: SessionId,
+        /// Of the hold.
+        attempt: u64,
     },
     /// The first side is provisioned: install what is held, and confirm.
     CommitSession {
@@ -119,6 +132,8 @@ pub enum PeerAnswer {
         /// Every flow of the request, in its order.
         flows: Vec<HeldFlow>,
     },
+    /// Kept for its start, and confirmed.
+    Booked,
     /// Installed and confirmed.
     Committed,
     /// Deinstalled and confirmed.

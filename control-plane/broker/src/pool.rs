@@ -10,7 +10,7 @@ use crate::refusal::PoolState;
 
 /// Bandwidth that is given out in parts. At every instant the parts are together at most the whole: asserted at every hold.
 ///
-/// Sessions and aggregates hold their parts from [now](Self::forget) on without end; bookings will hold theirs for an interval.
+/// Aggregates hold their parts from [now](Self::forget) on without end, sessions for what is to come of their interval.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
     calendar: Calendar,
@@ -26,9 +26,14 @@ impl Pool {
         self.calendar.forget(now);
     }
 
-    /// What is left from now on without end.
-    pub(crate) fn free(&self) -> Cost {
-        self.calendar.free(Interval::ALWAYS)
+    /// What is left throughout what is to come of an interval.
+    pub(crate) fn free(&self, interval: Interval) -> Cost {
+        self.calendar.free(interval)
+    }
+
+    /// What is held at a time that is not past.
+    pub(crate) fn used_at(&self, time: Nanos) -> Cost {
+        self.calendar.used_at(time)
     }
 
     /// Takes a part from now on without end, or changes nothing.
@@ -52,16 +57,22 @@ impl Pool {
         Ok(())
     }
 
+    /// The most that is used in what is to come of an interval, and what is free throughout.
+    pub(crate) fn state_throughout(&self, interval: Interval, state: PoolState) -> PoolState {
+        let (used, free) = (self.calendar.peak(interval), self.free(interval));
+        PoolState { used_bps: used.rate_bps, free_bps: free.rate_bps, burst_free_bytes: free.burst_bytes, ..state }
+    }
+
     /// Takes a part that was given by an earlier life of this node, whatever the capacity is now. A pool that was made
     /// smaller meanwhile gives nothing until enough has come back.
     pub(crate) fn adopt(&mut self, cost: Cost) {
-        let adopted = self.adopt_for(Interval::ALWAYS, cost);
-        assert!(adopted.is_ok(), "what was given of a pool can be counted; the kept records cannot be right");
+        self.adopt_for(Interval::ALWAYS, cost);
     }
 
-    /// The same for what is to come of an interval. Refused only if it cannot be counted, or if the calendar is full.
-    pub(crate) fn adopt_for(&mut self, interval: Interval, cost: Cost) -> Result<(), Shortage> {
-        self.calendar.adopt(interval, cost)
+    /// The same for what is to come of an interval.
+    pub(crate) fn adopt_for(&mut self, interval: Interval, cost: Cost) {
+        let adopted = self.calendar.adopt(interval, cost);
+        assert!(adopted.is_ok(), "what was given of a pool can be counted; the kept records cannot be right");
     }
 
     /// Gives back what was held or adopted without end.
@@ -74,14 +85,16 @@ impl Pool {
         self.calendar.release(interval, cost);
     }
 
-    /// From when on a part could be held without end.
-    pub(crate) fn fits_at(&self, cost: Cost) -> Option<Nanos> {
-        self.calendar.earliest(cost, None, self.calendar.begin(), OPEN)
+    /// From when on, and not before `not_before`, a part could be held for as long as that, or without end.
+    pub(crate) fn fits_at(&self, cost: Cost, duration: Option<Nanos>, not_before: Nanos) -> Option<Nanos> {
+        self.calendar.earliest(cost, duration, not_before, OPEN)
     }
 
-    pub(crate) fn state(&self, name: String, node: &NodeName) -> PoolState {
-        let now = self.calendar.begin();
-        let (capacity, used, free) = (self.calendar.capacity_at(now), self.calendar.used_at(now), self.free());
+    /// As it is now, and what is free without end.
+    pub(crate) fn state(&self, name: String, node: &NodeName, now: Nanos) -> PoolState {
+        let now = now.max(self.calendar.begin());
+        let free = self.free(Interval::from(now).unwrap_or(Interval::ALWAYS));
+        let (capacity, used) = (self.calendar.capacity_at(now), self.used_at(now));
         PoolState {
             name,
             node: node.as_str().to_owned(),
@@ -109,9 +122,9 @@ mod tests {
         assert_eq!(pool.hold(cost(60, 5)), Ok(()));
         assert_eq!(pool.hold(cost(41, 1)), Err(Shortage::Rate));
         assert_eq!(pool.hold(cost(40, 6)), Err(Shortage::Burst));
-        assert_eq!(pool.free(), cost(40, 5));
+        assert_eq!(pool.free(Interval::ALWAYS), cost(40, 5));
         assert_eq!(pool.hold(cost(40, 5)), Ok(()));
-        assert_eq!(pool.free(), cost(0, 0));
+        assert_eq!(pool.free(Interval::ALWAYS), cost(0, 0));
     }
 
     #[test]
@@ -137,22 +150,24 @@ mod tests {
         let mut pool = Pool::new(cost(100, 10));
         assert_eq!(pool.hold_for(interval(50, 60), cost(70, 5)), Ok(()));
         assert_eq!(pool.hold(cost(31, 1)), Err(Shortage::Rate));
-        assert_eq!((pool.fits_at(cost(31, 1)), pool.fits_at(cost(30, 1))), (Some(Nanos(60)), Some(Nanos(0))));
-        assert_eq!(pool.fits_at(cost(101, 1)), None);
+        let fits_at = |rate_bps, duration| pool.fits_at(cost(rate_bps, 1), duration, Nanos(0));
+        assert_eq!((fits_at(31, None), fits_at(30, None)), (Some(Nanos(60)), Some(Nanos(0))));
+        assert_eq!((fits_at(31, Some(Nanos(50))), fits_at(31, Some(Nanos(51)))), (Some(Nanos(0)), Some(Nanos(60))));
+        assert_eq!(fits_at(101, None), None);
         assert_eq!(pool.hold(cost(30, 1)), Ok(()));
         assert_eq!(pool.hold_for(interval(59, 61), cost(1, 0)), Err(Shortage::Rate));
-        let state = pool.state(String::new(), &"a".parse().unwrap());
+        let state = pool.state(String::new(), &"a".parse().unwrap(), Nanos(0));
         assert_eq!((state.capacity_bps, state.used_bps, state.free_bps), (100, 30, 0));
         pool.forget(Nanos(59));
-        assert_eq!(pool.free(), cost(0, 4));
+        assert_eq!(pool.free(Interval::ALWAYS), cost(0, 4));
         pool.forget(Nanos(60));
-        assert_eq!(pool.free(), cost(70, 9));
+        assert_eq!(pool.free(Interval::ALWAYS), cost(70, 9));
         assert_eq!(pool.hold_for(interval(50, 60), cost(100, 10)), Ok(()));
-        assert_eq!(pool.adopt_for(interval(70, 80), cost(90, 1)), Ok(()));
+        pool.adopt_for(interval(70, 80), cost(90, 1));
         assert_eq!(pool.hold(cost(1, 1)), Err(Shortage::Rate));
         pool.give_back_for(interval(70, 80), cost(90, 1));
         pool.give_back(cost(30, 1));
-        assert_eq!(pool.free(), cost(100, 10));
+        assert_eq!(pool.free(Interval::ALWAYS), cost(100, 10));
     }
 
     #[test]

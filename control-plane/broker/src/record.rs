@@ -6,6 +6,8 @@ use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::quality::Mos;
+use crate::refusal::Refusal;
+use crate::schedule::Schedule;
 
 /// Which way, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,6 +74,8 @@ impl AggregateRecord {
 pub enum SessionState {
     /// Reserved here; the other side is asked, or has asked and not committed.
     Held,
+    /// Held and confirmed at both ends; installed at neither, because its start is to come.
+    Booked,
     /// Being installed here.
     Installing,
     /// Installed here; the other side is installing (first side only).
@@ -149,7 +153,16 @@ pub struct SessionRecord {
     pub peer: NodeName,
     /// Where it is in its life.
     pub state: SessionState,
-    /// When it came up here.
+    /// When it is to be in force.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// It was confirmed at both ends before its start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub booked: bool,
+    /// Why it has not come up, or has not yet, though it was booked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Box<Refusal>>,
+    /// When it came up here; 0 before.
     pub since: Nanos,
     /// All of its flows.
     pub flows: Vec<FlowRecord>,
@@ -158,6 +171,36 @@ pub struct SessionRecord {
     /// It was up and all of it is counted here, but its final line is not in the ledger yet.
     #[serde(default)]
     pub ledger_due: bool,
+}
+
+impl SessionRecord {
+    /// One that is held.
+    pub(crate) const fn held(
+        id: SessionId,
+        side: Side,
+        peer: NodeName,
+        schedule: Schedule,
+        flows: Vec<FlowRecord>,
+    ) -> Self {
+        Self {
+            id,
+            side,
+            peer,
+            state: SessionState::Held,
+            schedule,
+            booked: false,
+            failure: None,
+            since: Nanos(0),
+            flows,
+            usage: Vec::new(),
+            ledger_due: false,
+        }
+    }
+
+    /// It was up at some time.
+    pub(crate) fn was_active(&self) -> bool {
+        self.since > Nanos(0)
+    }
 }
 
 /// What one node counted of one flow.

@@ -40,6 +40,8 @@ pub enum Reason {
     PeerUnreachable,
     /// The peer's message is from an earlier life of it, or a late copy of an attempt that is over.
     StaleEpoch,
+    /// The two nodes' clocks differ by more than sessions with a start or an end allow.
+    ClocksDiffer,
     /// The two nodes have tag addresses of different families for each other.
     TagFamilyDiffers,
     /// The data plane cannot enforce or deliver what was asked.
@@ -99,15 +101,16 @@ pub struct PoolState {
     pub node: String,
     /// Bits per second in all.
     pub capacity_bps: u64,
-    /// Bits per second held and committed.
+    /// Bits per second held and committed: now, or in a refusal of a session with a start or an end the most at any time of it.
     pub used_bps: u64,
-    /// Bits per second free from now on without end: what a booking owns later is not.
+    /// Bits per second free from now on without end: what a booking owns later is not. In a refusal of a session with a start or an end:
+    /// free throughout.
     pub free_bps: u64,
     /// Bytes of burst that flows may have together.
     pub burst_capacity_bytes: u64,
     /// Bytes of burst free, likewise.
     pub burst_free_bytes: u64,
-    /// In a refusal: the earliest time from which on what was asked would fit, if nothing changes; none if it would at no time.
+    /// In a refusal: the earliest time from which on what was asked would fit, for as long as asked, if nothing changes; none if it would at no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fits_at: Option<Nanos>,
 }

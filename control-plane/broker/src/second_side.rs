@@ -1,6 +1,7 @@
 //! The second side: another node asks it; it holds with its own values, and installs when told to (R-001-1).
 
 use crate::broker::{Broker, TableName};
+use crate::calendar::OPEN;
 use crate::fence::Subject;
 use crate::flow::are_answer_to;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
@@ -8,6 +9,7 @@ use crate::name::{Nanos, NodeName, SessionId};
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
+use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused, unknown_session};
 
 fn held(flows: &[FlowRecord]) -> PeerAnswer {
@@ -19,14 +21,21 @@ fn held(flows: &[FlowRecord]) -> PeerAnswer {
     PeerAnswer::Held { flows: flows.collect() }
 }
 
+/// What the first side asks this one to hold.
+pub(crate) struct Hold<'a> {
+    pub(crate) attempt: u64,
+    pub(crate) schedule: Schedule,
+    pub(crate) sent_at: Nanos,
+    pub(crate) asked: &'a [HoldFlow],
+}
+
 impl Broker {
     pub(crate) fn hold_received(
         &mut self,
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        attempt: u64,
-        asked: &[HoldFlow],
+        Hold { attempt, schedule, sent_at, asked }: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
         let subject = Subject::Session(id.clone());
@@ -34,13 +43,14 @@ impl Broker {
             let detail = format!("this hold of session {id} was released or has lapsed");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
-        let lapse = now.plus(self.config.timers.hold);
+        let lapse = now.plus(self.config.timers.hold).min(schedule.ends_at.unwrap_or(OPEN));
         if let Some(session) = self.sessions.get_mut(&id) {
             if session.is_ending() {
                 return Err(session_busy(&id));
             }
             let same = session.record.side == Side::Second
                 && session.record.peer == peer
+                && session.record.schedule == schedule
                 && are_answer_to(&session.record.flows, asked, Side::First);
             if !same {
                 return Err(session_id_reused(&id, &self.config.node));
@@ -57,23 +67,14 @@ impl Broker {
         if self.ended.get(&id).is_some_and(|record| record.side == Side::First || record.peer != peer) {
             return Err(session_id_reused(&id, &self.config.node));
         }
+        schedule.check_peers(sent_at, now, &self.config.timers)?;
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
-        let (peer, flows) = self.admit(Some(&peer), asked, now)?;
+        let (peer, flows) = self.admit(Some(&peer), asked, schedule, now)?;
         self.ended.forget(&id);
         let answer = held(&flows);
-        let (side, state) = (Side::Second, SessionState::Held);
-        let record = SessionRecord {
-            id: id.clone(),
-            side,
-            peer,
-            state,
-            since: Nanos(0),
-            flows,
-            usage: Vec::new(),
-            ledger_due: false,
-        };
+        let record = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);
@@ -87,16 +88,26 @@ impl Broker {
         peer: &NodeName,
         id: &SessionId,
         attempt: u64,
+        now: Nanos,
     ) -> Result<(), Refusal> {
-        let meant = self.sessions.get_mut(id).filter(|session| {
-            let record = &session.record;
-            let current = session.attempt == 0 || session.attempt == attempt;
-            record.side == Side::Second && record.peer == *peer && current
-        });
+        let meant = self.sessions.get_mut(id).filter(|session| session.is_of_first_side(peer, attempt));
         let unknown = unknown_session(id, &self.config.node);
         let Some(session) = meant else { return Err(unknown) };
         match &mut session.phase {
+            Phase::Held if session.record.schedule.starts_at.is_some() => return Err(unknown),
             Phase::Held => session.phase = Phase::Installing { askers: vec![ticket] },
+            // The first side's clock is ahead: it has to wait for what it asks.
+            Phase::Booked { commits } if session.record.schedule.begin(now) > now => {
+                commits.push(ticket);
+                self.await_start(id, now);
+                return Ok(());
+            }
+            Phase::Booked { commits } => {
+                let mut commits = std::mem::take(commits);
+                commits.push(ticket);
+                self.start_booking(id, commits, now);
+                return Ok(());
+            }
             Phase::Installing { askers } => {
                 askers.push(ticket);
                 return Ok(());
@@ -105,9 +116,11 @@ impl Broker {
                 self.answer_peer(ticket, PeerAnswer::Committed);
                 return Ok(());
             }
-            Phase::Ending(_) | Phase::Holding { .. } | Phase::Committing { .. } => return Err(unknown),
+            Phase::Ending(_) | Phase::Holding { .. } | Phase::Booking { .. } | Phase::Committing { .. } => {
+                return Err(unknown);
+            }
         }
-        self.clear_timer(&Subject::Session(id.clone()));
+        self.await_end(id);
         self.set_session_state(id, SessionState::Installing);
         // Aggregates in use cannot go, so there is always one to install on.
         let provisioning = self.provision(id);
@@ -129,7 +142,11 @@ impl Broker {
         refusal: &Refusal,
         now: Nanos,
     ) {
-        self.end(id, Ending::of_second_side(), now);
+        if self.sessions.get(id).is_some_and(|session| session.record.booked) {
+            self.not_started(id, refusal.clone(), now);
+        } else {
+            self.end(id, Ending::of_second_side(), now);
+        }
         for &commit in commits {
             self.refuse_peer(commit, refusal.clone());
         }

@@ -1,11 +1,12 @@
 //! The command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{AggregateRequest, AggregateView, FlowRequest, NodeView, SessionRequest, SessionView, UsageRecord};
-use turnpike_broker::name::{AggregateName, NodeName, SessionId};
+use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
 
 use crate::client::{Client, Failure};
@@ -15,6 +16,7 @@ use crate::flow_spec;
 use crate::problem::read_word;
 use crate::quantity;
 use crate::show;
+use crate::time::Clock;
 
 const EXIT_CODES: &str = "\
 Rates and sizes are whole numbers, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind them.
@@ -172,8 +174,17 @@ struct CreateSession {
     /// [,concealment=no].
     #[arg(long, value_parser = flow_spec::parse)]
     flow: Vec<FlowRequest>,
+    /// When it is to start, such as 2030-06-01T14:00:00Z; at once if it is left out. Until then it is booked.
+    #[arg(long)]
+    starts_at: Option<Nanos>,
+    /// When it is to end; not before it is deleted if it is left out.
+    #[arg(long, conflicts_with = "duration")]
+    ends_at: Option<Nanos>,
+    /// How long it is to last, such as 90s, 45m, 2h or 1d, from its start or, by this host's clock, from now on.
+    #[arg(long, value_parser = quantity::parse_duration)]
+    duration: Option<Duration>,
     /// The request as JSON, instead; - is standard input.
-    #[arg(long, conflicts_with_all = ["id", "flow"])]
+    #[arg(long, conflicts_with_all = ["id", "flow", "starts_at", "ends_at", "duration"])]
     file: Option<PathBuf>,
 }
 
@@ -291,10 +302,26 @@ const fn made(created: bool) -> &'static str {
 }
 
 impl CreateSession {
+    /// Start and end as the API takes them.
+    fn interval(&self) -> Result<(Option<String>, Option<String>), Failure> {
+        let end_of = |duration: Duration| {
+            let start = self.starts_at.unwrap_or_else(|| Clock::start(Nanos(0)).now());
+            let nanos = u64::try_from(duration.as_nanos()).ok();
+            nanos.and_then(|nanos| start.0.checked_add(nanos)).map(Nanos)
+        };
+        let beyond = || Failure::Usage("--duration: that is after the end of time; give less".to_owned());
+        let ends_at = match self.duration {
+            Some(duration) => Some(end_of(duration).ok_or_else(beyond)?),
+            None => self.ends_at,
+        };
+        Ok((self.starts_at.map(|time| time.to_string()), ends_at.map(|time| time.to_string())))
+    }
+
     fn request(&self) -> Result<serde_json::Value, Failure> {
         let Some(file) = &self.file else {
             let id = self.id.clone().ok_or_else(|| Failure::Usage("a session needs an id".to_owned()))?;
-            let request = SessionRequest { id, flows: self.flow.clone() };
+            let (starts_at, ends_at) = self.interval()?;
+            let request = SessionRequest { id, starts_at, ends_at, flows: self.flow.clone() };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {
@@ -365,6 +392,8 @@ mod tests {
                 .to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag terminals".to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
+            format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
+            format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
             "turnpike session create --file -".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
@@ -389,6 +418,9 @@ mod tests {
             "turnpike session create".to_owned(),
             "turnpike session create s1".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),
+            format!("turnpike session create s1 {flow} --starts-at tomorrow"),
+            format!("turnpike session create s1 {flow} --ends-at 2030-06-01T14:00:00Z --duration 1h"),
+            format!("turnpike session create s1 {flow} --duration 1.5h"),
         ];
         for line in bad {
             assert!(parse(&line).is_err(), "{line}");

@@ -430,7 +430,7 @@ impl Core {
         if !self.parts.limit_best_effort {
             return;
         }
-        let rate_bps = self.parts.broker.links().map(|(_, out, _)| out.free_bps).sum();
+        let rate_bps = self.parts.broker.links().map(|(_, out, _)| out.capacity_bps.saturating_sub(out.used_bps)).sum();
         if self.best_effort_rate_bps != Some(rate_bps) {
             self.best_effort_rate_bps = Some(rate_bps);
             self.jobs.push_back(Job::SetBestEffortRate(rate_bps));

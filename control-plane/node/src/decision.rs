@@ -35,6 +35,7 @@ impl Decision {
             PeerRequest::OfferAggregate(offer) => ("offer aggregate", offer.name.to_string()),
             PeerRequest::WithdrawAggregate { name, .. } => ("withdraw aggregate", name.to_string()),
             PeerRequest::HoldSession { session, .. } => ("hold session", session.to_string()),
+            PeerRequest::BookSession { session, .. } => ("book session", session.to_string()),
             PeerRequest::CommitSession { session, .. } => ("commit session", session.to_string()),
             PeerRequest::ReleaseSession { session, .. } => ("release session", session.to_string()),
         };
@@ -56,6 +57,7 @@ impl Decision {
             PeerAnswer::AggregateAccepted { .. } => self.line("accepted"),
             PeerAnswer::AggregateWithdrawn => self.line("withdrawn"),
             PeerAnswer::Held { .. } => self.line("held"),
+            PeerAnswer::Booked => self.line("booked"),
             PeerAnswer::Committed => self.line("committed"),
             PeerAnswer::Released { .. } => self.line("released"),
             PeerAnswer::Refused { refusal } => self.refused(refusal),

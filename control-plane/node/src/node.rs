@@ -27,7 +27,7 @@ use crate::http::{self, Protocol};
 use crate::peer_client::PeerClient;
 use crate::peer_server;
 use crate::rest::{self, Rest};
-use crate::time::{Clock, rfc3339};
+use crate::time::Clock;
 use crate::tls::{self, Tls, TlsError};
 
 /// The database's name in `state_dir`.
@@ -166,7 +166,7 @@ impl Node {
             data_plane: data_plane.handle.clone(),
             node: config.node.clone(),
             epoch,
-            started_at: rfc3339(clock.now()),
+            started_at: clock.now().to_string(),
             peers: config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address)).collect(),
             body_bytes_max: size(config.limits.body_bytes_max),
             request_timeout: Duration::from_secs(config.limits.request_timeout_s),

@@ -131,7 +131,7 @@ async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode,
 }
 
 async fn create_session(State(rest): Shared, request: Request) -> Result<Response, ProblemReply> {
-    let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?);
+    let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
     let (record, created) = rest.ask_session(Wish::CreateSession(wish), Named::Body).await?;
     let location = format!("/v1/sessions/{}", record.id);
     // What has just come up has counted nothing, and the data plane may be too busy to say so in time.
@@ -189,7 +189,11 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     let (links, refusals, own_tables, peers) = rest
         .look(move |view| {
             let links = view.broker.links();
-            let links = links.map(|(name, out, r#in)| LinkView { name: name.clone(), out, r#in });
+            let links = links.map(|(name, out, r#in)| LinkView {
+                name: name.clone(),
+                out: view::pool(out),
+                r#in: view::pool(r#in),
+            });
             let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
             let tables = view
                 .broker

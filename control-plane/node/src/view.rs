@@ -1,19 +1,20 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
-use turnpike_api::{AggregateView, FlowView, Media as MediaView, SessionRequest, SessionView};
+use turnpike_api::{AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionRequest, SessionView};
 use turnpike_broker::media::Media;
-use turnpike_broker::name::{NodeName, PolicyId};
+use turnpike_broker::name::{Nanos, NodeName, PolicyId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
 use turnpike_broker::quality;
 use turnpike_broker::record::{AggregateRecord, Direction, FlowRecord, SessionRecord, SessionState};
 use turnpike_broker::refusal::PoolState;
-use turnpike_broker::{FlowRequest, SessionRequest as Wish};
+use turnpike_broker::{FlowRequest, Schedule, SessionRequest as Wish};
 
 use crate::payload::Room;
-use crate::time::rfc3339;
+use crate::problem::{self, ProblemReply};
 
 /// The request as the broker takes it.
-pub(crate) fn session_wish(request: SessionRequest) -> Wish {
+pub(crate) fn session_wish(request: SessionRequest) -> Result<Wish, ProblemReply> {
+    let (starts_at, ends_at) = (time("starts_at", request.starts_at)?, time("ends_at", request.ends_at)?);
     let flows = request.flows.into_iter().map(|flow| FlowRequest {
         endpoints: Endpoints { source: flow.source, destination: flow.destination },
         rtcp: flow.rtcp,
@@ -28,7 +29,22 @@ pub(crate) fn session_wish(request: SessionRequest) -> Wish {
         aggregate: flow.aggregate,
         media: flow.media.map(media).unwrap_or_default(),
     });
-    Wish { id: request.id, flows: flows.collect() }
+    Ok(Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, flows: flows.collect() })
+}
+
+/// A time that may be absent.
+pub(crate) fn time(field: &str, text: Option<String>) -> Result<Option<Nanos>, ProblemReply> {
+    let time = text.map(|text| text.parse::<Nanos>()).transpose();
+    time.map_err(|error| ProblemReply::invalid_value(field, format!("{field}: {error}")))
+}
+
+/// A pool for people and orchestrators.
+pub(crate) fn pool(state: PoolState) -> PoolView {
+    let PoolState { name, node, capacity_bps, used_bps, free_bps, burst_capacity_bytes, burst_free_bytes, fits_at } =
+        state;
+    // Not before it fits, where that is within a millisecond.
+    let fits_at = fits_at.map(|time| time.to_next_millisecond().to_string());
+    PoolView { name, node, capacity_bps, used_bps, free_bps, burst_capacity_bytes, burst_free_bytes, fits_at }
 }
 
 fn media(asked: MediaView) -> Media {
@@ -78,7 +94,7 @@ pub(crate) fn aggregate(
         tag: record.tag,
         payload_bytes_max: room.map(|room| room.of_both(record.tag)),
         state: record.state,
-        pool,
+        pool: self::pool(pool),
         counters,
     }
 }
@@ -113,7 +129,10 @@ pub(crate) fn session(
         side: record.side,
         peer: record.peer,
         state: record.state,
-        since: rfc3339(record.since),
+        starts_at: record.schedule.starts_at.map(|time| time.to_string()),
+        ends_at: record.schedule.ends_at.map(|time| time.to_string()),
+        since: (record.since > Nanos(0)).then(|| record.since.to_string()),
+        failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use turnpike_broker::Schedule;
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
@@ -13,6 +14,7 @@ use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, FlowUsage, SessionRecord, SessionState, Side,
     UsageKind, UsageRecord,
 };
+use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_store::{Store, StoreError, UsageCursor};
 
 fn node() -> NodeName {
@@ -60,6 +62,9 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         side: Side::First,
         peer,
         state,
+        schedule: Schedule::OPEN,
+        booked: false,
+        failure: None,
         since: Nanos(7),
         flows: vec![],
         usage: vec![],
@@ -190,9 +195,9 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 4, known: 3, .. }), "{error}");
 }
 
 /// What the program with schema 1 wrote.
@@ -225,7 +230,38 @@ fn what_an_earlier_program_kept_is_all_there() {
     drop(store);
     assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
     let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!(version(Connection::open(&path).unwrap()), Ok(2));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(3));
+}
+
+#[test]
+fn sessions_that_knew_no_time_are_from_now_on_without_end() {
+    let (_directory, path) = place();
+    Connection::open(&path).unwrap().execute_batch(include_str!("schema_2.sql")).unwrap();
+    let mut store = open(&path);
+    let (aggregates, sessions) = store.load().unwrap();
+    assert_eq!(aggregates.iter().map(|record| record.tag).collect::<Vec<_>>(), [Tag::Label, Tag::Terminals]);
+    let kept: Vec<_> = sessions.iter().map(|record| (record.id.as_str(), record.state, record.schedule)).collect();
+    assert_eq!(
+        kept,
+        [("active", SessionState::Active, Schedule::OPEN), ("ended", SessionState::Ended, Schedule::OPEN)]
+    );
+    assert!(sessions.iter().all(|record| !record.booked && record.failure.is_none()));
+    assert_eq!((store.begin_epoch().unwrap(), store.usage(None, 10, None).unwrap().records.len()), (Epoch(3), 2));
+    drop(store);
+    assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
+}
+
+#[test]
+fn a_booking_is_kept_as_it_is() {
+    let (_directory, path) = place();
+    let schedule = Schedule { starts_at: Some(Nanos(7)), ends_at: Some(Nanos(u64::MAX - 1)) };
+    let failure = Some(Box::new(Refusal::new(Reason::PeerUnreachable, "not yet")));
+    let record = SessionRecord { schedule, booked: true, failure, ..session("s", SessionState::Booked) };
+    open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
+    assert_eq!(open(&path).load().unwrap().1, [record]);
+    let sql = "SELECT state FROM sessions";
+    let state: String = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(state, "booked");
 }
 
 #[test]

@@ -73,6 +73,12 @@ impl Interval {
         Self::new(start, OPEN)
     }
 
+    /// Whether an instant is in it.
+    #[must_use]
+    pub const fn contains(self, time: Nanos) -> bool {
+        self.start.0 <= time.0 && time.0 < self.end.0
+    }
+
     /// Its first instant.
     #[must_use]
     pub const fn start(self) -> Nanos {

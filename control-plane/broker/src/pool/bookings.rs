@@ -13,6 +13,7 @@ use crate::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId};
 use crate::policy::{Dscp, Endpoints, Marking, Meter, Rtcp, Tag};
 use crate::record::{AggregateRecord, AggregateState, Direction};
 use crate::refusal::{Reason, Refusal};
+use crate::schedule::Schedule;
 
 const BEFORE: Nanos = Nanos::from_millis(1_000);
 const START: Nanos = Nanos::from_millis(2_000);
@@ -137,11 +138,17 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
 fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
     for name in ["ab", "ba"] {
         let flows = vec![flow(&name.parse().unwrap())];
-        let request = SessionRequest { id: "call".parse().unwrap(), flows };
+        let request = SessionRequest { schedule: Schedule::OPEN, id: "call".parse().unwrap(), flows };
         check(&from_client(Request::CreateSession(request)), Reason::PoolRateExhausted, 100_000);
     }
     let flows = vec![flow(&"ba".parse().unwrap()).to_hold()];
-    let hold = PeerRequest::HoldSession { session: "call".parse().unwrap(), attempt: 1, flows };
+    let hold = PeerRequest::HoldSession {
+        schedule: Schedule::OPEN,
+        sent_at: Nanos(0),
+        session: "call".parse().unwrap(),
+        attempt: 1,
+        flows,
+    };
     check(&from_peer(hold), Reason::PoolRateExhausted, 100_000);
 }
 
@@ -149,7 +156,13 @@ fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
 fn a_session_that_is_lowered_to_fit_leaves_what_is_booked() {
     let mut flow = flow(&"ba".parse().unwrap());
     flow.rate_bps_min = 1;
-    let hold = PeerRequest::HoldSession { session: "call".parse().unwrap(), attempt: 1, flows: vec![flow.to_hold()] };
+    let hold = PeerRequest::HoldSession {
+        schedule: Schedule::OPEN,
+        sent_at: Nanos(0),
+        session: "call".parse().unwrap(),
+        attempt: 1,
+        flows: vec![flow.to_hold()],
+    };
     // 100,000 with the tag.
     for (now, rate_bps) in [(BEFORE, 96_153), (END, 500_000)] {
         let mut broker = broker();

@@ -22,7 +22,7 @@ use turnpike_broker::record::{
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request,
+    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
     SecondSide, SessionRequest, Timers, overhead_bytes,
 };
 
@@ -32,7 +32,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What travels, by kind: `offer`, `withdraw`, `hold`, `commit`, `release`, or `answer`.
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `book`, `commit`, `release`, or `answer`.
 pub(crate) type Kind = &'static str;
 
 /// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
@@ -71,6 +71,9 @@ pub(crate) struct Node {
     down: bool,
     /// Its data plane may have less than it has confirmed, until it is all installed again.
     host_was_lost: bool,
+    /// Its clock is that much ahead of the world's time.
+    pub(crate) ahead: Nanos,
+    time_of_last_input: Nanos,
     wake: Option<Nanos>,
     /// Peers' requests that are not answered: who asked, in which life, by which ticket.
     incoming: BTreeMap<u64, (usize, u32, u64)>,
@@ -179,7 +182,7 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
 /// A call: one flow each way, over `ab` and `ba`.
 pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     let flows = vec![flow("there", "ab", (port, port), rate_bps), flow("back", "ba", (port, port), rate_bps)];
-    SessionRequest { id: name(id), flows }
+    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows }
 }
 
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
@@ -187,6 +190,7 @@ pub(crate) fn kind(request: &PeerRequest) -> Kind {
         PeerRequest::OfferAggregate(_) => "offer",
         PeerRequest::WithdrawAggregate { .. } => "withdraw",
         PeerRequest::HoldSession { .. } => "hold",
+        PeerRequest::BookSession { .. } => "book",
         PeerRequest::CommitSession { .. } => "commit",
         PeerRequest::ReleaseSession { .. } => "release",
     }
@@ -223,6 +227,8 @@ impl Node {
             life: 0,
             down: false,
             host_was_lost: false,
+            ahead: Nanos(0),
+            time_of_last_input: Nanos(0),
             wake: None,
             incoming: BTreeMap::new(),
             outgoing: BTreeSet::new(),
@@ -323,6 +329,16 @@ impl World {
         self.network = Box::new(move |_, kind| if kind == lost { vec![] } else { vec![1] });
     }
 
+    /// A node's time.
+    pub(crate) fn clock(&self, node: usize) -> Nanos {
+        self.now.plus(self.nodes[node].ahead)
+    }
+
+    /// When a node's clock shows that.
+    fn world_time(&self, node: usize, time: Nanos) -> Nanos {
+        Nanos(time.0.saturating_sub(self.nodes[node].ahead.0))
+    }
+
     fn at(&mut self, at: Nanos, event: Event) {
         self.sequence += 1;
         self.events.insert((at, self.sequence), event);
@@ -358,6 +374,12 @@ impl World {
         self.ask(node, Request::CreateSession(request))
     }
 
+    /// The same session from a time of the world on and up to another, in ms from now.
+    pub(crate) fn schedule(&self, starts_in_ms: Option<u64>, ends_in_ms: Option<u64>) -> Schedule {
+        let from_now = |ms: u64| self.now.plus(Nanos(ms * MS));
+        Schedule { starts_at: starts_in_ms.map(from_now), ends_at: ends_in_ms.map(from_now) }
+    }
+
     pub(crate) fn delete(&mut self, node: usize, id: &str) -> Answer {
         self.ask(node, Request::DeleteSession(name(id)))
     }
@@ -367,8 +389,10 @@ impl World {
         self.sequence += 1;
         let ticket = self.sequence;
         let peer: NodeName = self.nodes[1 - to].config.node.clone();
+        let now = self.clock(to);
         let node = &mut self.nodes[to];
-        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, self.now);
+        node.time_of_last_input = now;
+        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, now);
         let mut outputs: Vec<Output> = std::iter::from_fn(|| node.broker.poll()).collect();
         let place = outputs.iter().position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
         let answer = place.map(|place| outputs.remove(place));
@@ -439,7 +463,9 @@ impl World {
         if self.nodes[node].down {
             return;
         }
-        self.nodes[node].broker.handle(input, self.now);
+        let now = self.clock(node);
+        self.nodes[node].time_of_last_input = now;
+        self.nodes[node].broker.handle(input, now);
         self.drain(node);
     }
 
@@ -501,7 +527,7 @@ impl World {
                     self.after(delay, event);
                 }
                 let answer = Err("no answer in time".to_owned());
-                self.at(deadline, Event::Reply { to: node, life, ticket, answer });
+                self.at(self.world_time(node, deadline), Event::Reply { to: node, life, ticket, answer });
             }
             Output::Answer { ticket, answer } => {
                 self.check_answer(node, &answer);
@@ -516,7 +542,7 @@ impl World {
             }
             Output::WakeAt(at) => {
                 self.nodes[node].wake = Some(at);
-                self.at(at, Event::Tick { node, life, at });
+                self.at(self.world_time(node, at), Event::Tick { node, life, at });
             }
         }
     }
@@ -541,8 +567,9 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self, node: usize) {
-        let now = self.now;
+        let now = self.clock(node);
         let this = &mut self.nodes[node];
+        this.time_of_last_input = now;
         this.down = false;
         this.life += 1;
         this.config.epoch.0 += 1;
