@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::cost::Cost;
 use crate::endpoints::Carried;
 use crate::event::{Answer, Input, Output, Request};
+use crate::extension::NewEnd;
 use crate::fence::{Fences, Subject};
 use crate::label::Labels;
 use crate::link::LinkPools;
@@ -41,7 +42,7 @@ pub struct Broker {
     timer_by_subject: BTreeMap<Subject, (Nanos, bool)>,
     wake: Option<Nanos>,
     /// Of the last input.
-    now: Nanos,
+    pub(crate) now: Nanos,
     refusals: BTreeMap<Reason, u64>,
     full: BTreeMap<TableName, u64>,
 }
@@ -212,6 +213,7 @@ impl Broker {
             Request::CreateAggregate(request) => self.create_aggregate(ticket, request, now),
             Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
             Request::CreateSession(request) => self.create_session(ticket, request, now),
+            Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
         };
         if let Err(refusal) = done {
@@ -258,6 +260,10 @@ impl Broker {
             PeerRequest::BookSession { session, attempt } => self.book_received(ticket, &peer, &session, attempt, now),
             PeerRequest::CommitSession { session, attempt } => {
                 self.commit_received(ticket, &peer, &session, attempt, now)
+            }
+            PeerRequest::ChangeSessionEnd { session, attempt, change, ends_at, sent_at } => {
+                let new_end = NewEnd { attempt, change, ends_at, sent_at };
+                self.change_received(ticket, &peer, &session, new_end, now)
             }
             PeerRequest::ReleaseSession { session, side, attempt } => {
                 self.release_received(ticket, &peer, session, side, attempt, now);

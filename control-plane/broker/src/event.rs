@@ -86,6 +86,13 @@ pub enum Request {
     CreateSession(SessionRequest),
     /// End a session.
     DeleteSession(SessionId),
+    /// Let a booked or active session end at another time, at both ends, or leave it as it is.
+    ChangeSessionEnd {
+        /// The session; this node is its first side.
+        id: SessionId,
+        /// The new end; none for a session without end.
+        ends_at: Option<Nanos>,
+    },
 }
 
 /// What clients are told.
@@ -100,7 +107,7 @@ pub enum Answer {
     },
     /// The aggregate is gone at both ends.
     AggregateDeleted,
-    /// The session, active, booked, or ended with its final usage. `created` is false where it was there already.
+    /// The session, active, booked, or ended with its final usage. `created` is false where it was so already.
     Session {
         /// As it is now.
         record: SessionRecord,

@@ -26,6 +26,7 @@ mod config;
 mod cost;
 mod endpoints;
 mod event;
+mod extension;
 mod fence;
 mod first_side;
 mod flow;

@@ -104,6 +104,19 @@ pub enum PeerRequest {
         /// Of the hold.
         attempt: u64,
     },
+    /// Let a booked or active session end at another time, or leave it as it is.
+    ChangeSessionEnd {
+        /// The session.
+        session: SessionId,
+        /// Of the hold.
+        attempt: u64,
+        /// Rises with every change, so that a late message of an earlier one is known for what it is.
+        change: u64,
+        /// The new end; none for a session without end.
+        ends_at: Option<Nanos>,
+        /// The asking node's time.
+        sent_at: Nanos,
+    },
     /// Undo a hold or end a session: deinstall, confirm, and tell the final usage.
     ReleaseSession {
         /// The session.
@@ -136,6 +149,8 @@ pub enum PeerAnswer {
     Booked,
     /// Installed and confirmed.
     Committed,
+    /// The session has the new end.
+    EndChanged,
     /// Deinstalled and confirmed.
     Released {
         /// What the answering node counted, flow by flow.

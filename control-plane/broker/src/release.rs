@@ -224,6 +224,7 @@ impl Broker {
     /// Starts to end a session.
     pub(crate) fn end(&mut self, id: &SessionId, ending: Ending, now: Nanos) {
         self.clear_timer(&Subject::Session(id.clone()));
+        self.drop_change(id);
         let phase = Phase::Ending(Box::new(ending));
         let before = self.sessions.get_mut(id).map(|session| std::mem::replace(&mut session.phase, phase));
         if let Some(Phase::Booked { commits }) = before {

@@ -88,9 +88,8 @@ impl Schedule {
         }
     }
 
-    /// The same for another node's: what has begun there may have begun here. `sent_at` is that node's time; clocks that tell different
-    /// times would keep another interval at each end.
-    pub(crate) fn check_peers(self, sent_at: Nanos, now: Nanos, timers: &Timers) -> Result<(), Refusal> {
+    /// Clocks that tell different times would keep another interval at each end. `sent_at` is the other node's.
+    pub(crate) fn check_clocks(self, sent_at: Nanos, now: Nanos, timers: &Timers) -> Result<(), Refusal> {
         if self == Self::OPEN {
             return Ok(());
         }
@@ -103,6 +102,12 @@ impl Schedule {
             );
             return Err(Refusal::new(Reason::ClocksDiffer, detail));
         }
+        Ok(())
+    }
+
+    /// The same as [`Self::check`] for another node's: what has begun there may have begun here.
+    pub(crate) fn check_peers(self, sent_at: Nanos, now: Nanos, timers: &Timers) -> Result<(), Refusal> {
+        self.check_clocks(sent_at, now, timers)?;
         if self.starts_at.is_some_and(|start| start == OPEN || self.deadline(Side::Second, timers) <= now) {
             let allowed = "a time to come, or not long ago";
             return Err(Refusal::invalid("starts_at", self.starts_at.unwrap_or_default(), allowed));

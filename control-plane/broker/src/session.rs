@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::broker::Broker;
+use crate::extension::EndChange;
 use crate::fence::Subject;
 use crate::message::PeerAnswer;
 use crate::name::{Nanos, NodeName, PolicyId, SessionId};
@@ -19,6 +20,10 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// The installation whose outcome is open.
     pub(crate) install: Option<u64>,
+    /// First side: another end that the second was asked for.
+    pub(crate) change: Option<EndChange>,
+    /// Second side: the latest change of its end; 0 if there was none since the start.
+    pub(crate) changed: u64,
     /// Its policies that are in force.
     pub(crate) in_force: BTreeSet<PolicyId>,
 }
@@ -44,7 +49,7 @@ pub(crate) enum Phase {
 
 impl Session {
     pub(crate) const fn new(record: SessionRecord, attempt: u64, phase: Phase) -> Self {
-        Self { record, attempt, phase, install: None, in_force: BTreeSet::new() }
+        Self { record, attempt, phase, install: None, change: None, changed: 0, in_force: BTreeSet::new() }
     }
 
     /// Its policies that are in force and go one way.
@@ -256,6 +261,9 @@ impl Broker {
         now: Nanos,
     ) {
         let Some(session) = self.sessions.get(id) else { return };
+        if session.is_change_asked_by(ticket) {
+            return self.change_answered(id, answer);
+        }
         match &session.phase {
             Phase::Holding { ask, client } if *ask == ticket => self.hold_answered(id, *client, answer, now),
             Phase::Booking { ask, client } if *ask == ticket => self.book_answered(id, *client, answer, now),

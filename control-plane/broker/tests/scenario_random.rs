@@ -77,6 +77,7 @@ enum Operation {
     Call { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When },
     OneWay { node: usize, id: u8, out: bool, extra: bool, kind: Kind, when: When },
     Hangup { node: usize, id: u8 },
+    ChangeEnd { node: usize, id: u8, ends_in_ms: Option<u64> },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
     GiveUp { node: usize },
     FailInstalls { node: usize, count: u32 },
@@ -93,6 +94,8 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Call { node, id, rate_kbps, kind, when }),
         4 => (node(), id(), any::<bool>(), any::<bool>(), kind(), when())
             .prop_map(|(node, id, out, extra, kind, when)| Operation::OneWay { node, id, out, extra, kind, when }),
+        4 => (node(), id(), prop::option::weighted(0.9, prop_oneof![0u64..20, 20u64..20_000, 20_000u64..200_000]))
+            .prop_map(|(node, id, ends_in_ms)| Operation::ChangeEnd { node, id, ends_in_ms }),
         6 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
         3 => (node(), 500u64..12_000, any::<bool>(), tag())
             .prop_map(|(node, rate_kbps, copy, tag)| Operation::Reserve { node, rate_kbps, copy, tag }),
@@ -154,6 +157,10 @@ fn apply(world: &mut World, operation: &Operation) {
         }
         Operation::Hangup { node, id } => {
             world.request(node, Request::DeleteSession(name(&session(id))));
+        }
+        Operation::ChangeEnd { node, id, ends_in_ms } => {
+            let ends_at = ends_in_ms.map(|ms| world.clock(node).plus(Nanos::from_millis(ms)));
+            world.request(node, Request::ChangeSessionEnd { id: name(&session(id)), ends_at });
         }
         Operation::Reserve { node, rate_kbps, copy, tag } => {
             let (own, peer) = [("extra-ab", "b"), ("extra-ba", "a")][node];

@@ -25,6 +25,7 @@ impl Decision {
             Request::CreateAggregate(request) => ("create aggregate", request.name.to_string()),
             Request::DeleteAggregate(name) => ("delete aggregate", name.to_string()),
             Request::CreateSession(request) => ("create session", request.id.to_string()),
+            Request::ChangeSessionEnd { id, .. } => ("change session", id.to_string()),
             Request::DeleteSession(id) => ("delete session", id.to_string()),
         };
         Self { verb, name, asker: "client".to_owned(), since: Instant::now() }
@@ -37,6 +38,7 @@ impl Decision {
             PeerRequest::HoldSession { session, .. } => ("hold session", session.to_string()),
             PeerRequest::BookSession { session, .. } => ("book session", session.to_string()),
             PeerRequest::CommitSession { session, .. } => ("commit session", session.to_string()),
+            PeerRequest::ChangeSessionEnd { session, .. } => ("change session", session.to_string()),
             PeerRequest::ReleaseSession { session, .. } => ("release session", session.to_string()),
         };
         Self { verb, name, asker: peer.to_string(), since: Instant::now() }
@@ -59,6 +61,7 @@ impl Decision {
             PeerAnswer::Held { .. } => self.line("held"),
             PeerAnswer::Booked => self.line("booked"),
             PeerAnswer::Committed => self.line("committed"),
+            PeerAnswer::EndChanged => self.line("changed"),
             PeerAnswer::Released { .. } => self.line("released"),
             PeerAnswer::Refused { refusal } => self.refused(refusal),
         }

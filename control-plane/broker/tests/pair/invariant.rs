@@ -123,7 +123,7 @@ impl Node {
                 let place = format!("{} of {} at {instant:?}", aggregate.name, self.config.node);
                 assert!(counted.rate_bps <= aggregate.rate_bps, "{counted:?} of {place}");
                 assert!(counted.burst_bytes <= u64::from(aggregate.burst_bytes / 2), "{counted:?} of {place}");
-                if releasing {
+                if releasing || !self.changing.is_empty() {
                     assert!(used.rate_bps <= counted.rate_bps && used.burst_bytes <= counted.burst_bytes, "{place}");
                 } else {
                     assert_eq!(used, counted, "{place}");

@@ -32,7 +32,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What travels, by kind: `offer`, `withdraw`, `hold`, `book`, `commit`, `release`, or `answer`.
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `book`, `commit`, `change`, `release`, or `answer`.
 pub(crate) type Kind = &'static str;
 
 /// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
@@ -78,6 +78,8 @@ pub(crate) struct Node {
     /// Peers' requests that are not answered: who asked, in which life, by which ticket.
     incoming: BTreeMap<u64, (usize, u32, u64)>,
     outgoing: BTreeSet<u64>,
+    /// Those of them that ask for another end, for which it may hold more than its records say.
+    changing: BTreeSet<u64>,
 }
 
 pub(crate) struct World {
@@ -192,6 +194,7 @@ pub(crate) fn kind(request: &PeerRequest) -> Kind {
         PeerRequest::HoldSession { .. } => "hold",
         PeerRequest::BookSession { .. } => "book",
         PeerRequest::CommitSession { .. } => "commit",
+        PeerRequest::ChangeSessionEnd { .. } => "change",
         PeerRequest::ReleaseSession { .. } => "release",
     }
 }
@@ -232,6 +235,7 @@ impl Node {
             wake: None,
             incoming: BTreeMap::new(),
             outgoing: BTreeSet::new(),
+            changing: BTreeSet::new(),
         }
     }
 
@@ -380,6 +384,10 @@ impl World {
         Schedule { starts_at: starts_in_ms.map(from_now), ends_at: ends_in_ms.map(from_now) }
     }
 
+    pub(crate) fn change_end(&mut self, node: usize, id: &str, ends_at: Option<Nanos>) -> Answer {
+        self.ask(node, Request::ChangeSessionEnd { id: name(id), ends_at })
+    }
+
     pub(crate) fn delete(&mut self, node: usize, id: &str) -> Answer {
         self.ask(node, Request::DeleteSession(name(id)))
     }
@@ -437,6 +445,7 @@ impl World {
             Event::Input { node, life, input } if self.nodes[node].life == life => self.input(node, input),
             Event::Reply { to, life, ticket, answer } if self.nodes[to].life == life => {
                 if self.nodes[to].outgoing.remove(&ticket) {
+                    self.nodes[to].changing.remove(&ticket);
                     self.input(to, Input::PeerAnswered { ticket, answer });
                 }
             }
@@ -521,6 +530,9 @@ impl World {
                 let to_life = self.nodes[1 - node].life;
                 self.nodes[node].log.push(format!("send {kind}"));
                 self.nodes[node].outgoing.insert(ticket);
+                if kind == "change" {
+                    self.nodes[node].changing.insert(ticket);
+                }
                 for delay in (self.network)(node, kind) {
                     let request = request.clone();
                     let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request };
@@ -556,6 +568,7 @@ impl World {
         node.asked.clear();
         node.incoming.clear();
         node.outgoing.clear();
+        node.changing.clear();
         node.broker = Broker::new(node.config.clone());
     }
 
