@@ -5,7 +5,7 @@
 //! | `/v1/aggregates` | `POST` ([`AggregateRequest`]), `GET` ([`Page`] of [`AggregateView`]) |
 //! | `/v1/aggregates/{name}` | `GET` ([`AggregateView`]), `DELETE` |
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
-//! | `/v1/sessions/{id}` | `GET`, `DELETE` ([`SessionView`], with the final usage) |
+//! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
 //! | `/v1/health` | `GET` ([`Health`]) |
@@ -49,6 +49,15 @@ pub struct SessionRequest {
     pub ends_at: Option<String>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
+}
+
+/// Body of `PATCH /v1/sessions/{id}`, at the node that was asked for the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionChange {
+    /// The new end, RFC 3339, rounded down to a millisecond; `null` for a session that lasts until it is deleted.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub ends_at: Option<String>,
 }
 
 /// One flow of a [`SessionRequest`]. Rates and sizes count IP bytes of the packet as its sender makes it.

@@ -199,7 +199,7 @@ impl Broker {
     /// Sets the timer anew for what it waits for.
     fn await_next(&mut self, id: &SessionId) {
         match self.sessions.get(id).map(|session| &session.phase) {
-            // Set at each of its tries.
+            // At once where it has come and waits for its next try.
             Some(Phase::Booked { .. }) => self.await_start(id, self.now),
             Some(Phase::Installing { .. } | Phase::Committing { .. } | Phase::Active) => self.await_end(id),
             Some(Phase::Holding { .. } | Phase::Booking { .. } | Phase::Held | Phase::Ending(_)) | None => {}

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
-use turnpike_api::{AggregateRequest, AggregateView, FlowRequest, NodeView, SessionRequest, SessionView, UsageRecord};
+use turnpike_api::{
+    AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionRequest, SessionView, UsageRecord,
+};
 use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
 
@@ -156,6 +158,17 @@ enum Session {
     },
     /// Ask for one; repeating the same request is safe.
     Create(CreateSession),
+    /// Let one end at another time, at both ends, or leave it as it is.
+    Change {
+        /// Its id, at the node that was asked for it.
+        id: SessionId,
+        /// When it is to end, such as 2030-06-01T14:00:00Z.
+        #[arg(long, required_unless_present = "no_end")]
+        ends_at: Option<Nanos>,
+        /// Not before it is deleted.
+        #[arg(long, conflicts_with = "ends_at")]
+        no_end: bool,
+    },
     /// End one; prints its final usage.
     Delete {
         /// Its id.
@@ -281,6 +294,11 @@ impl CommandLine {
                 let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::session(view)))
             }
+            Session::Change { id, ends_at, .. } => {
+                let change = SessionChange { ends_at: ends_at.map(|time| time.to_string()) };
+                let view: SessionView = client.patch(&format!("/v1/sessions/{id}"), &change).await?;
+                self.print(&view, show::session)
+            }
             Session::Delete { id } => {
                 let view: Option<SessionView> = client.delete(&format!("/v1/sessions/{id}")).await?;
                 view.map(|view| self.print(&view, show::session)).unwrap_or_else(|| Ok(String::new()))
@@ -395,6 +413,8 @@ mod tests {
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
             "turnpike session create --file -".to_owned(),
+            "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z".to_owned(),
+            "turnpike session change s1 --no-end".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
             "turnpike adopt --config node.toml --json".to_owned(),
@@ -417,6 +437,8 @@ mod tests {
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),
             "turnpike session create".to_owned(),
             "turnpike session create s1".to_owned(),
+            "turnpike session change s1".to_owned(),
+            "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z --no-end".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),
             format!("turnpike session create s1 {flow} --starts-at tomorrow"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T14:00:00Z --duration 1h"),

@@ -15,7 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionView, TableView,
+    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionChange, SessionView, TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
@@ -57,7 +57,7 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/aggregates", get(list_aggregates).post(create_aggregate))
         .route("/v1/aggregates/{name}", get(show_aggregate).delete(delete_aggregate))
         .route("/v1/sessions", get(list_sessions).post(create_session))
-        .route("/v1/sessions/{id}", get(show_session).delete(delete_session))
+        .route("/v1/sessions/{id}", get(show_session).patch(change_session).delete(delete_session))
         .route("/v1/usage", get(list_usage))
         .route("/v1/node", get(show_node))
         .route("/v1/health", get(show_health))
@@ -160,6 +160,14 @@ async fn show_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>
     let record = rest.look(move |view| view.broker.session(&wanted).cloned()).await?;
     let unknown = || ProblemReply::unknown(Reason::UnknownSession, format!("session {id} is not known on this node"));
     Ok(Json(rest.session(record.ok_or_else(unknown)?).await?))
+}
+
+async fn change_session(State(rest): Shared, id: Name, request: Request) -> Result<Json<SessionView>, ProblemReply> {
+    let id = named(id, Reason::UnknownSession)?;
+    let SessionChange { ends_at } = body::read(request, rest.body_bytes_max).await?;
+    let ends_at = view::time("ends_at", ends_at)?;
+    let (record, _) = rest.ask_session(Wish::ChangeSessionEnd { id, ends_at }, Named::Path).await?;
+    Ok(Json(rest.session(record).await?))
 }
 
 async fn delete_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>, ProblemReply> {
