@@ -6,10 +6,13 @@
 
 use crate::broker::Broker;
 use crate::calendar::{Interval, OPEN};
+use crate::endpoints::occupied;
 use crate::event::Answer;
 use crate::fence::Subject;
+use crate::flow::in_use;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{Nanos, NodeName, SessionId};
+use crate::policy::Endpoints;
 use crate::record::{Change, FlowRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::schedule::Schedule;
@@ -152,6 +155,12 @@ impl Broker {
         let before = session.record.schedule.ends_at.unwrap_or(OPEN);
         let Ok(extension) = Interval::new(before, ends_at.unwrap_or(OPEN)) else { return Ok(None) };
         let flows = session.record.flows.clone();
+        for flow in &flows {
+            let taken = |ends: &Endpoints| self.carried.has(flow.direction, ends, extension);
+            if let Some(taken) = occupied(flow.endpoints, flow.rtcp).find(taken) {
+                return Err(in_use(&format!("flow {}", flow.id), flow.endpoints, taken).at("ends_at"));
+            }
+        }
         for (index, flow) in flows.iter().enumerate() {
             let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else { continue };
             aggregate.pool.forget(now);
@@ -165,6 +174,9 @@ impl Broker {
                 return Err(refusal);
             }
         }
+        for flow in &flows {
+            self.carried.extend(flow, extension);
+        }
         Ok(Some(extension))
     }
 
@@ -172,6 +184,9 @@ impl Broker {
         if let (Some(extension), Some(session)) = (extension, self.sessions.get(id)) {
             let flows = session.record.flows.clone();
             self.give_pools_back(&flows, extension);
+            for flow in &flows {
+                self.carried.shorten(flow, extension);
+            }
         }
     }
 
@@ -186,11 +201,19 @@ impl Broker {
     /// What a later end needs is held already; what an earlier one leaves is given back.
     fn set_end(&mut self, id: &SessionId, ends_at: Option<Nanos>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let before = session.record.schedule.ends_at.unwrap_or(OPEN);
+        let before = session.record.schedule;
         session.record.schedule.ends_at = ends_at;
         let record = session.record.clone();
-        if let Ok(rest) = Interval::new(ends_at.unwrap_or(OPEN), before) {
+        let (end_before, end) = (before.ends_at.unwrap_or(OPEN), ends_at.unwrap_or(OPEN));
+        if let Ok(rest) = Interval::new(end, end_before) {
             self.give_pools_back(&record.flows, rest);
+        }
+        for flow in &record.flows {
+            if let Ok(extension) = Interval::new(end_before, end) {
+                self.carried.shorten(flow, extension);
+            }
+            self.carried.shorten(flow, before.interval());
+            self.carried.extend(flow, record.schedule.interval());
         }
         self.persist(Change::PutSession(record));
         self.await_next(id);

@@ -125,6 +125,14 @@ fn check_label(field: &str, label: Option<Label>, expected: bool) -> Result<(), 
     }
 }
 
+/// `taken` are the flow's or those of its RTCP.
+pub(crate) fn in_use(field: &str, endpoints: Endpoints, taken: Endpoints) -> Refusal {
+    let Endpoints { source, destination } = taken;
+    let what = if taken == endpoints { "" } else { " (its RTCP)" };
+    let detail = format!("{field}: {source} to {destination}{what} is carried by another flow at that time");
+    Refusal::new(Reason::EndpointsInUse, detail).at(format!("{field}.source"))
+}
+
 /// Whether a number from a peer can be a label at all.
 pub(crate) const fn is_label(label: Label) -> bool {
     label.0 != 0 && label.0 < 1 << Label::BITS
@@ -147,7 +155,7 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked)?;
+        let checked = self.check_flows(asker, asked, schedule.ahead(now))?;
         self.check_places(&checked.ways)?;
         let mut flows = Vec::with_capacity(asked.len());
         for (index, (asked, way)) in asked.iter().zip(checked.ways).enumerate() {
@@ -159,7 +167,7 @@ impl Broker {
                 .and_then(|meter| self.take(asked, way, meter, schedule, now));
             match taken {
                 Ok(flow) => {
-                    self.carried.insert(&flow);
+                    self.carried.insert(&flow, schedule.interval());
                     flows.push(flow);
                 }
                 Err(refusal) => {
@@ -171,7 +179,12 @@ impl Broker {
         Ok((checked.peer, flows))
     }
 
-    fn check_flows(&self, asker: Option<&NodeName>, asked: &[HoldFlow]) -> Result<Checked, Refusal> {
+    fn check_flows(
+        &self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        interval: Interval,
+    ) -> Result<Checked, Refusal> {
         let flows_max = self.config.limits.flows_per_session_max;
         if !(1..=flows_max).contains(&asked.len()) {
             return Err(Refusal::invalid("flows", format!("{} flows", asked.len()), format!("1 to {flows_max}")));
@@ -192,11 +205,8 @@ impl Broker {
             flow.media.check(&field)?;
             check_label(&field, flow.label, asker.is_some() && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
-                if self.carried.has(direction, &ends) || !endpoints.insert((direction, ends)) {
-                    let Endpoints { source, destination } = ends;
-                    let what = if ends == flow.endpoints { "" } else { " (its RTCP)" };
-                    let detail = format!("{field}: {source} to {destination}{what} is carried by another flow already");
-                    return Err(Refusal::new(Reason::EndpointsInUse, detail).at(format!("{field}.source")));
+                if self.carried.has(direction, &ends, interval) || !endpoints.insert((direction, ends)) {
+                    return Err(in_use(&field, flow.endpoints, ends));
                 }
             }
             peer.get_or_insert_with(|| aggregate.record.peer.clone());
@@ -313,7 +323,7 @@ impl Broker {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
                 aggregate.pool.give_back_for(interval, aggregate.cost(flow));
             }
-            self.carried.remove(flow);
+            self.carried.remove(flow, interval);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label) {
                 self.labels.give_back(label);
             }
@@ -326,7 +336,7 @@ impl Broker {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
                 aggregate.pool.adopt_for(record.schedule.interval(), aggregate.cost(flow));
             }
-            self.carried.insert(flow);
+            self.carried.insert(flow, record.schedule.interval());
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
                 && !self.labels.adopt(label)
             {

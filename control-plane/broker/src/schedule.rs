@@ -42,6 +42,12 @@ impl Schedule {
         self.ends_at.map(|end| Nanos(end.0.saturating_sub(self.begin(now).0)))
     }
 
+    /// What is to come of its interval; all of it if nothing is.
+    pub(crate) fn ahead(self, now: Nanos) -> Interval {
+        let interval = self.interval();
+        Interval::new(self.begin(now), interval.end()).unwrap_or(interval)
+    }
+
     /// Its start, or now if that has come.
     pub(crate) fn begin(self, now: Nanos) -> Nanos {
         self.starts_at.unwrap_or_default().max(now)

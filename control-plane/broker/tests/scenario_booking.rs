@@ -182,6 +182,31 @@ fn either_side_can_delete_a_booking_before_its_start() {
 }
 
 #[test]
+fn endpoints_are_a_sessions_for_its_interval() {
+    let mut world = World::connected();
+    book(&mut world, "s", (10_000, 20_000));
+    let s = world.nodes[A].broker.session(&name("s")).unwrap().schedule;
+    let same = |schedule, id: &str| SessionRequest { schedule, ..call(id, 5000, 10_000) };
+    let during = Schedule { starts_at: s.starts_at.map(|time| time.plus(Nanos(MS))), ends_at: None };
+    for schedule in [during, Schedule::OPEN, world.schedule(None, Some(15_000))] {
+        assert_eq!(reason(world.create(A, same(schedule, "t"))), Reason::EndpointsInUse);
+    }
+    let before = Schedule { starts_at: None, ends_at: s.starts_at };
+    let after = Schedule { starts_at: s.ends_at, ends_at: s.ends_at.map(|time| time.plus(Nanos(5_000 * MS))) };
+    assert!(session(world.create(A, same(before, "before"))).1);
+    assert!(session(world.create(A, same(after, "after"))).1);
+    let longer = world.change_end(A, "before", s.ends_at);
+    assert_eq!(reason(longer), Reason::EndpointsInUse);
+    for (ms, id) in [(9_000, "before"), (10_000, "s"), (5_000, "after")] {
+        world.run(ms);
+        assert_eq!(states(&world, id), both(SessionState::Active), "{id}");
+        assert_eq!((world.flows_in_plane(A), world.flows_in_plane(B)), (2, 2));
+    }
+    recover(&mut world);
+    assert!(session(world.create(A, same(Schedule::OPEN, "now"))).1);
+}
+
+#[test]
 fn an_aggregate_with_bookings_is_in_use() {
     let mut world = World::connected();
     book(&mut world, "s", (10_000, 20_000));

@@ -40,6 +40,11 @@ impl Interval {
     /// All of time.
     pub const ALWAYS: Self = Self { start: Nanos(0), end: OPEN };
 
+    /// No other is less.
+    pub(crate) const FIRST: Self = Self { start: Nanos(0), end: Nanos(1) };
+    /// No other is more.
+    pub(crate) const LAST: Self = Self { start: Nanos(OPEN.0 - 1), end: OPEN };
+
     /// From `start` up to, and without, `end`; [`OPEN`] is no end.
     ///
     /// # Errors
@@ -71,6 +76,12 @@ impl Interval {
     /// [`IntervalError::Empty`] if `start` is [`OPEN`].
     pub const fn from(start: Nanos) -> Result<Self, IntervalError> {
         Self::new(start, OPEN)
+    }
+
+    /// Whether they have an instant in common.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.start.0 < other.end.0 && other.start.0 < self.end.0
     }
 
     /// Whether an instant is in it.

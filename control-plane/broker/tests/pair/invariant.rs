@@ -180,12 +180,13 @@ impl Node {
                 }
                 Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => continue,
             };
+            if outlasting.contains(id) {
+                continue;
+            }
             for ends in std::iter::once(*ends).chain(rtcp_ends(*ends, *rtcp)) {
                 assert!(endpoints.insert((direction, ends)), "{ends:?} is carried twice");
             }
-            if !outlasting.contains(id) {
-                *carried.entry(*aggregate).or_default() += self.cost(meter, ends, tag);
-            }
+            *carried.entry(*aggregate).or_default() += self.cost(meter, ends, tag);
         }
         for (aggregate, used) in carried {
             let Some(Policy::AggregateOut { rate_bps, .. } | Policy::AggregateIn { rate_bps, .. }) =
