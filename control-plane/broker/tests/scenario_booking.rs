@@ -207,6 +207,18 @@ fn endpoints_are_a_sessions_for_its_interval() {
 }
 
 #[test]
+fn the_next_session_between_the_same_ends_does_not_wait_for_a_silent_peer() {
+    let mut world = World::connected();
+    book(&mut world, "s", (1_000, 2_000));
+    world.run(1_900);
+    world.lose("release");
+    world.run(200);
+    assert_eq!(states(&world, "s"), both(SessionState::Releasing));
+    assert!(session(world.create(A, call("t", 5000, 900_000))).1);
+    recover(&mut world);
+}
+
+#[test]
 fn an_aggregate_with_bookings_is_in_use() {
     let mut world = World::connected();
     book(&mut world, "s", (10_000, 20_000));

@@ -9,11 +9,11 @@
 mod pair;
 
 use pair::{A, B, MS, World, call, name, perfect, reason, refusal, session};
-use turnpike_broker::SessionRequest;
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::Nanos;
 use turnpike_broker::record::{SessionState, UsageKind};
 use turnpike_broker::refusal::Reason;
+use turnpike_broker::{Schedule, SessionRequest};
 
 /// With `s` from `start` (or now) to `end`, ms.
 fn world(start: Option<u64>, end: Option<u64>) -> World {
@@ -112,6 +112,9 @@ fn what_does_not_fit_at_the_second_side_stays_at_both() {
     let refused = refusal(world.change_end(A, "s", later));
     assert_eq!((refused.reason, refused.pool.unwrap().node.as_str()), (Reason::PoolRateExhausted, "b"));
     assert_eq!(ends(&world), before);
+    let same_ends = call("t", 5000, 10_000);
+    let schedule = Schedule { starts_at: before[A], ends_at: None };
+    assert!(session(world.create(A, SessionRequest { schedule, ..same_ends })).1, "nothing is left of the attempt");
     recover(&mut world);
 }
 
