@@ -1,0 +1,477 @@
+//! The world: what happens next, and what comes of it.
+
+use std::collections::VecDeque;
+
+use turnpike_broker::message::{PeerAnswer, PeerRequest};
+use turnpike_broker::name::{Epoch, Nanos};
+use turnpike_broker::record::{Change, Direction, Side};
+use turnpike_broker::{Input, Output, Request};
+
+use crate::Options;
+use crate::checker::{Checker, Held, Rule, Violation};
+use crate::clients::{Clients, Step};
+use crate::faults::Climate;
+use crate::network::Network;
+use crate::node::{Incoming, Job, Message, Node};
+use crate::random::Random;
+use crate::report::{Crashes, Report};
+use crate::time::{Clock, MS, Queue, S, Time, US};
+use crate::topology::{config, pairs};
+
+/// So much later the world must be at rest.
+const REST_NS_MAX: u64 = 3_600 * S;
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The broker's thread takes what has come.
+    Work {
+        node: usize,
+        life: u32,
+    },
+    /// The data plane's thread takes its next job.
+    Job {
+        node: usize,
+        life: u32,
+    },
+    /// A timer of the broker's.
+    Wake {
+        node: usize,
+        life: u32,
+        at: Nanos,
+    },
+    /// A message arrives.
+    Request {
+        from: usize,
+        from_life: u32,
+        ticket: u64,
+        to: usize,
+        to_life: u32,
+        epoch: Epoch,
+        request: PeerRequest,
+    },
+    /// An answer arrives, or its absence is noticed.
+    Reply {
+        to: usize,
+        life: u32,
+        ticket: u64,
+        answer: Result<PeerAnswer, String>,
+    },
+    Restart {
+        node: usize,
+    },
+    Partition,
+    Pause,
+    Traffic {
+        node: usize,
+    },
+    Client(Step),
+    Dial,
+    Calm,
+}
+
+pub(crate) struct World {
+    options: Options,
+    now: Time,
+    at_work: Option<usize>,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) random: Random,
+    pub(crate) climate: Climate,
+    pub(crate) is_calm: bool,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) pairs: Vec<(usize, usize)>,
+    pub(crate) network: Network,
+    pub(crate) clients: Clients,
+    pub(crate) checker: Checker,
+    pub(crate) crash_at: Option<u64>,
+    pub(crate) crash_points: u64,
+    pub(crate) crashes: Crashes,
+    pub(crate) hosts_lost: u64,
+    pub(crate) pauses: (u64, u64),
+    restarts: u64,
+    installs_failed: u64,
+    tickets: u64,
+    digest: u64,
+}
+
+impl World {
+    pub(crate) fn new(options: &Options) -> Self {
+        let mut random = Random::new(options.seed);
+        let mut places = random.fork();
+        let pairs = pairs(options.nodes, &mut places);
+        let climate = Climate::of(&mut random, options.faults, options.nodes);
+        let nodes = (0..options.nodes).map(|node| {
+            let drift_ppm = i32::try_from(places.below(2 * climate.drift_ppm_max + 1)).unwrap_or_default()
+                - i32::try_from(climate.drift_ppm_max).unwrap_or_default();
+            let clock = Clock { offset_ns: places.between(1, 1_000 * S), drift_ppm };
+            Node::new(config(node, &pairs, &mut places), clock, options.prepare)
+        });
+        let nodes = nodes.collect();
+        let network = Network::new(random.fork(), climate.weather, pairs.iter().copied());
+        let clients = Clients::new(random.fork(), pairs.iter().copied());
+        Self {
+            options: *options,
+            now: Time(0),
+            at_work: None,
+            queue: Queue::new(),
+            random,
+            climate,
+            is_calm: false,
+            nodes,
+            pairs: pairs.into_iter().collect(),
+            network,
+            clients,
+            checker: Checker::default(),
+            crash_at: options.crash_at,
+            crash_points: 0,
+            crashes: Crashes::new(),
+            hosts_lost: 0,
+            pauses: (0, 0),
+            restarts: 0,
+            installs_failed: 0,
+            tickets: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+        }
+    }
+
+    pub(crate) const fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(crate) const fn is_traced(&self) -> bool {
+        self.options.trace
+    }
+
+    pub(crate) const fn at_work(&self) -> Option<usize> {
+        self.at_work
+    }
+
+    /// Clients and faults, then rest, then the end of everything that is left.
+    pub(crate) fn run(&mut self) -> Result<(), Violation> {
+        self.begin();
+        self.settle()?;
+        let rests = self.checker.rests(&self.nodes, &self.clients);
+        self.judge(rests)?;
+        for node in 0..self.nodes.len() {
+            let sessions = self.nodes[node].broker.sessions().filter(|record| record.side == Side::First);
+            let ends: Vec<_> = sessions.map(|record| Request::DeleteSession(record.id.clone())).collect();
+            for request in ends {
+                self.ask(node, request);
+            }
+        }
+        self.clients.calls.iter_mut().for_each(|call| call.end_asked = true);
+        self.settle()?;
+        for node in 0..self.nodes.len() {
+            let aggregates = self.nodes[node].broker.aggregates().filter(|record| record.direction == Direction::Out);
+            let ends: Vec<_> = aggregates.map(|record| Request::DeleteAggregate(record.name.clone())).collect();
+            for request in ends {
+                self.ask(node, request);
+            }
+        }
+        self.settle()?;
+        let empty = self.checker.is_empty(&self.nodes, &self.clients);
+        self.judge(empty)
+    }
+
+    fn begin(&mut self) {
+        for trunk in 0..self.clients.trunks.len() {
+            let at = Time(self.random.below(5 * S));
+            self.queue.at(at, Event::Client(Step::Reserve(trunk)));
+        }
+        for node in 0..self.nodes.len() {
+            self.queue.at(Time(self.random.below(2 * S)), Event::Traffic { node });
+        }
+        self.queue.at(Time(S), Event::Dial);
+        self.queue.at(Time(self.options.busy_s * S), Event::Calm);
+        self.begin_faults();
+    }
+
+    /// Until nothing is left to happen.
+    fn settle(&mut self) -> Result<(), Violation> {
+        let mut end = None;
+        while let Some((at, event)) = self.queue.pop() {
+            self.now = at.max(self.now);
+            self.at_work = None;
+            let held = self.step(event);
+            self.judge(held)?;
+            if self.is_calm && self.now > *end.get_or_insert(self.now.plus(REST_NS_MAX)) {
+                return self.judge(Err((Rule::Liveness, "the world does not come to rest".to_owned())));
+            }
+        }
+        self.at_work = None;
+        Ok(())
+    }
+
+    fn judge(&self, held: Held) -> Result<(), Violation> {
+        held.map_err(|broken| Checker::violation(broken, self.now, self.at_work))
+    }
+
+    fn is_alive(&mut self, node: usize, life: u32) -> bool {
+        self.at_work = Some(node);
+        self.nodes[node].life == life && !self.nodes[node].down
+    }
+
+    fn step(&mut self, event: Event) -> Held {
+        match event {
+            Event::Work { node, life } => {
+                if self.is_alive(node, life) {
+                    return self.work(node, life);
+                }
+            }
+            Event::Job { node, life } => {
+                if self.is_alive(node, life) {
+                    return self.job(node, life);
+                }
+            }
+            Event::Wake { node, life, at } => {
+                if self.is_alive(node, life) && self.nodes[node].wake == Some(at) {
+                    self.nodes[node].wake = None;
+                    self.give(node, Input::Tick.into());
+                }
+            }
+            Event::Request { from, from_life, ticket, to, to_life, epoch, request } => {
+                if self.is_alive(to, to_life) {
+                    let own = self.next_ticket();
+                    let peer = self.nodes[from].config.node.clone();
+                    self.nodes[to].incoming.insert(own, Incoming { from, from_life, ticket, request: request.clone() });
+                    self.give(to, Input::PeerRequest { ticket: own, peer, epoch, request }.into());
+                } else {
+                    // The connection it was sent on has gone with the process.
+                    self.break_off(to, from, from_life, ticket);
+                }
+            }
+            Event::Reply { to, life, ticket, answer } => {
+                if self.is_alive(to, life) && self.nodes[to].outgoing.remove(&ticket) {
+                    self.give(to, Input::PeerAnswered { ticket, answer }.into());
+                }
+            }
+            Event::Restart { node } => {
+                self.at_work = Some(node);
+                self.restarts += 1;
+                let (changes, effects) = self.nodes[node].start(self.now, self.options.prepare);
+                return self.carry_out(node, changes, effects);
+            }
+            Event::Calm => {
+                self.is_calm = true;
+                self.network.calm();
+                self.nodes.iter_mut().for_each(|node| node.paused_until = Time(0));
+            }
+            // Nobody does anything more of their own.
+            Event::Partition | Event::Pause | Event::Traffic { .. } | Event::Client(_) | Event::Dial
+                if self.is_calm => {}
+            Event::Partition => self.partition(),
+            Event::Pause => self.pause(),
+            Event::Traffic { node } => return self.traffic(node),
+            Event::Client(step) => self.client(step),
+            Event::Dial => self.dial(),
+        }
+        Ok(())
+    }
+
+    const fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn dial(&mut self) {
+        if self.clients.calls.len() >= self.options.sessions {
+            return;
+        }
+        let call = self.clients.dial();
+        self.queue.at(self.now, Event::Client(Step::Begin(call)));
+        let every_ns = self.options.busy_s.saturating_sub(5).max(1) * S / (self.options.sessions as u64).max(1);
+        let next = self.now.plus(self.random.below(2 * every_ns));
+        self.queue.at(next, Event::Dial);
+    }
+
+    fn client(&mut self, step: Step) {
+        let (node, request) = self.clients.request(step);
+        if self.nodes[node].down {
+            return self.try_again(step);
+        }
+        let ticket = self.ask(node, request);
+        self.clients.asked(node, ticket, step);
+    }
+
+    fn ask(&mut self, node: usize, request: Request) -> u64 {
+        let ticket = self.next_ticket();
+        self.nodes[node].asked.insert(ticket);
+        self.give(node, Input::Request { ticket, request }.into());
+        ticket
+    }
+
+    pub(crate) fn try_again(&mut self, step: Step) {
+        if let Some((after_ns, step)) = self.clients.not_answered(step) {
+            self.queue.at(self.now.plus(after_ns), Event::Client(step));
+        }
+    }
+
+    /// To the thread that owns the broker, which takes all that has come once it gets to it.
+    fn give(&mut self, index: usize, message: Message) {
+        let after_ns = self.random.between(10 * US, 2 * MS);
+        let node = &mut self.nodes[index];
+        node.inbox.push(message);
+        if !std::mem::replace(&mut node.work_is_due, true) {
+            self.queue.at(self.now.plus(after_ns), Event::Work { node: index, life: node.life });
+        }
+    }
+
+    fn work(&mut self, index: usize, life: u32) -> Held {
+        let node = &mut self.nodes[index];
+        if self.now < node.paused_until {
+            self.queue.at(node.paused_until, Event::Work { node: index, life });
+            return Ok(());
+        }
+        node.work_is_due = false;
+        if self.options.trace {
+            node.inbox.iter().for_each(|message| println!("{} n{index} < {:?}", self.now.0, message.input));
+        }
+        let (changes, effects) = node.handle_all(self.now);
+        self.checker.worked(&self.nodes[index])?;
+        self.carry_out(index, changes, effects)
+    }
+
+    /// One transaction, then the effects, one after the other. The process may die before, between and after all of these.
+    fn carry_out(&mut self, index: usize, changes: Vec<Change>, effects: VecDeque<Output>) -> Held {
+        let nothing = changes.is_empty() && effects.is_empty();
+        if !nothing && self.dies(index, "before the transaction") {
+            return Ok(());
+        }
+        for change in &changes {
+            if self.options.trace {
+                println!("{} n{index} = {change:?}", self.now.0);
+            }
+            self.checker.change(&self.nodes, index, change)?;
+        }
+        let jobs = self.nodes[index].jobs.len();
+        self.nodes[index].persist(changes);
+        if self.nodes[index].jobs.len() > jobs {
+            self.job_later(index);
+        }
+        if !nothing && self.dies(index, "after the transaction") {
+            return Ok(());
+        }
+        for effect in effects {
+            if self.options.trace {
+                println!("{} n{index} > {effect:?}", self.now.0);
+            }
+            self.checker.effect(&self.nodes, index, &effect)?;
+            let after = self.effect(index, effect);
+            self.note(index as u64 ^ (after.len() as u64) << 32);
+            if self.dies(index, after) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The history goes on with this.
+    const fn note(&mut self, what: u64) {
+        self.digest = (self.digest ^ self.now.0).wrapping_mul(0x0100_0000_01b3);
+        self.digest = (self.digest ^ what).wrapping_mul(0x0100_0000_01b3);
+    }
+
+    fn effect(&mut self, index: usize, effect: Output) -> &'static str {
+        let life = self.nodes[index].life;
+        match effect {
+            Output::Persist(_) => "after a change",
+            Output::Install { ticket, policies, .. } => {
+                let fails = !self.is_calm && self.random.chance(self.climate.install_failure);
+                self.installs_failed += u64::from(fails);
+                self.nodes[index].jobs.push_back(Job::Install { ticket, policies, fails });
+                self.job_later(index);
+                "after an installation"
+            }
+            Output::Deinstall { ticket, policies } => {
+                self.nodes[index].jobs.push_back(Job::Deinstall { ticket, policies });
+                self.job_later(index);
+                "after a deinstallation"
+            }
+            Output::Send { ticket, peer, request, deadline } => {
+                let node = &mut self.nodes[index];
+                node.outgoing.insert(ticket);
+                let (epoch, until) = (node.config.epoch, node.clock.when(deadline));
+                let answer = Err("no answer in time".to_owned());
+                self.queue.at(until, Event::Reply { to: index, life, ticket, answer });
+                if let Some(to) = self.nodes.iter().position(|node| node.config.node == peer) {
+                    let to_life = self.nodes[to].life;
+                    for at in self.network.send(index, to, self.now) {
+                        let request = request.clone();
+                        let event =
+                            Event::Request { from: index, from_life: life, ticket, to, to_life, epoch, request };
+                        self.queue.at(at, event);
+                    }
+                }
+                "after a message"
+            }
+            Output::Answer { ticket, answer } => {
+                self.nodes[index].asked.remove(&ticket);
+                for (after_ns, step) in self.clients.answered(index, ticket, &answer) {
+                    self.queue.at(self.now.plus(after_ns), Event::Client(step));
+                }
+                "after an answer to a client"
+            }
+            Output::PeerAnswer { ticket, answer } => {
+                if let Some(Incoming { from, from_life, ticket, .. }) = self.nodes[index].incoming.remove(&ticket) {
+                    let arrivals = self.network.send(index, from, self.now);
+                    if arrivals.is_empty() {
+                        self.break_off(index, from, from_life, ticket);
+                    }
+                    for at in arrivals {
+                        let answer = Ok(answer.clone());
+                        self.queue.at(at, Event::Reply { to: from, life: from_life, ticket, answer });
+                    }
+                }
+                "after an answer to a peer"
+            }
+            Output::WakeAt(at) => {
+                let node = &mut self.nodes[index];
+                node.wake = Some(at);
+                let when = node.clock.when(at).max(self.now);
+                self.queue.at(when, Event::Wake { node: index, life, at });
+                "after a timer"
+            }
+        }
+    }
+
+    fn job_later(&mut self, node: usize) {
+        let at = self.now.plus(self.random.between(50 * US, 5 * MS));
+        self.queue.at(at, Event::Job { node, life: self.nodes[node].life });
+    }
+
+    fn job(&mut self, index: usize, life: u32) -> Held {
+        let node = &mut self.nodes[index];
+        if self.now < node.paused_until {
+            self.queue.at(node.paused_until, Event::Job { node: index, life });
+            return Ok(());
+        }
+        match node.do_job() {
+            Ok(Some(report)) => self.give(index, report),
+            Ok(None) => {}
+            Err(detail) => return Err((Rule::DataPlane, detail)),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn report(self, violation: Option<Violation>) -> Report {
+        let seed = self.options.seed;
+        Report {
+            seed,
+            worlds: 1,
+            nodes: self.options.nodes,
+            virtual_ms: self.now.0 / MS,
+            crash_points: self.crash_points,
+            crashes: self.crashes,
+            hosts_lost: self.hosts_lost,
+            restarts: self.restarts,
+            pauses: self.pauses,
+            partitions: self.network.partitions,
+            installs_failed: self.installs_failed,
+            checks: self.checker.checks,
+            packets: self.checker.packets(),
+            digest: self.digest,
+            violations: violation.into_iter().map(|violation| (seed, violation)).collect(),
+            seen: self.clients.seen,
+            fates: self.network.fates,
+        }
+    }
+}
