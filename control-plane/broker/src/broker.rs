@@ -39,6 +39,8 @@ pub struct Broker {
     wake: Option<Nanos>,
     refusals: BTreeMap<Reason, u64>,
     full: BTreeMap<TableName, u64>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<crate::planted::PlantedBug>,
 }
 
 /// The broker's bounded tables.
@@ -87,6 +89,8 @@ impl Broker {
             wake: None,
             refusals: BTreeMap::new(),
             full: BTreeMap::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
             config,
         }
     }

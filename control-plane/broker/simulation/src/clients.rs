@@ -127,7 +127,7 @@ impl Clients {
                 aggregate: carriers[self.random.index(carriers.len())].clone(),
                 endpoints: Endpoints { source: (host(from), port).into(), destination: (host(to), port).into() },
                 rtcp,
-                meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: PACKET_BYTES as u16, excess: None },
+                meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: PACKET_BYTES, excess: None },
                 rate_bps_min,
                 media: Media::default(),
             }
@@ -214,23 +214,19 @@ impl Clients {
             }
             Answer::Aggregate { created, .. } => {
                 *(if *created { &mut self.seen.reserved } else { &mut self.seen.repeated }) += 1;
-                match step {
-                    Step::Reserve(trunk) if self.trunks[trunk].spare => {
-                        self.trunks[trunk].tries = 0;
-                        vec![(self.random.between(20 * S, 100 * S), Step::GiveUp(trunk))]
-                    }
-                    _ => Vec::new(),
+                if let Step::Reserve(trunk) = step
+                    && self.trunks[trunk].spare
+                {
+                    self.trunks[trunk].tries = 0;
+                    return vec![(self.random.between(20 * S, 100 * S), Step::GiveUp(trunk))];
                 }
+                Vec::new()
             }
             Answer::AggregateDeleted => {
                 self.seen.given_up += 1;
-                match step {
-                    Step::GiveUp(trunk) => {
-                        self.trunks[trunk].tries = 0;
-                        vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
-                    }
-                    _ => Vec::new(),
-                }
+                let Step::GiveUp(trunk) = step else { return Vec::new() };
+                self.trunks[trunk].tries = 0;
+                vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
             Answer::Session { record, created } => self.told(step, record.state, *created),
         }

@@ -50,13 +50,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// A hundred nodes and two thousand sessions, for four minutes.
+    /// A hundred nodes and three thousand sessions, for four minutes.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self {
             seed,
             nodes: 100,
-            sessions: 2_000,
+            sessions: 3_000,
             busy_s: 240,
             faults: true,
             crash_at: None,

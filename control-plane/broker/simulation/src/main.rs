@@ -24,7 +24,7 @@ struct Arguments {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(3..=1_000))]
     nodes: u16,
     /// Sessions that clients want in each world.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 3_000)]
     sessions: usize,
     /// Seconds of virtual time with clients and faults.
     #[arg(long, default_value_t = 240)]

@@ -11,7 +11,7 @@ use turnpike_broker::{Cost, overhead_bytes};
 
 /// All nodes have tag addresses of this family.
 pub(crate) const TAG_FAMILY: Family = Family::Ipv4;
-pub(crate) const PACKET_BYTES: u64 = 200;
+pub(crate) const PACKET_BYTES: u16 = 200;
 
 #[derive(Debug)]
 struct Entry {
@@ -217,11 +217,11 @@ impl Plane {
     pub(crate) fn count(&mut self, id: PolicyId, offered: u64, dropped: u64) {
         if let Some(Entry { counters, .. }) = self.in_force.get_mut(&id) {
             counters.offered_packets += offered;
-            counters.offered_bytes += offered * PACKET_BYTES;
+            counters.offered_bytes += offered * u64::from(PACKET_BYTES);
             counters.dropped_packets += dropped;
-            counters.dropped_bytes += dropped * PACKET_BYTES;
+            counters.dropped_bytes += dropped * u64::from(PACKET_BYTES);
             counters.passed_packets += offered - dropped;
-            counters.passed_bytes += (offered - dropped) * PACKET_BYTES;
+            counters.passed_bytes += (offered - dropped) * u64::from(PACKET_BYTES);
         }
     }
 }

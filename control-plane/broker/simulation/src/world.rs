@@ -180,7 +180,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.queue.at(Time(self.random.below(2 * S)), Event::Traffic { node });
         }
-        self.queue.at(Time(S), Event::Dial);
+        self.queue.at(Time(5 * S), Event::Dial);
         self.queue.at(Time(self.options.busy_s * S), Event::Calm);
         self.begin_faults();
     }
@@ -193,8 +193,8 @@ impl World {
             self.at_work = None;
             let held = self.step(event);
             self.judge(held)?;
-            if self.is_calm && self.now > *end.get_or_insert(self.now.plus(REST_NS_MAX)) {
-                return self.judge(Err((Rule::Liveness, "the world does not come to rest".to_owned())));
+            if self.is_calm && self.now > *end.get_or_insert_with(|| self.now.plus(REST_NS_MAX)) {
+                return self.judge(Checker::is_stuck(&self.nodes));
             }
         }
         self.at_work = None;

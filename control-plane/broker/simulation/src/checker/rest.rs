@@ -14,6 +14,12 @@ fn leak(holds: bool, detail: impl FnOnce() -> String) -> Held {
 }
 
 impl Checker {
+    /// The world goes on and on though nobody has bad luck any more; what both ends tell may say why.
+    pub(crate) fn is_stuck(nodes: &[Node]) -> Held {
+        ends_agree(nodes)?;
+        Err((Rule::Liveness, "the world does not come to rest".to_owned()))
+    }
+
     /// Nothing is under way, no timer is set, and nobody has bad luck any more.
     pub(crate) fn rests(&mut self, nodes: &[Node], clients: &Clients) -> Held {
         for node in nodes {

@@ -9,6 +9,9 @@ use turnpike_broker::record::{Change, FlowUsage, SessionRecord, SessionState, Us
 use super::{Checker, Held, Rule, hold};
 use crate::node::Node;
 
+/// A flow of a session on a node: its policy, and whether it has that one in the data plane.
+type Flow = (FlowId, PolicyId, bool);
+
 /// A policy of a node's.
 type Installed = (usize, PolicyId);
 
@@ -19,7 +22,7 @@ pub(crate) struct Usage {
     /// The data plane forgot what it had counted of it.
     lost: BTreeSet<Installed>,
     /// A session's own policies, as last kept.
-    flows: BTreeMap<(usize, SessionId), Vec<(FlowId, PolicyId, bool)>>,
+    flows: BTreeMap<(usize, SessionId), Vec<Flow>>,
     /// All policies that a session's flow ever had on a node.
     ever: BTreeMap<(usize, SessionId, FlowId), BTreeSet<PolicyId>>,
     /// Those of sessions that were active, and whether the ledger has their end.
@@ -65,14 +68,11 @@ impl Usage {
         let flows = self.flows.get(&(node, line.session.clone())).map(Vec::as_slice).unwrap_or_default();
         let found =
             flows.iter().find(|(id, ..)| *id == usage.flow).map(|(_, policy, has_policy)| (*policy, *has_policy));
-        let (policy, has_policy) = match found {
-            Some(found) => found,
-            None => {
-                return Err((
-                    Rule::Usage,
-                    format!("the ledger has flow {} of {}, which it has not", usage.flow, line.session),
-                ));
-            }
+        let Some((policy, has_policy)) = found else {
+            return Err((
+                Rule::Usage,
+                format!("the ledger has flow {} of {}, which it has not", usage.flow, line.session),
+            ));
         };
         hold(Rule::Usage, usage.counters.is_some() == has_policy, || {
             format!("flow {} of {} has the reading {:?}", usage.flow, line.session, usage.counters)
