@@ -29,6 +29,9 @@ struct Arguments {
     /// Seconds of virtual time with clients and faults.
     #[arg(long, default_value_t = 240)]
     busy_s: u64,
+    /// The process that is at this place, in the count of all places where one can die, dies there, and nothing else goes wrong.
+    #[arg(long)]
+    crash_at: Option<u64>,
     /// Write all that goes into and comes out of brokers. For one seed.
     #[arg(long)]
     trace: bool,
@@ -36,7 +39,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Arguments { seeds, from, nodes, sessions, busy_s, trace } = arguments;
+    let Arguments { seeds, from, nodes, sessions, busy_s, crash_at, trace } = arguments;
     let (next, failed) = (AtomicU64::new(from), AtomicBool::new(false));
     let total = Mutex::new((Report::default(), Instant::now()));
     let worker = || {
@@ -45,7 +48,15 @@ fn main() -> ExitCode {
             if seed - from >= seeds {
                 break;
             }
-            let report = run(&Options { nodes: nodes.into(), sessions, busy_s, trace, ..Options::new(seed) });
+            let report = run(&Options {
+                nodes: nodes.into(),
+                sessions,
+                busy_s,
+                trace,
+                crash_at,
+                faults: crash_at.is_none(),
+                ..Options::new(seed)
+            });
             failed.fetch_or(!report.violations.is_empty(), Ordering::Relaxed);
             let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             total.0.add(report);

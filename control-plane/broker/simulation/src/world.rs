@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::record::{Change, Direction, Side};
-use turnpike_broker::{Input, Output, Request};
+use turnpike_broker::{Broker, Input, Output, Request};
 
 use crate::Options;
 use crate::checker::{Checker, Held, Rule, Violation};
@@ -151,25 +151,30 @@ impl World {
         self.settle()?;
         let rests = self.checker.rests(&self.nodes, &self.clients);
         self.judge(rests)?;
-        for node in 0..self.nodes.len() {
-            let sessions = self.nodes[node].broker.sessions().filter(|record| record.side == Side::First);
-            let ends: Vec<_> = sessions.map(|record| Request::DeleteSession(record.id.clone())).collect();
-            for request in ends {
-                self.ask(node, request);
-            }
-        }
         self.clients.calls.iter_mut().for_each(|call| call.end_asked = true);
-        self.settle()?;
-        for node in 0..self.nodes.len() {
-            let aggregates = self.nodes[node].broker.aggregates().filter(|record| record.direction == Direction::Out);
-            let ends: Vec<_> = aggregates.map(|record| Request::DeleteAggregate(record.name.clone())).collect();
-            for request in ends {
-                self.ask(node, request);
-            }
-        }
-        self.settle()?;
+        self.end_all(|broker| {
+            let first = broker.sessions().filter(|record| record.side == Side::First);
+            first.map(|record| Request::DeleteSession(record.id.clone())).collect()
+        })?;
+        self.end_all(|broker| {
+            let out = broker.aggregates().filter(|record| record.direction == Direction::Out);
+            out.map(|record| Request::DeleteAggregate(record.name.clone())).collect()
+        })?;
         let empty = self.checker.is_empty(&self.nodes, &self.clients);
         self.judge(empty)
+    }
+
+    /// Asks for the end of these, and once more where a process died on it.
+    fn end_all(&mut self, of: impl Fn(&Broker) -> Vec<Request>) -> Result<(), Violation> {
+        for _ in 0..2 {
+            for node in 0..self.nodes.len() {
+                for request in of(&self.nodes[node].broker) {
+                    self.ask(node, request);
+                }
+            }
+            self.settle()?;
+        }
+        Ok(())
     }
 
     fn begin(&mut self) {
