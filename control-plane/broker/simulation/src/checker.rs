@@ -94,15 +94,12 @@ pub(crate) struct Checker {
     offers_asked: BTreeMap<(usize, AggregateName), u64>,
     offers: BTreeSet<(usize, AggregateName, u64)>,
     usage: usage::Usage,
-    /// Nodes whose host went down: their data planes forgot what they had.
-    hosts_lost: BTreeSet<usize>,
     pub(crate) checks: u64,
 }
 
 impl Checker {
     /// A data plane is about to forget everything.
     pub(crate) fn host_lost(&mut self, index: usize, node: &Node) {
-        self.hosts_lost.insert(index);
         self.usage.host_lost(index, node);
     }
 

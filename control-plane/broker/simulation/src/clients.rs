@@ -46,6 +46,8 @@ pub(crate) struct Call {
     pub(crate) told: bool,
     /// A client has asked for its end.
     pub(crate) end_asked: bool,
+    /// The host of one of its nodes went down after it was begun.
+    pub(crate) host_lost: bool,
     tries: u32,
 }
 
@@ -136,7 +138,7 @@ impl Clients {
         // Few of them take the name of an earlier one.
         let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
         let request = SessionRequest { id: name(&format!("s{named}")), flows };
-        self.calls.push(Call { first, second, request, told: false, end_asked: false, tries: 0 });
+        self.calls.push(Call { first, second, request, told: false, end_asked: false, host_lost: false, tries: 0 });
         number
     }
 
@@ -183,6 +185,13 @@ impl Clients {
     pub(crate) fn broken(&mut self, node: usize) -> Vec<Step> {
         let mine: Vec<_> = self.pending.range((node, 0)..=(node, u64::MAX)).map(|(key, _)| *key).collect();
         mine.iter().filter_map(|key| self.pending.remove(key)).collect()
+    }
+
+    /// Sessions of this node may be ended, because they cannot be installed again.
+    pub(crate) fn host_lost(&mut self, node: usize) {
+        for call in self.calls.iter_mut().filter(|call| call.first == node || call.second == node) {
+            call.host_lost = true;
+        }
     }
 
     fn again(&mut self, step: Step) -> Option<(u64, Step)> {

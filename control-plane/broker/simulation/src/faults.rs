@@ -133,6 +133,7 @@ impl World {
         if with_host {
             self.hosts_lost += 1;
             self.checker.host_lost(index, &self.nodes[index]);
+            self.clients.host_lost(index);
             self.nodes[index].plane = crate::plane::Plane::default();
         }
         let asking: Vec<_> = self.nodes[index].incoming.values().cloned().collect();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use turnpike_broker::message::PeerRequest;
-use turnpike_broker::name::{Nanos, PolicyId};
+use turnpike_broker::name::{AggregateName, Nanos, PolicyId};
 use turnpike_broker::policy::{InstallError, Policy};
 use turnpike_broker::record::Change;
 use turnpike_broker::{Broker, Config, Input, Output};
@@ -69,8 +69,8 @@ pub(crate) struct Node {
     pub(crate) wake: Option<Nanos>,
     pub(crate) incoming: BTreeMap<u64, Incoming>,
     pub(crate) outgoing: BTreeSet<u64>,
-    /// Clients' tickets that are not answered.
-    pub(crate) asked: BTreeSet<u64>,
+    /// Clients' tickets that are not answered, with the aggregate that one is to give up.
+    pub(crate) asked: BTreeMap<u64, Option<AggregateName>>,
     recorded: Vec<PolicyId>,
 }
 
@@ -93,7 +93,7 @@ impl Node {
             wake: None,
             incoming: BTreeMap::new(),
             outgoing: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             recorded: Vec::new(),
         }
     }

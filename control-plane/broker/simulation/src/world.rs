@@ -299,7 +299,11 @@ impl World {
 
     fn ask(&mut self, node: usize, request: Request) -> u64 {
         let ticket = self.next_ticket();
-        self.nodes[node].asked.insert(ticket);
+        let given_up = match &request {
+            Request::DeleteAggregate(name) => Some(name.clone()),
+            Request::CreateAggregate(_) | Request::CreateSession(_) | Request::DeleteSession(_) => None,
+        };
+        self.nodes[node].asked.insert(ticket, given_up);
         self.give(node, Input::Request { ticket, request }.into());
         ticket
     }

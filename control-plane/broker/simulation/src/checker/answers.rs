@@ -1,6 +1,7 @@
 //! Before an answer leaves a node: what it says is so.
 
 use turnpike_broker::message::{Offer, PeerAnswer, PeerRequest};
+use turnpike_broker::name::AggregateName;
 use turnpike_broker::record::{AggregateRecord, Direction, SessionRecord, SessionState, Side};
 use turnpike_broker::{Answer, Output};
 
@@ -29,6 +30,17 @@ fn has_all(node: &Node, record: &AggregateRecord) -> Held {
     })
 }
 
+/// No node has an aggregate; all names are different.
+fn is_gone(nodes: &[Node], name: &AggregateName) -> Held {
+    let left = nodes.iter().find(|node| node.store.aggregates.contains_key(name));
+    hold(Rule::Confirmation, left.is_none(), || {
+        format!(
+            "aggregate {name} is answered as gone, and {} has it",
+            left.map_or("nobody", |node| node.config.node.as_str())
+        )
+    })
+}
+
 impl Checker {
     /// Before an effect is carried out.
     pub(crate) fn effect(&mut self, nodes: &[Node], index: usize, effect: &Output) -> Held {
@@ -46,9 +58,14 @@ impl Checker {
                 None => Err(unconfirmed(format!("ticket {ticket} of a peer is answered twice, or was never asked"))),
             },
             Output::Answer { ticket, answer } => {
-                hold(Rule::Confirmation, nodes[index].asked.contains(ticket), || {
-                    format!("ticket {ticket} of a client is answered twice, or was never asked")
-                })?;
+                let Some(given_up) = nodes[index].asked.get(ticket) else {
+                    return Err(unconfirmed(format!(
+                        "ticket {ticket} of a client is answered twice, or was never asked"
+                    )));
+                };
+                if let (Answer::AggregateDeleted, Some(name)) = (answer, given_up) {
+                    return is_gone(nodes, name);
+                }
                 self.answers(nodes, index, answer)
             }
             Output::Install { policies, .. } => {

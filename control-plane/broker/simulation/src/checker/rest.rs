@@ -28,10 +28,7 @@ impl Checker {
             rests(node)?;
         }
         ends_agree(nodes)?;
-        for call in clients.calls.iter().filter(|call| call.told && !call.end_asked) {
-            if self.hosts_lost.contains(&call.first) || self.hosts_lost.contains(&call.second) {
-                continue;
-            }
+        for call in clients.calls.iter().filter(|call| call.told && !call.end_asked && !call.host_lost) {
             for end in [call.first, call.second] {
                 let state = nodes[end].broker.session(&call.request.id).map(|record| record.state);
                 hold(Rule::Durability, state == Some(SessionState::Active), || {
