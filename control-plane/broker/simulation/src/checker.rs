@@ -9,7 +9,7 @@ mod usage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use turnpike_broker::name::{AggregateName, SessionId};
+use turnpike_broker::name::{AggregateName, Nanos, SessionId};
 
 use crate::node::Node;
 use crate::time::Time;
@@ -23,6 +23,8 @@ pub enum Rule {
     DataPlane,
     /// Nothing is answered before it is confirmed.
     Confirmation,
+    /// A hold that was not committed ends in time.
+    Lapse,
     /// At rest nothing is left over, and both ends tell the same.
     Leak,
     /// What a client was told is there, until somebody ends it.
@@ -41,6 +43,7 @@ impl fmt::Display for Rule {
             Self::Capacity => "capacity",
             Self::DataPlane => "data plane",
             Self::Confirmation => "confirmation",
+            Self::Lapse => "lapse",
             Self::Leak => "leak",
             Self::Durability => "durability",
             Self::Usage => "usage",
@@ -93,6 +96,8 @@ pub(crate) struct Checker {
     commits: BTreeSet<(usize, SessionId, u64)>,
     offers_asked: BTreeMap<(usize, AggregateName), u64>,
     offers: BTreeSet<(usize, AggregateName, u64)>,
+    /// The last attempt that a second side has held, and when, by its own clock.
+    holds: BTreeMap<(usize, SessionId), (u64, Nanos)>,
     usage: usage::Usage,
     pub(crate) checks: u64,
 }

@@ -59,6 +59,8 @@ pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) plane: Plane,
     pub(crate) clock: Clock,
+    /// What the clock showed when the broker was last given something.
+    pub(crate) shown: Nanos,
     /// Counts processes: what is scheduled for an earlier one is void.
     pub(crate) life: u32,
     pub(crate) down: bool,
@@ -84,6 +86,7 @@ impl Node {
             store: Store::default(),
             plane: Plane::default(),
             clock,
+            shown: Nanos(0),
             life: 0,
             down: false,
             paused_until: Time(0),
@@ -101,6 +104,7 @@ impl Node {
     /// All that has come is handled before anything is carried out: changes for one transaction, then the effects.
     pub(crate) fn handle_all(&mut self, now: Time) -> (Vec<Change>, VecDeque<Output>) {
         let shown = self.clock.at(now);
+        self.shown = shown;
         for Message { input, deinstalled } in std::mem::take(&mut self.inbox) {
             self.broker.handle(input, shown);
             self.recorded.extend(deinstalled);

@@ -336,7 +336,11 @@ impl World {
         }
         let (changes, effects) = node.handle_all(self.now);
         self.checker.worked(&self.nodes[index])?;
-        self.carry_out(index, changes, effects)
+        self.carry_out(index, changes, effects)?;
+        if self.nodes[index].life == life {
+            self.checker.holds_end(index, &self.nodes[index])?;
+        }
+        Ok(())
     }
 
     /// One transaction, then the effects, one after the other. The process may die before, between and after all of these.

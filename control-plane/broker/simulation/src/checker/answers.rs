@@ -89,6 +89,12 @@ impl Checker {
                 }
                 self.commits.insert((index, session.clone(), *attempt));
             }
+            (PeerRequest::HoldSession { session, attempt, .. }, PeerAnswer::Held { .. }) => {
+                let last = self.holds.entry((index, session.clone())).or_default();
+                if *attempt > last.0 {
+                    *last = (*attempt, node.shown);
+                }
+            }
             (PeerRequest::OfferAggregate(Offer { name, attempt, .. }), PeerAnswer::AggregateAccepted { .. }) => {
                 let Some(record) = node.store.aggregates.get(name) else {
                     return Err(unconfirmed(format!("aggregate {name} is accepted, and it is not on disk")));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use turnpike_broker::name::AggregateName;
-use turnpike_broker::record::{Direction, SessionRecord, SessionState};
+use turnpike_broker::record::{Direction, SessionRecord, SessionState, Side};
 use turnpike_broker::{Cost, overhead_bytes};
 
 use super::{Checker, Held, Rule, hold};
@@ -17,6 +17,20 @@ fn is_clean(record: &SessionRecord, node: &Node) -> bool {
 }
 
 impl Checker {
+    /// After its answers have left it: a hold is over at its end, by its owner's clock.
+    pub(crate) fn holds_end(&self, index: usize, node: &Node) -> Held {
+        let held = |record: &&SessionRecord| record.side == Side::Second && record.state == SessionState::Held;
+        for record in node.broker.sessions().filter(held) {
+            if let Some((_, since)) = self.holds.get(&(index, record.id.clone())) {
+                let end = since.plus(node.config.timers.hold);
+                hold(Rule::Lapse, node.shown < end, || {
+                    format!("session {} is held until {} ns, and it is {}", record.id, end.0, node.shown.0)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// After a node has worked.
     pub(crate) fn worked(&mut self, node: &Node) -> Held {
         self.checks += 1;
