@@ -25,6 +25,8 @@ pub enum Rule {
     Confirmation,
     /// A hold that was not committed ends in time.
     Lapse,
+    /// An attempt that is over is not heard again.
+    Fence,
     /// At rest nothing is left over, and both ends tell the same.
     Leak,
     /// What a client was told is there, until somebody ends it.
@@ -44,6 +46,7 @@ impl fmt::Display for Rule {
             Self::DataPlane => "data plane",
             Self::Confirmation => "confirmation",
             Self::Lapse => "lapse",
+            Self::Fence => "fence",
             Self::Leak => "leak",
             Self::Durability => "durability",
             Self::Usage => "usage",
@@ -98,11 +101,18 @@ pub(crate) struct Checker {
     offers: BTreeSet<(usize, AggregateName, u64)>,
     /// The last attempt that a second side has held, and when, by its own clock.
     holds: BTreeMap<(usize, SessionId), (u64, Nanos)>,
+    /// The last attempt that is over: by the node that says so, the node that asked, and what it is about.
+    over: BTreeMap<(usize, usize, String), u64>,
     usage: usage::Usage,
     pub(crate) checks: u64,
 }
 
 impl Checker {
+    /// A process is gone, and with it all connections to it.
+    pub(crate) fn killed(&mut self, index: usize) {
+        self.over.retain(|(node, ..), _| *node != index);
+    }
+
     /// A data plane is about to forget everything.
     pub(crate) fn host_lost(&mut self, index: usize, node: &Node) {
         self.usage.host_lost(index, node);

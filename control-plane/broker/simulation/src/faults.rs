@@ -138,6 +138,7 @@ impl World {
         }
         let asking: Vec<_> = self.nodes[index].incoming.values().cloned().collect();
         self.nodes[index].kill();
+        self.checker.killed(index);
         for incoming in asking {
             self.break_off(index, incoming.from, incoming.from_life, incoming.ticket);
         }

@@ -79,6 +79,7 @@ impl Checker {
     }
 
     fn confirms(&mut self, node: &Node, index: usize, incoming: &Incoming, answer: &PeerAnswer) -> Held {
+        self.fences(index, incoming, answer)?;
         match (&incoming.request, answer) {
             (PeerRequest::CommitSession { session, attempt }, PeerAnswer::Committed) => {
                 let Some(record) = node.store.sessions.get(session) else {
@@ -105,6 +106,44 @@ impl Checker {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What is refused or given up is over, whatever copies of it still come. Connections end with their processes, so a restart may forget it.
+    fn fences(&mut self, index: usize, incoming: &Incoming, answer: &PeerAnswer) -> Held {
+        let (subject, attempt) = match &incoming.request {
+            PeerRequest::HoldSession { session, attempt, .. }
+            | PeerRequest::ReleaseSession { session, attempt, side: Side::First } => {
+                (format!("session {session}"), *attempt)
+            }
+            PeerRequest::OfferAggregate(Offer { name, attempt, .. })
+            | PeerRequest::WithdrawAggregate { name, attempt } => (format!("aggregate {name}"), *attempt),
+            PeerRequest::CommitSession { .. } | PeerRequest::ReleaseSession { .. } => return Ok(()),
+        };
+        let asks = matches!(incoming.request, PeerRequest::HoldSession { .. } | PeerRequest::OfferAggregate(_));
+        let key = (index, incoming.from, subject);
+        match answer {
+            PeerAnswer::Held { .. } | PeerAnswer::AggregateAccepted { .. } => {
+                let over = self.over.get(&key).copied().unwrap_or_default();
+                let what = &key.2;
+                hold(Rule::Fence, attempt > over, || {
+                    format!("attempt {attempt} of {what} is taken, and {over} is over")
+                })
+            }
+            PeerAnswer::Released { .. } | PeerAnswer::AggregateWithdrawn => {
+                self.is_over(key, attempt);
+                Ok(())
+            }
+            PeerAnswer::Refused { .. } if asks => {
+                self.is_over(key, attempt);
+                Ok(())
+            }
+            PeerAnswer::Refused { .. } | PeerAnswer::Committed => Ok(()),
+        }
+    }
+
+    fn is_over(&mut self, key: (usize, usize, String), attempt: u64) {
+        let over = self.over.entry(key).or_default();
+        *over = attempt.max(*over);
     }
 
     fn answers(&self, nodes: &[Node], index: usize, answer: &Answer) -> Held {
