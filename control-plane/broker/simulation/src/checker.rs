@@ -9,7 +9,7 @@ mod usage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use turnpike_broker::name::{AggregateName, Nanos, SessionId};
+use turnpike_broker::name::{AggregateName, Epoch, Nanos, SessionId};
 
 use crate::node::Node;
 use crate::time::Time;
@@ -103,6 +103,8 @@ pub(crate) struct Checker {
     holds: BTreeMap<(usize, SessionId), (u64, Nanos)>,
     /// The last attempt that is over: by the node that says so, the node that asked, and what it is about.
     over: BTreeMap<(usize, usize, String), u64>,
+    /// The highest epoch that a process has heard of another node.
+    epochs: BTreeMap<(usize, usize), Epoch>,
     usage: usage::Usage,
     pub(crate) checks: u64,
 }
@@ -111,6 +113,14 @@ impl Checker {
     /// A process is gone, and with it all connections to it.
     pub(crate) fn killed(&mut self, index: usize) {
         self.over.retain(|(node, ..), _| *node != index);
+        self.epochs.retain(|(node, _), _| *node != index);
+    }
+
+    /// A message comes to a process; whether it is one of an earlier life of its sender's than was heard before.
+    pub(crate) fn heard(&mut self, by: usize, from: usize, epoch: Epoch) -> bool {
+        let highest = self.epochs.entry((by, from)).or_insert(epoch);
+        *highest = epoch.max(*highest);
+        epoch < *highest
     }
 
     /// A data plane is about to forget everything.

@@ -18,6 +18,8 @@ pub(crate) struct Incoming {
     pub(crate) from: usize,
     pub(crate) from_life: u32,
     pub(crate) ticket: u64,
+    /// A later life of the asking node was heard before it.
+    pub(crate) is_stale: bool,
     pub(crate) request: PeerRequest,
 }
 

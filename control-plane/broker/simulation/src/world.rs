@@ -237,7 +237,9 @@ impl World {
                 if self.is_alive(to, to_life) {
                     let own = self.next_ticket();
                     let peer = self.nodes[from].config.node.clone();
-                    self.nodes[to].incoming.insert(own, Incoming { from, from_life, ticket, request: request.clone() });
+                    let is_stale = self.checker.heard(to, from, epoch);
+                    let incoming = Incoming { from, from_life, ticket, is_stale, request: request.clone() };
+                    self.nodes[to].incoming.insert(own, incoming);
                     self.give(to, Input::PeerRequest { ticket: own, peer, epoch, request }.into());
                 } else {
                     // The connection it was sent on has gone with the process.

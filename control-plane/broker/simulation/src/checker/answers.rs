@@ -79,6 +79,9 @@ impl Checker {
     }
 
     fn confirms(&mut self, node: &Node, index: usize, incoming: &Incoming, answer: &PeerAnswer) -> Held {
+        hold(Rule::Fence, !incoming.is_stale || matches!(answer, PeerAnswer::Refused { .. }), || {
+            format!("a message of an earlier life is heard: {:?}", incoming.request)
+        })?;
         self.fences(index, incoming, answer)?;
         match (&incoming.request, answer) {
             (PeerRequest::CommitSession { session, attempt }, PeerAnswer::Committed) => {
