@@ -9,7 +9,7 @@ mod usage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use turnpike_broker::name::{AggregateName, Epoch, Nanos, SessionId};
+use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, SessionId};
 
 use crate::node::Node;
 use crate::time::Time;
@@ -95,12 +95,12 @@ pub(crate) fn hold(rule: Rule, holds: bool, detail: impl FnOnce() -> String) -> 
 pub(crate) struct Checker {
     /// The last attempt that a first side asked to commit.
     commits_asked: BTreeMap<(usize, SessionId), u64>,
-    /// Attempts that a second side has confirmed while all was in force there.
-    commits: BTreeSet<(usize, SessionId, u64)>,
+    /// Attempts of a first side's that a second side has confirmed while all was in force there.
+    commits: BTreeSet<(usize, usize, SessionId, u64)>,
     offers_asked: BTreeMap<(usize, AggregateName), u64>,
     offers: BTreeSet<(usize, AggregateName, u64)>,
-    /// The last attempt that a second side has held, and when, by its own clock.
-    holds: BTreeMap<(usize, SessionId), (u64, Nanos)>,
+    /// The last attempt of a first side's that a second side has held, and when, by the second side's clock.
+    holds: BTreeMap<(usize, NodeName, SessionId), (u64, Nanos)>,
     /// The last attempt that is over: by the node that says so, the node that asked, and what it is about.
     over: BTreeMap<(usize, usize, String), u64>,
     /// The highest epoch that a process has heard of another node.

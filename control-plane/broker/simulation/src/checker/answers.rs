@@ -7,6 +7,7 @@ use turnpike_broker::{Answer, Output};
 
 use super::{Broken, Checker, Held, Rule, hold};
 use crate::node::{Incoming, Node};
+use crate::topology::node_name;
 
 fn unconfirmed(detail: String) -> Broken {
     (Rule::Confirmation, detail)
@@ -91,10 +92,10 @@ impl Checker {
                 if record.state == SessionState::Active {
                     carries(node, record)?;
                 }
-                self.commits.insert((index, session.clone(), *attempt));
+                self.commits.insert((index, incoming.from, session.clone(), *attempt));
             }
             (PeerRequest::HoldSession { session, attempt, .. }, PeerAnswer::Held { .. }) => {
-                let last = self.holds.entry((index, session.clone())).or_default();
+                let last = self.holds.entry((index, node_name(incoming.from), session.clone())).or_default();
                 if *attempt > last.0 {
                     *last = (*attempt, node.shown);
                 }
@@ -160,7 +161,7 @@ impl Checker {
                 let attempt = self.commits_asked.get(&(index, record.id.clone()));
                 let peer = nodes.iter().position(|node| node.config.node == record.peer);
                 let confirmed = match (attempt, peer) {
-                    (Some(attempt), Some(peer)) => self.commits.contains(&(peer, record.id.clone(), *attempt)),
+                    (Some(attempt), Some(peer)) => self.commits.contains(&(peer, index, record.id.clone(), *attempt)),
                     _ => false,
                 };
                 hold(Rule::Confirmation, confirmed, || {

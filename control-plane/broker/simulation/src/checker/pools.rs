@@ -21,7 +21,7 @@ impl Checker {
     pub(crate) fn holds_end(&self, index: usize, node: &Node) -> Held {
         let held = |record: &&SessionRecord| record.side == Side::Second && record.state == SessionState::Held;
         for record in node.broker.sessions().filter(held) {
-            if let Some((_, since)) = self.holds.get(&(index, record.id.clone())) {
+            if let Some((_, since)) = self.holds.get(&(index, record.peer.clone(), record.id.clone())) {
                 let end = since.plus(node.config.timers.hold);
                 hold(Rule::Lapse, node.shown < end, || {
                     format!("session {} is held until {} ns, and it is {}", record.id, end.0, node.shown.0)
