@@ -101,8 +101,9 @@ pub(crate) struct Checker {
     offers: BTreeSet<(usize, AggregateName, u64)>,
     /// The last attempt of a first side's that a second side has held, and when, by the second side's clock.
     holds: BTreeMap<(usize, NodeName, SessionId), (u64, Nanos)>,
-    /// The last attempt that is over: by the node that says so, the node that asked, and what it is about.
-    over: BTreeMap<(usize, usize, String), u64>,
+    /// The last attempt that is over, and the ticket of the request with whose answer it was: by the node that says so, the node that asked,
+    /// and what it is about.
+    over: BTreeMap<(usize, usize, String), (u64, u64)>,
     /// The highest epoch that a process has heard of another node.
     epochs: BTreeMap<(usize, usize), Epoch>,
     usage: usage::Usage,

@@ -32,14 +32,15 @@ fn an_early_answer_is_found_as_not_confirmed() {
 }
 
 #[test]
-fn a_hold_whose_share_ends_a_tick_before_it_is_found_as_excess_or_misuse_of_a_pool() {
+fn a_hold_whose_share_ends_a_tick_before_it_is_found_at_its_pool() {
     let (_, rule) = found(|broker| broker.plant(PlantedBug::HoldEndsTwice)).unwrap();
     assert_eq!(rule, Rule::Capacity);
 }
 
 #[test]
-fn a_fence_that_ends_one_attempt_early_is_found() {
-    assert!(found(|broker| broker.plant(PlantedBug::FenceEndsEarly)).is_some());
+fn a_fence_that_ends_one_attempt_early_is_found_as_such() {
+    let (_, rule) = found(|broker| broker.plant(PlantedBug::FenceEndsEarly)).unwrap();
+    assert_eq!(rule, Rule::Fence);
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Checker {
                 Ok(())
             }
             Output::PeerAnswer { ticket, answer } => match nodes[index].incoming.get(ticket) {
-                Some(incoming) => self.confirms(&nodes[index], index, incoming, answer),
+                Some(incoming) => self.confirms(&nodes[index], index, (*ticket, incoming), answer),
                 None => Err(unconfirmed(format!("ticket {ticket} of a peer is answered twice, or was never asked"))),
             },
             Output::Answer { ticket, answer } => {
@@ -79,11 +79,17 @@ impl Checker {
         }
     }
 
-    fn confirms(&mut self, node: &Node, index: usize, incoming: &Incoming, answer: &PeerAnswer) -> Held {
+    fn confirms(
+        &mut self,
+        node: &Node,
+        index: usize,
+        (ticket, incoming): (u64, &Incoming),
+        answer: &PeerAnswer,
+    ) -> Held {
         hold(Rule::Fence, !incoming.is_stale || matches!(answer, PeerAnswer::Refused { .. }), || {
             format!("a message of an earlier life is heard: {:?}", incoming.request)
         })?;
-        self.fences(index, incoming, answer)?;
+        self.fences(index, ticket, incoming, answer)?;
         match (&incoming.request, answer) {
             (PeerRequest::CommitSession { session, attempt }, PeerAnswer::Committed) => {
                 let Some(record) = node.store.sessions.get(session) else {
@@ -112,8 +118,9 @@ impl Checker {
         Ok(())
     }
 
-    /// What is refused or given up is over, whatever copies of it still come. Connections end with their processes, so a restart may forget it.
-    fn fences(&mut self, index: usize, incoming: &Incoming, answer: &PeerAnswer) -> Held {
+    /// What is refused or given up is over, whatever copies of it come after that. A copy that came before may still be at work. Connections
+    /// end with their processes, so a restart may forget it.
+    fn fences(&mut self, index: usize, ticket: u64, incoming: &Incoming, answer: &PeerAnswer) -> Held {
         let (subject, attempt) = match &incoming.request {
             PeerRequest::HoldSession { session, attempt, .. }
             | PeerRequest::ReleaseSession { session, attempt, side: Side::First } => {
@@ -127,27 +134,29 @@ impl Checker {
         let key = (index, incoming.from, subject);
         match answer {
             PeerAnswer::Held { .. } | PeerAnswer::AggregateAccepted { .. } => {
-                let over = self.over.get(&key).copied().unwrap_or_default();
+                let (over, by) = self.over.get(&key).copied().unwrap_or_default();
                 let what = &key.2;
-                hold(Rule::Fence, attempt > over, || {
+                hold(Rule::Fence, attempt > over || ticket < by, || {
                     format!("attempt {attempt} of {what} is taken, and {over} is over")
                 })
             }
             PeerAnswer::Released { .. } | PeerAnswer::AggregateWithdrawn => {
-                self.is_over(key, attempt);
+                self.is_over(key, attempt, ticket);
                 Ok(())
             }
             PeerAnswer::Refused { .. } if asks => {
-                self.is_over(key, attempt);
+                self.is_over(key, attempt, ticket);
                 Ok(())
             }
             PeerAnswer::Refused { .. } | PeerAnswer::Committed => Ok(()),
         }
     }
 
-    fn is_over(&mut self, key: (usize, usize, String), attempt: u64) {
+    fn is_over(&mut self, key: (usize, usize, String), attempt: u64, ticket: u64) {
         let over = self.over.entry(key).or_default();
-        *over = attempt.max(*over);
+        if attempt > over.0 {
+            *over = (attempt, ticket);
+        }
     }
 
     fn answers(&self, nodes: &[Node], index: usize, answer: &Answer) -> Held {
