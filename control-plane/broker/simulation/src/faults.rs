@@ -60,7 +60,7 @@ impl World {
             [(self.climate.partition_every_ns, Event::Partition), (self.climate.pause_every_ns, Event::Pause)]
         {
             if every_ns > 0 {
-                let at = self.now().plus(self.random.below(2 * every_ns));
+                let at = self.now.plus(self.random.below(2 * every_ns));
                 self.queue.at(at, event);
             }
         }
@@ -77,7 +77,7 @@ impl World {
 
     /// Cuts one direction of one path, both, or all that one node sends or receives.
     pub(crate) fn partition(&mut self) {
-        let until = self.now().plus(self.how_long());
+        let until = self.now.plus(self.how_long());
         let (a, b) = self.pairs[self.random.index(self.pairs.len())];
         let (a, b) = if self.random.chance(500_000) { (a, b) } else { (b, a) };
         let ways: Vec<(usize, usize)> = match self.random.below(4) {
@@ -93,14 +93,14 @@ impl World {
             self.network.cut(from, to, until);
             self.network.partitions += 1;
         }
-        let next = self.now().plus(self.random.below(2 * self.climate.partition_every_ns));
+        let next = self.now.plus(self.random.below(2 * self.climate.partition_every_ns));
         self.queue.at(next, Event::Partition);
     }
 
     /// One process does nothing for a time; what comes waits.
     pub(crate) fn pause(&mut self) {
         let length_ns = self.how_long();
-        let until = self.now().plus(length_ns);
+        let until = self.now.plus(length_ns);
         let index = self.random.index(self.nodes.len());
         let node = &mut self.nodes[index];
         if !node.down {
@@ -108,7 +108,7 @@ impl World {
             self.pauses.0 += 1;
             self.pauses.1 += u64::from(length_ns > node.config.timers.hold.0);
         }
-        let next = self.now().plus(self.random.below(2 * self.climate.pause_every_ns));
+        let next = self.now.plus(self.random.below(2 * self.climate.pause_every_ns));
         self.queue.at(next, Event::Pause);
     }
 
@@ -120,8 +120,8 @@ impl World {
         if !chosen && (self.is_calm || !self.random.chance(self.climate.crash)) {
             return false;
         }
-        if self.is_traced() {
-            println!("{} n{index} dies {after}", self.now().0);
+        if self.options.trace {
+            println!("{} n{index} dies {after}", self.now.0);
         }
         *self.crashes.entry(after).or_default() += 1;
         let with_host = !chosen && self.random.chance(100_000);
@@ -145,7 +145,7 @@ impl World {
         for step in self.clients.broken(index) {
             self.try_again(step);
         }
-        let back = self.now().plus(if self.is_calm { S } else { self.random.below(20 * S) });
+        let back = self.now.plus(if self.is_calm { S } else { self.random.below(20 * S) });
         self.queue.at(back, Event::Restart { node: index });
     }
 
@@ -153,7 +153,7 @@ impl World {
     pub(crate) fn break_off(&mut self, by: usize, to: usize, life: u32, ticket: u64) {
         if self.random.chance(500_000) {
             let answer = Err("the connection broke".to_owned());
-            for at in self.network.send(by, to, self.now()) {
+            for at in self.network.send(by, to, self.now) {
                 let answer = answer.clone();
                 self.queue.at(at, Event::Reply { to, life, ticket, answer });
             }

@@ -12,6 +12,7 @@ mod node;
 mod plane;
 mod random;
 mod report;
+mod shell;
 mod store;
 mod time;
 mod topology;
@@ -78,7 +79,7 @@ pub fn run(options: &Options) -> Report {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             let detail = text.unwrap_or_else(|| "a panic without a text".to_owned());
-            Some(Checker::violation((Rule::Panic, detail), world.now(), world.at_work()))
+            Some(Checker::violation((Rule::Panic, detail), world.now, world.at_work))
         }
     };
     world.report(violation)

@@ -12,7 +12,7 @@ use turnpike_simulation::{Options, Report, run};
 
 /// Runs seeded worlds of many brokers and checks what must hold in them.
 #[derive(Parser)]
-#[command(name = "cargo xtask simulate")]
+#[command(name = "cargo xtask simulate", bin_name = "cargo xtask simulate")]
 struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 100)]
@@ -75,8 +75,9 @@ fn main() -> ExitCode {
     let (report, _) = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     print!("{report}");
     for (seed, _) in &report.violations {
+        let place = crash_at.map(|place| format!(" --crash-at {place}")).unwrap_or_default();
         println!(
-            "again: cargo xtask simulate --seeds 1 --from {seed} --nodes {nodes} --sessions {sessions} --busy-s {busy_s}"
+            "again: cargo xtask simulate --seeds 1 --from {seed} --nodes {nodes} --sessions {sessions} --busy-s {busy_s}{place}"
         );
     }
     if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

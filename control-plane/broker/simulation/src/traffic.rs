@@ -21,7 +21,7 @@ impl World {
             self.checker.traffic(node, id, offered, dropped);
             self.arrive(node, id, offered - dropped)?;
         }
-        let next = self.now().plus(self.random.between(500 * MS, 2 * S));
+        let next = self.now.plus(self.random.between(500 * MS, 2 * S));
         self.queue.at(next, Event::Traffic { node });
         Ok(())
     }
