@@ -32,37 +32,69 @@ struct Arguments {
     /// The process that is at this place, in the count of all places where one can die, dies there, and nothing else goes wrong.
     #[arg(long)]
     crash_at: Option<u64>,
+    /// One world for each place where a process of a seed's world can die, in which it dies there, and nothing else goes wrong. For small
+    /// worlds.
+    #[arg(long, conflicts_with = "crash_at")]
+    every_place: bool,
     /// Write all that goes into and comes out of brokers. For one seed.
     #[arg(long)]
     trace: bool,
 }
 
+impl Arguments {
+    fn options(&self, seed: u64, crash_at: Option<u64>) -> Options {
+        Options {
+            nodes: self.nodes.into(),
+            sessions: self.sessions,
+            busy_s: self.busy_s,
+            trace: self.trace,
+            faults: crash_at.is_none() && !self.every_place,
+            crash_at,
+            ..Options::new(seed)
+        }
+    }
+}
+
+/// What has happened so far.
+struct Progress {
+    report: Report,
+    again: Vec<String>,
+    told: Instant,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Arguments { seeds, from, nodes, sessions, busy_s, crash_at, trace } = arguments;
-    let (next, failed) = (AtomicU64::new(from), AtomicBool::new(false));
-    let total = Mutex::new((Report::default(), Instant::now()));
+    let (next, failed) = (AtomicU64::new(arguments.from), AtomicBool::new(false));
+    let progress = Mutex::new(Progress { report: Report::default(), again: Vec::new(), told: Instant::now() });
+    let world = |seed: u64, crash_at: Option<u64>| {
+        let report = run(&arguments.options(seed, crash_at));
+        let crash_points = report.crash_points;
+        let mut progress = progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !report.violations.is_empty() {
+            failed.store(true, Ordering::Relaxed);
+            let Arguments { nodes, sessions, busy_s, .. } = arguments;
+            let place = crash_at.map(|place| format!(" --crash-at {place}")).unwrap_or_default();
+            progress.again.push(format!(
+                "again: cargo xtask simulate --seeds 1 --from {seed} --nodes {nodes} --sessions {sessions} --busy-s {busy_s}{place}"
+            ));
+        }
+        progress.report.add(report);
+        if progress.told.elapsed() >= Duration::from_secs(5) {
+            println!("{} worlds", progress.report.worlds);
+            progress.told = Instant::now();
+        }
+        crash_points
+    };
     let worker = || {
         while !failed.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed - from >= seeds {
+            if seed - arguments.from >= arguments.seeds {
                 break;
             }
-            let report = run(&Options {
-                nodes: nodes.into(),
-                sessions,
-                busy_s,
-                trace,
-                crash_at,
-                faults: crash_at.is_none(),
-                ..Options::new(seed)
-            });
-            failed.fetch_or(!report.violations.is_empty(), Ordering::Relaxed);
-            let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            total.0.add(report);
-            if total.1.elapsed() >= Duration::from_secs(5) {
-                println!("{} of {seeds} seeds", total.0.worlds);
-                total.1 = Instant::now();
+            let places = world(seed, arguments.crash_at);
+            let places = if arguments.every_place { places } else { 0 };
+            for place in (0..places).take_while(|_| !failed.load(Ordering::Relaxed)) {
+                world(seed, Some(place));
             }
         }
     };
@@ -72,13 +104,8 @@ fn main() -> ExitCode {
             scope.spawn(worker);
         }
     });
-    let (report, _) = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Progress { report, again, .. } = progress.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     print!("{report}");
-    for (seed, _) in &report.violations {
-        let place = crash_at.map(|place| format!(" --crash-at {place}")).unwrap_or_default();
-        println!(
-            "again: cargo xtask simulate --seeds 1 --from {seed} --nodes {nodes} --sessions {sessions} --busy-s {busy_s}{place}"
-        );
-    }
+    again.iter().for_each(|line| println!("{line}"));
     if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

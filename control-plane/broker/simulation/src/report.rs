@@ -15,8 +15,10 @@ pub type Crashes = BTreeMap<&'static str, u64>;
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The first seed, and how many there were from there on.
+    /// The first seed.
     pub seed: u64,
+    /// The last one.
+    pub seed_last: u64,
     /// Worlds in this report.
     pub worlds: u64,
     /// Nodes of each.
@@ -76,6 +78,7 @@ impl Report {
             return;
         }
         self.seed = self.seed.min(other.seed);
+        self.seed_last = self.seed_last.max(other.seed_last);
         self.worlds += other.worlds;
         self.virtual_ms += other.virtual_ms;
         self.crash_points += other.crash_points;
@@ -116,9 +119,15 @@ impl Report {
     fn rows(&self) -> Vec<(String, String)> {
         let mut rows = Vec::new();
         let mut row = |what: &str, value: String| rows.push((what.to_owned(), value));
-        let last = self.seed + self.worlds.saturating_sub(1);
-        let seeds = if self.worlds > 1 { format!("{} to {last}", self.seed) } else { self.seed.to_string() };
+        let seeds = if self.seed < self.seed_last {
+            format!("{} to {}", self.seed, self.seed_last)
+        } else {
+            self.seed.to_string()
+        };
         row("seed", seeds);
+        if self.worlds > 1 {
+            row("worlds", self.worlds.to_string());
+        }
         row("nodes", self.nodes.to_string());
         row("virtual time", format!("{} s", self.virtual_ms / 1_000));
         let Seen { asked, reserved, given_up, admitted, ended, repeated, not_answered, refused } = &self.seen;

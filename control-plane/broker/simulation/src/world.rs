@@ -306,6 +306,7 @@ impl World {
         let seed = self.options.seed;
         Report {
             seed,
+            seed_last: seed,
             worlds: 1,
             nodes: self.options.nodes,
             virtual_ms: self.now.0 / MS,
