@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use turnpike_broker::name::{FlowId, PolicyId, SessionId};
+use turnpike_broker::name::{FlowId, Label, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Policy};
 use turnpike_broker::record::{Change, FlowUsage, SessionRecord, SessionState, UsageKind, UsageRecord};
 
 use super::{Checker, Held, Rule, hold};
 use crate::node::Node;
 
-/// A flow of a session on a node: its policy, and whether it has that one in the data plane.
-type Flow = (FlowId, PolicyId, bool);
+/// A flow of a session on a node: its policy, whether it has that one in the data plane, and the label that both ends know it by.
+type Flow = (FlowId, PolicyId, bool, Option<Label>);
 
 /// A policy of a node's.
 type Installed = (usize, PolicyId);
@@ -23,8 +23,8 @@ pub(crate) struct Usage {
     lost: BTreeSet<Installed>,
     /// A session's own policies, as last kept.
     flows: BTreeMap<(usize, SessionId), Vec<Flow>>,
-    /// All policies that a session's flow ever had on a node.
-    ever: BTreeMap<(usize, SessionId, FlowId), BTreeSet<PolicyId>>,
+    /// All policies that a session's flow ever had on a node, with their labels as last kept.
+    ever: BTreeMap<(usize, SessionId, FlowId), BTreeMap<PolicyId, Option<Label>>>,
     /// Those of sessions that were active, and whether the ledger has their end.
     active: BTreeMap<Installed, bool>,
     pub(crate) offered_packets: u64,
@@ -45,10 +45,10 @@ impl Usage {
     }
 
     fn keeps(&mut self, node: usize, record: &SessionRecord) {
-        let flows = record.flows.iter().map(|flow| (flow.id.clone(), flow.policy, flow.has_policy()));
+        let flows = record.flows.iter().map(|flow| (flow.id.clone(), flow.policy, flow.has_policy(), flow.label));
         self.flows.insert((node, record.id.clone()), flows.collect());
         for flow in record.flows.iter().filter(|flow| flow.has_policy()) {
-            self.ever.entry((node, record.id.clone(), flow.id.clone())).or_default().insert(flow.policy);
+            self.ever.entry((node, record.id.clone(), flow.id.clone())).or_default().insert(flow.policy, flow.label);
             if record.state == SessionState::Active {
                 self.active.entry((node, flow.policy)).or_insert(false);
             }
@@ -67,7 +67,7 @@ impl Usage {
     fn own(&mut self, node: usize, line: &UsageRecord, usage: &FlowUsage) -> Held {
         let flows = self.flows.get(&(node, line.session.clone())).map(Vec::as_slice).unwrap_or_default();
         let found =
-            flows.iter().find(|(id, ..)| *id == usage.flow).map(|(_, policy, has_policy)| (*policy, *has_policy));
+            flows.iter().find(|(id, ..)| *id == usage.flow).map(|(_, policy, has_policy, _)| (*policy, *has_policy));
         let Some((policy, has_policy)) = found else {
             return Err((
                 Rule::Usage,
@@ -98,11 +98,13 @@ impl Usage {
         Ok(())
     }
 
-    fn peers(&self, peer: usize, line: &UsageRecord, usage: &FlowUsage) -> Held {
+    fn peers(&self, node: usize, peer: usize, line: &UsageRecord, usage: &FlowUsage) -> Held {
         let Some(counters) = &usage.counters else { return Ok(()) };
-        let ever = self.ever.get(&(peer, line.session.clone(), usage.flow.clone()));
-        let right = ever.is_some_and(|ever| ever.iter().any(|policy| self.is_right((peer, *policy), counters)));
-        hold(Rule::Usage, right, || {
+        let flows = self.flows.get(&(node, line.session.clone())).map(Vec::as_slice).unwrap_or_default();
+        let label = flows.iter().find(|(id, ..)| *id == usage.flow).and_then(|(.., label)| *label);
+        let ever = self.ever.get(&(peer, line.session.clone(), usage.flow.clone())).into_iter().flatten();
+        let mut same = ever.filter(|(_, theirs)| **theirs == label);
+        hold(Rule::Usage, same.any(|(policy, _)| self.is_right((peer, *policy), counters)), || {
             format!("flow {} of {} has {counters:?} of the peer in the ledger", usage.flow, line.session)
         })
     }
@@ -133,7 +135,7 @@ impl Checker {
         for usage in &line.flows {
             match nodes.iter().position(|node| node.config.node == usage.node) {
                 Some(node) if node == index => self.usage.own(index, line, usage)?,
-                Some(peer) => self.usage.peers(peer, line, usage)?,
+                Some(peer) => self.usage.peers(index, peer, line, usage)?,
                 None => return Err((Rule::Usage, format!("{} has counted, which is no node", usage.node))),
             }
         }
