@@ -45,6 +45,8 @@ pub struct Broker {
     pub(crate) now: Nanos,
     refusals: BTreeMap<Reason, u64>,
     full: BTreeMap<TableName, u64>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<crate::planted::PlantedBug>,
 }
 
 /// The broker's bounded tables.
@@ -94,6 +96,8 @@ impl Broker {
             now: Nanos(0),
             refusals: BTreeMap::new(),
             full: BTreeMap::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
             config,
         }
     }
