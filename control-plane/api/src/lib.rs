@@ -5,6 +5,7 @@
 //! | `/v1/aggregates` | `POST` ([`AggregateRequest`]), `GET` ([`Page`] of [`AggregateView`]) |
 //! | `/v1/aggregates/{name}` | `GET` ([`AggregateView`]), `DELETE` |
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
+//! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
 //! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
@@ -142,6 +143,27 @@ pub struct SessionView {
     pub flows: Vec<FlowView>,
     /// Final usage as counted on both nodes; empty until the session has ended.
     pub usage: Vec<FlowUsage>,
+}
+
+/// Answer to `POST /v1/sessions?dry_run=true` where the session would be admitted at this moment; else it is the [`Problem`] of the refusal.
+/// Nothing is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPreview {
+    /// The name that was asked with.
+    pub id: SessionId,
+    /// The request was made before, and would be answered with the session as it is: in this state, with these flows. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub there_already: Option<SessionState>,
+    /// The other node.
+    pub peer: NodeName,
+    /// The start that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<String>,
+    /// The end that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
+    /// Its flows with the second side's values, without counters.
+    pub flows: Vec<FlowView>,
 }
 
 /// Why a booked session did not come up.

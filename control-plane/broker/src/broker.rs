@@ -15,6 +15,7 @@ use crate::link::LinkPools;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, InstallError, Policy};
+use crate::question::Question;
 use crate::record::{AggregateRecord, Change, SessionRecord};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::second_side::Hold;
@@ -36,6 +37,8 @@ pub struct Broker {
     pub(crate) labels: Labels,
     pub(crate) carried: Carried,
     pub(crate) fences: Fences,
+    /// By the ticket that the second side was asked with.
+    pub(crate) questions: BTreeMap<u64, Question>,
     pending: BTreeMap<u64, Subject>,
     /// Of the same time those first that do not start something.
     timers: BTreeSet<(Nanos, bool, Subject)>,
@@ -54,13 +57,14 @@ pub(crate) enum TableName {
     Sessions,
     Flows,
     Labels,
+    Questions,
 }
 
 /// How full a bounded table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node) or `labels` (of what it receives: one for a flow, or one for
-    /// all of an aggregate).
+    /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
+    /// all of an aggregate) or `questions` (whether a session would be admitted, not answered yet).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -87,6 +91,7 @@ impl Broker {
             labels: Labels::new(config.limits.flows_max, config.label_secret, epoch),
             carried: Carried::default(),
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
+            questions: BTreeMap::new(),
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             timer_by_subject: BTreeMap::new(),
@@ -179,9 +184,9 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 4] {
-        use TableName::{Aggregates, Flows, Labels, Sessions};
-        [Aggregates, Sessions, Flows, Labels].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 5] {
+        use TableName::{Aggregates, Flows, Labels, Questions, Sessions};
+        [Aggregates, Sessions, Flows, Labels, Questions].map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -191,6 +196,7 @@ impl Broker {
             TableName::Sessions => ("sessions", self.sessions.len(), limits.sessions_max),
             TableName::Flows => ("flows", self.carried.flows_out(), self.flows_max()),
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
+            TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
@@ -203,6 +209,11 @@ impl Broker {
     /// Counts that a table was full, and says so.
     pub(crate) fn full(&mut self, name: TableName) -> Refusal {
         *self.full.entry(name).or_default() += 1;
+        self.no_place(name)
+    }
+
+    /// What [`Self::full`] says, to a question: nothing was refused.
+    pub(crate) fn no_place(&self, name: TableName) -> Refusal {
         let Table { name, used, max, .. } = self.table(name);
         let detail = format!("node {} has {used} {name} and allows {max}", self.config.node);
         Refusal::new(Reason::LimitReached, detail)
@@ -213,6 +224,7 @@ impl Broker {
             Request::CreateAggregate(request) => self.create_aggregate(ticket, request, now),
             Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
             Request::CreateSession(request) => self.create_session(ticket, request, now),
+            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
         };
@@ -257,6 +269,11 @@ impl Broker {
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
+            PeerRequest::WouldHoldSession { session, schedule, sent_at, flows } => {
+                let hold = Hold { attempt: 0, schedule, sent_at, asked: &flows };
+                self.would_hold_received(ticket, &peer, &session, hold, now);
+                Ok(())
+            }
             PeerRequest::BookSession { session, attempt } => self.book_received(ticket, &peer, &session, attempt, now),
             PeerRequest::CommitSession { session, attempt } => {
                 self.commit_received(ticket, &peer, &session, attempt, now)
@@ -276,6 +293,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
+            Some(Subject::Question) => self.question_answered(ticket, answer),
             None => {}
         }
     }
@@ -284,7 +302,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
-            None => {}
+            Some(Subject::Question) | None => {}
         }
     }
 
@@ -292,7 +310,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            None => {}
+            Some(Subject::Question) | None => {}
         }
     }
 
@@ -306,6 +324,8 @@ impl Broker {
             match subject {
                 Subject::Aggregate(name) => self.aggregate_timer(&name, now),
                 Subject::Session(id) => self.session_timer(&id, now),
+                // The peer's answer has its deadline.
+                Subject::Question => {}
             }
         }
     }
@@ -392,6 +412,18 @@ impl Broker {
             self.count(refusal.reason);
         }
         self.outputs.push_back(Output::Answer { ticket, answer });
+    }
+
+    /// Answers a question; it counts as no refusal, because nothing was refused.
+    pub(crate) fn answer_question(&mut self, ticket: u64, answer: Result<Answer, Refusal>) {
+        let answer = answer.unwrap_or_else(Answer::Refused);
+        self.outputs.push_back(Output::Answer { ticket, answer });
+    }
+
+    /// Answers a peer's question, likewise.
+    pub(crate) fn answer_peers_question(&mut self, ticket: u64, answer: Result<PeerAnswer, Refusal>) {
+        let answer = answer.unwrap_or_else(|refusal| PeerAnswer::Refused { refusal });
+        self.outputs.push_back(Output::PeerAnswer { ticket, answer });
     }
 
     pub(crate) fn refuse(&mut self, ticket: u64, refusal: Refusal) {

@@ -57,6 +57,8 @@ pub struct Limits {
     pub flows_per_session_max: usize,
     /// Flows that this node sends, and as many labels of what it receives; at most 2^20, the indexes of a label.
     pub flows_max: u32,
+    /// Questions of clients, whether a session would be admitted, that a peer has not answered yet.
+    pub questions_max: usize,
 }
 
 impl Default for Limits {
@@ -67,6 +69,7 @@ impl Default for Limits {
             sessions_ended_max: 1_024,
             flows_per_session_max: 16,
             flows_max: 65_536,
+            questions_max: 256,
         }
     }
 }

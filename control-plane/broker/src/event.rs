@@ -84,6 +84,8 @@ pub enum Request {
     DeleteAggregate(AggregateName),
     /// Admit a session.
     CreateSession(SessionRequest),
+    /// Say what [`Self::CreateSession`] would be answered now, and hold nothing (R-000-1).
+    WouldAdmit(SessionRequest),
     /// End a session.
     DeleteSession(SessionId),
     /// Let a booked or active session end at another time, at both ends, or leave it as it is.
@@ -114,6 +116,8 @@ pub enum Answer {
         /// Whether this request made it.
         created: bool,
     },
+    /// Both sides would give a session these values now; nothing is held, and flows have neither labels nor policies.
+    WouldAdmit(SessionRecord),
     /// No, and nothing has changed.
     Refused(Refusal),
 }

@@ -190,7 +190,7 @@ impl Broker {
         }
     }
 
-    fn give_pools_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+    pub(crate) fn give_pools_back(&mut self, flows: &[FlowRecord], interval: Interval) {
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
                 aggregate.pool.give_back_for(interval, aggregate.cost(flow));

@@ -9,6 +9,8 @@ use crate::name::{AggregateName, Epoch, NodeName, SessionId};
 pub(crate) enum Subject {
     Aggregate(AggregateName),
     Session(SessionId),
+    /// By its ticket.
+    Question,
 }
 
 /// The highest epoch of each peer, and the highest attempt that is over for each subject of a peer.

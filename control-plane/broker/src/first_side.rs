@@ -40,7 +40,7 @@ impl Broker {
     }
 
     /// Answers what was asked before. False if it was not.
-    fn repeated(
+    pub(crate) fn repeated(
         &mut self,
         ticket: u64,
         id: &SessionId,
@@ -208,11 +208,11 @@ impl Broker {
     }
 }
 
-fn silent(id: &SessionId, why: &str) -> Refusal {
+pub(crate) fn silent(id: &SessionId, why: &str) -> Refusal {
     Refusal::new(Reason::PeerUnreachable, format!("the second side of session {id} did not answer: {why}"))
 }
 
-fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
+pub(crate) fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
     let detail = format!("the second side of session {id} gave an answer that does not fit: {answer:?}");
     Refusal::new(Reason::PeerUnreachable, detail)
 }
@@ -228,8 +228,8 @@ const fn may_be_granted(asked: Option<Excess>, given: Option<Excess>) -> bool {
     }
 }
 
-/// Whether the second side's values are ones that it may choose.
-fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
+/// Whether the second side's values are ones that it may choose; labels are another matter.
+pub(crate) fn check_values(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
     if flows.len() != held.len() {
         return Err(format!("{} flows for {}", held.len(), flows.len()));
     }
@@ -255,6 +255,15 @@ fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
                 flow.asked_excess
             ));
         }
+    }
+    Ok(())
+}
+
+/// Whether the second side's values are ones that it may choose, and the labels those of what it receives.
+fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
+    check_values(flows, held)?;
+    for (flow, held) in flows.iter().zip(held) {
+        let id = &flow.id;
         match (flow.direction, flow.tag, held.label) {
             (Direction::Out, Tag::Label, Some(label)) if is_label(label) => {}
             (Direction::In, _, None) | (Direction::Out, Tag::Terminals, None) => {}

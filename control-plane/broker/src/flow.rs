@@ -9,7 +9,7 @@ use crate::cost::{self, Cost, rate_that_fits};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
-use crate::name::{Label, Nanos, NodeName};
+use crate::name::{Label, Nanos, NodeName, PolicyId};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -138,6 +138,14 @@ pub(crate) const fn is_label(label: Label) -> bool {
     label.0 != 0 && label.0 < 1 << Label::BITS
 }
 
+/// Whether the receiver's labels come with what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Labels {
+    OfReceiver,
+    /// It is a question.
+    None,
+}
+
 /// Everything about a session's flows that can be judged without taking anything.
 struct Checked {
     peer: NodeName,
@@ -155,34 +163,67 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked, schedule.ahead(now))?;
-        self.check_places(&checked.ways)?;
+        let checked = self.check_flows(asker, asked, Labels::OfReceiver, schedule.ahead(now))?;
+        self.check_places(&checked.ways).map_err(|table| self.full(table))?;
+        let mut flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
+        for flow in &mut flows {
+            flow.policy = self.next_policy();
+            if (flow.direction, flow.tag) == (Direction::In, Tag::Label) {
+                flow.label = self.labels.allocate();
+            }
+            self.carried.insert(flow, schedule.interval());
+        }
+        Ok((checked.peer, flows))
+    }
+
+    /// What [`Self::admit`] would give now, or why it would refuse; flows have neither labels nor policies. Changes nothing.
+    pub(crate) fn would_admit(
+        &mut self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
+        let checked = self.check_flows(asker, asked, Labels::None, schedule.ahead(now))?;
+        self.check_places(&checked.ways).map_err(|table| self.no_place(table))?;
+        let flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
+        self.give_pools_back(&flows, schedule.interval());
+        Ok((checked.peer, flows))
+    }
+
+    /// Takes what flows need of their pools, all or nothing.
+    fn hold_pools(
+        &mut self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        ways: &[(Direction, Tag)],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<Vec<FlowRecord>, Refusal> {
         let mut flows = Vec::with_capacity(asked.len());
-        for (index, (asked, way)) in asked.iter().zip(checked.ways).enumerate() {
+        for (index, (asked, way)) in asked.iter().zip(ways).enumerate() {
             if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
                 aggregate.pool.forget(now);
             }
             let taken = self
                 .grant(&format!("flows[{index}]"), asked, schedule, asker.is_some())
-                .and_then(|meter| self.take(asked, way, meter, schedule, now));
+                .and_then(|meter| self.take(asked, *way, meter, schedule, now));
             match taken {
-                Ok(flow) => {
-                    self.carried.insert(&flow, schedule.interval());
-                    flows.push(flow);
-                }
+                Ok(flow) => flows.push(flow),
                 Err(refusal) => {
-                    self.give_back(&flows, schedule.interval());
+                    self.give_pools_back(&flows, schedule.interval());
                     return Err(refusal);
                 }
             }
         }
-        Ok((checked.peer, flows))
+        Ok(flows)
     }
 
     fn check_flows(
         &self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        labels: Labels,
         interval: Interval,
     ) -> Result<Checked, Refusal> {
         let flows_max = self.config.limits.flows_per_session_max;
@@ -203,7 +244,8 @@ impl Broker {
             check_endpoints(&field, &flow.endpoints, flow.rtcp)?;
             check_meter(&field, flow, aggregate)?;
             flow.media.check(&field)?;
-            check_label(&field, flow.label, asker.is_some() && direction == Direction::Out && tag == Tag::Label)?;
+            let from_peer = asker.is_some() && labels == Labels::OfReceiver;
+            check_label(&field, flow.label, from_peer && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
                 if self.carried.has(direction, &ends, interval) || !endpoints.insert((direction, ends)) {
                     return Err(in_use(&field, flow.endpoints, ends));
@@ -237,15 +279,15 @@ impl Broker {
         }
     }
 
-    fn check_places(&mut self, ways: &[(Direction, Tag)]) -> Result<(), Refusal> {
+    fn check_places(&self, ways: &[(Direction, Tag)]) -> Result<(), TableName> {
         let out = ways.iter().filter(|(direction, _)| *direction == Direction::Out).count();
         let labels = ways.iter().filter(|way| **way == (Direction::In, Tag::Label)).count();
         let flows_max = self.flows_max();
         if self.carried.flows_out() + out > flows_max {
-            return Err(self.full(TableName::Flows));
+            return Err(TableName::Flows);
         }
         if self.labels.used() + labels > flows_max {
-            return Err(self.full(TableName::Labels));
+            return Err(TableName::Labels);
         }
         Ok(())
     }
@@ -280,6 +322,7 @@ impl Broker {
         Ok(Meter { rate_bps, excess, ..asked.meter })
     }
 
+    /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.
     fn take(
         &mut self,
         asked: &HoldFlow,
@@ -288,8 +331,7 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
-        let policy = self.next_policy();
-        let mut flow = FlowRecord {
+        let flow = FlowRecord {
             id: asked.id.clone(),
             aggregate: asked.aggregate.clone(),
             direction,
@@ -300,7 +342,7 @@ impl Broker {
             rate_bps_min: asked.rate_bps_min,
             meter,
             label: asked.label,
-            policy,
+            policy: PolicyId(0),
             tag,
             media: asked.media.clone(),
         };
@@ -310,9 +352,6 @@ impl Broker {
         let cost = aggregate.cost(&flow);
         if let Err(shortage) = aggregate.pool.hold_for(schedule.interval(), cost) {
             return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
-        }
-        if (direction, tag) == (Direction::In, Tag::Label) {
-            flow.label = self.labels.allocate();
         }
         Ok(flow)
     }

@@ -35,6 +35,7 @@ mod link;
 mod marking;
 mod notice;
 mod pool;
+mod question;
 mod release;
 mod restoration;
 mod schedule;

@@ -90,6 +90,18 @@ pub enum PeerRequest {
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },
+    /// Say what [`Self::HoldSession`] would be answered now, and hold nothing. Flows have no labels.
+    WouldHoldSession {
+        /// The session.
+        session: SessionId,
+        /// When it is to be in force.
+        #[serde(flatten)]
+        schedule: Schedule,
+        /// The asking node's time.
+        sent_at: Nanos,
+        /// All of its flows.
+        flows: Vec<HoldFlow>,
+    },
     /// The values are taken, and the session's start is to come: keep it until then, and confirm.
     BookSession {
         /// The session.
@@ -142,6 +154,11 @@ pub enum PeerAnswer {
     AggregateWithdrawn,
     /// The session is held with these values.
     Held {
+        /// Every flow of the request, in its order.
+        flows: Vec<HeldFlow>,
+    },
+    /// The session would be held with these values now; flows have no labels.
+    WouldHold {
         /// Every flow of the request, in its order.
         flows: Vec<HeldFlow>,
     },

@@ -13,12 +13,17 @@ use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused, unknown_session};
 
 fn held(flows: &[FlowRecord]) -> PeerAnswer {
+    PeerAnswer::Held { flows: values(flows) }
+}
+
+/// What this side gives, with the labels that it has for what it receives.
+pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
     let flows = flows.iter().map(|flow| HeldFlow {
         id: flow.id.clone(),
         meter: flow.meter,
         label: flow.label.filter(|_| flow.direction == Direction::In),
     });
-    PeerAnswer::Held { flows: flows.collect() }
+    flows.collect()
 }
 
 /// What the first side asks this one to hold.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionRequest, SessionView, UsageRecord,
+    AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest, SessionView,
+    UsageRecord,
 };
 use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
@@ -199,6 +200,9 @@ struct CreateSession {
     /// The request as JSON, instead; - is standard input.
     #[arg(long, conflicts_with_all = ["id", "flow", "starts_at", "ends_at", "duration"])]
     file: Option<PathBuf>,
+    /// Only ask both nodes whether it would be admitted now, and with what values; nothing is held.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What is to be done by the process itself, or nothing more.
@@ -289,6 +293,11 @@ impl CommandLine {
             Session::Show { id } => {
                 let view: SessionView = client.get(&format!("/v1/sessions/{id}")).await?;
                 self.print(&view, show::session)
+            }
+            Session::Create(create) if create.dry_run => {
+                let (_, view): (_, SessionPreview) =
+                    client.post("/v1/sessions?dry_run=true", &create.request()?).await?;
+                self.print(&view, show::preview)
             }
             Session::Create(create) => {
                 let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
@@ -412,6 +421,8 @@ mod tests {
             format!("turnpike session create s1 {flow} {flow}"),
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
+            format!("turnpike session create s1 {flow} --dry-run"),
+            "turnpike session create --file - --dry-run".to_owned(),
             "turnpike session create --file -".to_owned(),
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z".to_owned(),
             "turnpike session change s1 --no-end".to_owned(),

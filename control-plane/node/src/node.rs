@@ -263,6 +263,7 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
             sessions_ended_max: size(limits.sessions_ended_max),
             flows_per_session_max: size(limits.flows_per_session_max),
             flows_max: limits.flows_max,
+            questions_max: size(limits.questions_max),
         },
         timers: broker::Timers::default(),
         second_side: broker::SecondSide {

@@ -31,7 +31,7 @@ use crate::dataplane::{self, Unanswered};
 use crate::frame::frame;
 use crate::payload::Room;
 use crate::problem::{self, Named, ProblemReply};
-use crate::query::{ListQuery, Raw};
+use crate::query::{self, ListQuery, Raw};
 use crate::view;
 
 /// What the handlers need.
@@ -130,8 +130,19 @@ async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode,
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn create_session(State(rest): Shared, request: Request) -> Result<Response, ProblemReply> {
+async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Result<Response, ProblemReply> {
+    let dry_run = query::dry_run(query)?;
     let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
+    if dry_run {
+        let (record, is_there) = match rest.ask(Wish::WouldAdmit(wish), Named::Body).await? {
+            Answer::WouldAdmit(record) => (record, false),
+            // It is there: so the request would be answered.
+            Answer::Session { record, .. } => (record, true),
+            other => return Err(out_of_place(&other)),
+        };
+        let room = rest.room(&record.peer);
+        return Ok(Json(view::preview(record, is_there, room)).into_response());
+    }
     let (record, created) = rest.ask_session(Wish::CreateSession(wish), Named::Body).await?;
     let location = format!("/v1/sessions/{}", record.id);
     // What has just come up has counted nothing, and the data plane may be too busy to say so in time.

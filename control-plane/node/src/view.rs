@@ -1,6 +1,8 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
-use turnpike_api::{AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionRequest, SessionView};
+use turnpike_api::{
+    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest, SessionView,
+};
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Nanos, NodeName, PolicyId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
@@ -134,6 +136,18 @@ pub(crate) fn session(
         since: (record.since > Nanos(0)).then(|| record.since.to_string()),
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
+    }
+}
+
+/// What a session would be given.
+pub(crate) fn preview(record: SessionRecord, is_there: bool, room: Option<Room>) -> SessionPreview {
+    SessionPreview {
+        there_already: is_there.then_some(record.state),
+        flows: record.flows.iter().map(|flow| flow_view(flow, None, room)).collect(),
+        id: record.id,
+        peer: record.peer,
+        starts_at: record.schedule.starts_at.map(|time| time.to_string()),
+        ends_at: record.schedule.ends_at.map(|time| time.to_string()),
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What travels, by kind: `offer`, `withdraw`, `hold`, `book`, `commit`, `change`, `release`, or `answer`.
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `question`, `book`, `commit`, `change`, `release`, or `answer`.
 pub(crate) type Kind = &'static str;
 
 /// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
@@ -45,7 +45,7 @@ enum Event {
     Tick { node: usize, life: u32, at: Nanos },
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
@@ -192,6 +192,7 @@ pub(crate) fn kind(request: &PeerRequest) -> Kind {
         PeerRequest::OfferAggregate(_) => "offer",
         PeerRequest::WithdrawAggregate { .. } => "withdraw",
         PeerRequest::HoldSession { .. } => "hold",
+        PeerRequest::WouldHoldSession { .. } => "question",
         PeerRequest::BookSession { .. } => "book",
         PeerRequest::CommitSession { .. } => "commit",
         PeerRequest::ChangeSessionEnd { .. } => "change",
@@ -376,6 +377,11 @@ impl World {
 
     pub(crate) fn create(&mut self, node: usize, request: SessionRequest) -> Answer {
         self.ask(node, Request::CreateSession(request))
+    }
+
+    /// What a session would be answered now.
+    pub(crate) fn would_admit(&mut self, node: usize, request: SessionRequest) -> Answer {
+        self.ask(node, Request::WouldAdmit(request))
     }
 
     /// The same session from a time of the world on and up to another, in ms from now.
