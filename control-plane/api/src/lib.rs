@@ -48,6 +48,10 @@ pub struct SessionRequest {
     /// The first instant after it, likewise; if absent it lasts until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<String>,
+    /// If there is no room: wait until then, RFC 3339, rounded down to a millisecond. When there is room it is `offered`, and taken by the
+    /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<String>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -136,7 +140,13 @@ pub struct SessionView {
     /// When it came up here, RFC 3339; absent before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Why it did not come up, or has not yet, though it was booked.
+    /// Until when it waits for room, RFC 3339; absent unless it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<String>,
+    /// While it is offered: until when it can be taken, RFC 3339, by the same request again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_until: Option<String>,
+    /// Why it did not come up, or has not yet, though it was booked or waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// Its flows.
@@ -166,7 +176,7 @@ pub struct SessionPreview {
     pub flows: Vec<FlowView>,
 }
 
-/// Why a booked session did not come up.
+/// Why a session that was booked or waited did not come up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Stable, in snake case; one of a [`Problem`]'s.
@@ -315,6 +325,9 @@ pub struct NodeView {
     pub verdicts: Vec<VerdictView>,
     /// Requests refused, by stable reason.
     pub refusals: BTreeMap<String, u64>,
+    /// How often since the start a session came to wait, was offered after that, or ended in it, by that state.
+    #[serde(default)]
+    pub waiting_notices: BTreeMap<String, u64>,
 }
 
 /// A port of the data plane.

@@ -59,6 +59,8 @@ pub struct Limits {
     pub flows_max: u32,
     /// Questions of clients, whether a session would be admitted, that a peer has not answered yet.
     pub questions_max: usize,
+    /// Sessions that wait for room.
+    pub watches_max: usize,
 }
 
 impl Default for Limits {
@@ -70,6 +72,7 @@ impl Default for Limits {
             flows_per_session_max: 16,
             flows_max: 65_536,
             questions_max: 256,
+            watches_max: 256,
         }
     }
 }
@@ -81,6 +84,8 @@ pub struct Timers {
     pub reply: Nanos,
     /// A hold for another node's session lapses by then if no commit has come.
     pub hold: Nanos,
+    /// How long a session that has waited is held for its client to take; a hold for another node's lapses that much later.
+    pub offer: Nanos,
     /// The first retry of a release that was not answered; doubles with every further one.
     pub retry: Nanos,
     /// The longest time between two retries.
@@ -96,6 +101,7 @@ impl Default for Timers {
         Self {
             reply: Nanos::from_millis(3_000),
             hold: Nanos::from_millis(10_000),
+            offer: Nanos::from_millis(30_000),
             retry: Nanos::from_millis(500),
             retry_max: Nanos::from_millis(30_000),
             start: Nanos::from_millis(60_000),

@@ -1,6 +1,6 @@
 //! Flows: what may be asked, and what they take of the node's pools, labels and tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
@@ -9,7 +9,7 @@ use crate::cost::{self, Cost, rate_that_fits};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
-use crate::name::{Label, Nanos, NodeName, PolicyId};
+use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -34,6 +34,39 @@ impl FlowRequest {
 }
 
 impl FlowRecord {
+    /// What is asked for, with what is granted of it. It has no policy yet, and no label of this node.
+    fn asked(asked: &HoldFlow, (direction, tag): (Direction, Tag), meter: Meter) -> Self {
+        Self {
+            id: asked.id.clone(),
+            aggregate: asked.aggregate.clone(),
+            direction,
+            endpoints: asked.endpoints,
+            rtcp: asked.rtcp,
+            asked_rate_bps: asked.meter.rate_bps,
+            asked_excess: asked.meter.excess,
+            rate_bps_min: asked.rate_bps_min,
+            meter,
+            label: asked.label,
+            policy: PolicyId(0),
+            tag,
+            media: asked.media.clone(),
+        }
+    }
+
+    /// The wish that it came from.
+    pub(crate) fn to_hold(&self) -> HoldFlow {
+        HoldFlow {
+            id: self.id.clone(),
+            aggregate: self.aggregate.clone(),
+            endpoints: self.endpoints,
+            rtcp: self.rtcp,
+            meter: Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter },
+            rate_bps_min: self.rate_bps_min,
+            label: None,
+            media: self.media.clone(),
+        }
+    }
+
     /// Whether this is what `asked` asks for; the label only counts where the asking side gives it.
     pub(crate) fn is_answer_to(&self, asked: &HoldFlow, from: Side) -> bool {
         let meter = Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter };
@@ -191,6 +224,30 @@ impl Broker {
         Ok((checked.peer, flows))
     }
 
+    /// The flows of a session that waits: nothing is taken. None if even empty pools would not do.
+    pub(crate) fn flows_of_watch(
+        &self,
+        asked: &[HoldFlow],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<Option<(NodeName, Vec<FlowRecord>)>, Refusal> {
+        let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, schedule.ahead(now))?;
+        let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter));
+        let flows: Vec<FlowRecord> = flows.collect();
+        let mut needed: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
+        for flow in &flows {
+            let Some(aggregate) = self.aggregates.get(&flow.aggregate) else { return Ok(None) };
+            let (cost, needed) = (aggregate.cost(flow), needed.entry(&flow.aggregate).or_default());
+            needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
+            needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
+            let pool = aggregate.pool_state(&self.config.node, now);
+            if needed.rate_bps > pool.capacity_bps || needed.burst_bytes > pool.burst_capacity_bytes {
+                return Ok(None);
+            }
+        }
+        Ok(Some((peer, flows)))
+    }
+
     /// Takes what flows need of their pools, all or nothing.
     fn hold_pools(
         &mut self,
@@ -326,26 +383,12 @@ impl Broker {
     fn take(
         &mut self,
         asked: &HoldFlow,
-        (direction, tag): (Direction, Tag),
+        way: (Direction, Tag),
         meter: Meter,
         schedule: Schedule,
         now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
-        let flow = FlowRecord {
-            id: asked.id.clone(),
-            aggregate: asked.aggregate.clone(),
-            direction,
-            endpoints: asked.endpoints,
-            rtcp: asked.rtcp,
-            asked_rate_bps: asked.meter.rate_bps,
-            asked_excess: asked.meter.excess,
-            rate_bps_min: asked.rate_bps_min,
-            meter,
-            label: asked.label,
-            policy: PolicyId(0),
-            tag,
-            media: asked.media.clone(),
-        };
+        let flow = FlowRecord::asked(asked, way, meter);
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
@@ -358,6 +401,7 @@ impl Broker {
 
     /// The reverse of [`Self::admit`].
     pub(crate) fn give_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+        self.room = true;
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
                 aggregate.pool.give_back_for(interval, aggregate.cost(flow));
@@ -386,6 +430,7 @@ impl Broker {
 
     /// Keeps of a flow's part only what the second side's values need.
     pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter, interval: Interval) {
+        self.room = true;
         let before = flow.clone();
         flow.meter = meter;
         if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {

@@ -42,6 +42,7 @@ mod schedule;
 mod second_side;
 mod session;
 mod usage;
+mod watch;
 mod withdrawal;
 
 pub use broker::{Broker, Table};

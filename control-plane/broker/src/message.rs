@@ -87,6 +87,9 @@ pub enum PeerRequest {
         schedule: Schedule,
         /// The asking node's time.
         sent_at: Nanos,
+        /// It is to be offered to a client that has waited, and is held for longer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        offer: bool,
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },

@@ -108,6 +108,9 @@ impl Broker {
             }
             return Ok(values(&record.flows).into_iter().map(without_labels).collect());
         }
+        if self.watches.contains_key(id) {
+            return Err(session_id_reused(id, &self.config.node));
+        }
         if self.ended.get(id).is_some_and(|record| record.side == Side::First || record.peer != *peer) {
             return Err(session_id_reused(id, &self.config.node));
         }

@@ -31,6 +31,7 @@ pub(crate) struct Hold<'a> {
     pub(crate) attempt: u64,
     pub(crate) schedule: Schedule,
     pub(crate) sent_at: Nanos,
+    pub(crate) offer: bool,
     pub(crate) asked: &'a [HoldFlow],
 }
 
@@ -40,7 +41,7 @@ impl Broker {
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        Hold { attempt, schedule, sent_at, asked }: Hold<'_>,
+        Hold { attempt, schedule, sent_at, offer, asked }: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
         let subject = Subject::Session(id.clone());
@@ -48,7 +49,8 @@ impl Broker {
             let detail = format!("this hold of session {id} was released or has lapsed");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
-        let lapse = now.plus(self.config.timers.hold).min(schedule.ends_at.unwrap_or(OPEN));
+        let hold = if offer { self.config.timers.hold.plus(self.config.timers.offer) } else { self.config.timers.hold };
+        let lapse = now.plus(hold).min(schedule.ends_at.unwrap_or(OPEN));
         if let Some(session) = self.sessions.get_mut(&id) {
             if session.is_ending() {
                 return Err(session_busy(&id));
@@ -68,6 +70,9 @@ impl Broker {
             }
             self.answer_peer(ticket, answer);
             return Ok(());
+        }
+        if self.watches.contains_key(&id) {
+            return Err(session_id_reused(&id, &self.config.node));
         }
         if self.ended.get(&id).is_some_and(|record| record.side == Side::First || record.peer != peer) {
             return Err(session_id_reused(&id, &self.config.node));
@@ -121,7 +126,12 @@ impl Broker {
                 self.answer_peer(ticket, PeerAnswer::Committed);
                 return Ok(());
             }
-            Phase::Ending(_) | Phase::Holding { .. } | Phase::Booking { .. } | Phase::Committing { .. } => {
+            Phase::Ending(_)
+            | Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
+            | Phase::Booking { .. }
+            | Phase::Committing { .. } => {
                 return Err(unknown);
             }
         }

@@ -25,6 +25,7 @@ impl Decision {
             Request::CreateAggregate(request) => ("create aggregate", request.name.to_string()),
             Request::DeleteAggregate(name) => ("delete aggregate", name.to_string()),
             Request::CreateSession(request) => ("create session", request.id.to_string()),
+            Request::WaitForSession { request, .. } => ("create session or wait", request.id.to_string()),
             Request::WouldAdmit(request) => ("ask whether to create session", request.id.to_string()),
             Request::ChangeSessionEnd { id, .. } => ("change session", id.to_string()),
             Request::DeleteSession(id) => ("delete session", id.to_string()),

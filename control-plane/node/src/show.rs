@@ -138,6 +138,11 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("starts at", &view.starts_at.clone().unwrap_or_else(none)),
         ("ends at", &view.ends_at.clone().unwrap_or_else(none)),
     ]);
+    if let Some(until) = &view.offered_until {
+        let _ = write!(out, "{}", facts(&[("offered", &format!("until {until}; take it by the same request again"))]));
+    } else if let Some(until) = &view.wait_until {
+        let _ = write!(out, "{}", facts(&[("waits", &format!("for room, until {until}"))]));
+    }
     if let Some(failure) = &view.failure {
         let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
     }

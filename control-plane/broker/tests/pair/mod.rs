@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) answers: BTreeMap<u64, Answer>,
     /// Installations, deinstallations and sends, as they came.
     pub(crate) log: Vec<String>,
+    /// What clients may be told.
+    pub(crate) notices: Vec<String>,
     asked: BTreeSet<u64>,
     life: u32,
     down: bool,
@@ -227,6 +229,7 @@ impl Node {
             dies_after_persist: false,
             answers: BTreeMap::new(),
             log: Vec::new(),
+            notices: Vec::new(),
             asked: BTreeSet::new(),
             life: 0,
             down: false,
@@ -379,6 +382,12 @@ impl World {
         self.ask(node, Request::CreateSession(request))
     }
 
+    /// Asks for a session that may wait so long.
+    pub(crate) fn wait_for(&mut self, node: usize, request: SessionRequest, ms: u64) -> Answer {
+        let until = self.clock(node).plus(Nanos(ms * MS));
+        self.ask(node, Request::WaitForSession { request, until })
+    }
+
     /// What a session would be answered now.
     pub(crate) fn would_admit(&mut self, node: usize, request: SessionRequest) -> Answer {
         self.ask(node, Request::WouldAdmit(request))
@@ -512,6 +521,7 @@ impl World {
         let life = self.nodes[node].life;
         match output {
             Output::Persist(_) => {}
+            Output::Notify { session, state } => self.nodes[node].notices.push(format!("{session} {state:?}")),
             Output::Install { ticket, policies, terminals } => {
                 for (_, policy) in &policies {
                     self.nodes[node].log.push(format!("install {}", policy_kind(policy)));
