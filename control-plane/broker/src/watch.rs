@@ -398,13 +398,10 @@ impl Broker {
     /// The client has not taken it in time, or its time to wait is over while it is called: both sides give it back.
     pub(crate) fn lapse_offer(&mut self, id: &SessionId, now: Nanos) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let failure = match session.phase {
-            Phase::Offered => {
-                Refusal::new(Reason::OfferLapsed, format!("session {id} was offered, and not taken in time"))
-            }
-            _ => {
-                Refusal::new(Reason::WaitExpired, format!("the time to wait of session {id} ended while it was called"))
-            }
+        let failure = if matches!(session.phase, Phase::Offered) {
+            Refusal::new(Reason::OfferLapsed, format!("session {id} was offered, and not taken in time"))
+        } else {
+            Refusal::new(Reason::WaitExpired, format!("the time to wait of session {id} ended while it was called"))
         };
         session.record.failure = Some(Box::new(failure));
         self.notify(id.clone(), SessionState::Ended);

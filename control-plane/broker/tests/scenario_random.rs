@@ -78,6 +78,7 @@ enum Operation {
     OneWay { node: usize, id: u8, out: bool, extra: bool, kind: Kind, when: When },
     Ask { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When },
     WaitFor { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When, ms: u64 },
+    Take { node: usize },
     Hangup { node: usize, id: u8 },
     ChangeEnd { node: usize, id: u8, ends_in_ms: Option<u64> },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
@@ -102,6 +103,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Ask { node, id, rate_kbps, kind, when }),
         8 => (node(), id(), 50u64..900, kind(), when(), prop_oneof![1u64..5_000, 5_000u64..200_000])
             .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        6 => node().prop_map(|node| Operation::Take { node }),
         6 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
         3 => (node(), 500u64..12_000, any::<bool>(), tag())
             .prop_map(|(node, rate_kbps, copy, tag)| Operation::Reserve { node, rate_kbps, copy, tag }),
@@ -154,6 +156,12 @@ fn apply(world: &mut World, operation: &Operation) {
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             let until = world.clock(node).plus(Nanos::from_millis(ms));
             world.request(node, Request::WaitForSession { request, until });
+        }
+        Operation::Take { node } => {
+            let offered: Vec<_> = world.nodes[node].broker.sessions().filter_map(pair::wish_of_offered).collect();
+            for request in offered {
+                world.request(node, Request::CreateSession(request));
+            }
         }
         Operation::Ask { node, id, rate_kbps, kind, when } => {
             let port = 1_000 + u16::from(id);

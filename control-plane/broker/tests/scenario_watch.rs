@@ -9,6 +9,7 @@
 mod pair;
 
 use pair::{A, B, World, call, config, name, perfect, reason, session};
+use proptest::prelude::*;
 use turnpike_broker::record::{SessionRecord, SessionState};
 use turnpike_broker::refusal::Reason;
 use turnpike_broker::{Answer, Limits, Request, Schedule, SecondSide, SessionRequest};
@@ -320,4 +321,54 @@ fn another_wish_under_the_id_of_one_that_waits_is_refused() {
     let asked = world.would_admit(A, SessionRequest { schedule: Schedule::OPEN, ..call("w", 5002, 800_000) });
     assert!(matches!(asked, Answer::Session { created: false, .. }), "{asked:?}");
     rest(&mut world);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each needs most of the pools, so that one is called at a time.
+    #[test]
+    fn those_that_want_the_same_are_offered_in_the_order_in_which_they_came(
+        // Whether it is taken, and which side then ends it; whether the node is killed while it is offered.
+        ways in prop::collection::vec((any::<bool>(), 0usize..2, any::<bool>()), 2..8),
+        delays_ms in prop::collection::vec(1u64..60, 1..20),
+    ) {
+        let mut world = full();
+        let mut expected = Vec::new();
+        for n in 0..ways.len() {
+            let id = format!("w{}", (n * 5) % 11);
+            waits(&mut world, &id, 5100 + 2 * u16::try_from(n).unwrap(), 700_000 + 1_000 * (n as u64 % 3));
+            expected.push(id);
+        }
+        let mut turn = 0;
+        world.network = Box::new(move |_, _| {
+            turn += 1;
+            vec![delays_ms[turn % delays_ms.len()]]
+        });
+        world.delete(B, "full");
+        for (id, (is_taken, side, killed)) in expected.iter().zip(ways) {
+            world.run(5_000);
+            let offered: Vec<_> = world.nodes[A].broker.sessions().filter_map(pair::wish_of_offered).collect();
+            prop_assert_eq!(offered.len(), 1, "one at a time");
+            let request = offered[0].clone();
+            prop_assert_eq!(request.id.as_str(), id);
+            if killed {
+                world.crash(A);
+                world.restart(A);
+                world.run(5_000);
+                prop_assert_eq!(world.state(A, id), OFFERED, "again");
+            }
+            if is_taken {
+                prop_assert_eq!(session(world.create(A, request)).0.state, SessionState::Active);
+                world.delete(side, id);
+            } else {
+                world.run(30_000);
+                prop_assert_eq!(failure(&world, id), Reason::OfferLapsed);
+            }
+        }
+        rest(&mut world);
+        for node in [A, B] {
+            prop_assert_eq!((world.pool_used(node, "ab"), world.pool_used(node, "ba")), (0, 0));
+        }
+    }
 }

@@ -189,6 +189,22 @@ pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     SessionRequest { schedule: Schedule::OPEN, id: name(id), flows }
 }
 
+/// The request by which an offered session is taken.
+pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> {
+    let flow = |flow: &FlowRecord| FlowRequest {
+        id: flow.id.clone(),
+        aggregate: flow.aggregate.clone(),
+        endpoints: flow.endpoints,
+        rtcp: flow.rtcp,
+        meter: Meter { rate_bps: flow.asked_rate_bps, excess: flow.asked_excess, ..flow.meter },
+        rate_bps_min: flow.rate_bps_min,
+        media: flow.media.clone(),
+    };
+    let flows = record.flows.iter().map(flow).collect();
+    let offered = record.state == SessionState::Offered;
+    offered.then(|| SessionRequest { schedule: record.schedule, id: record.id.clone(), flows })
+}
+
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
     match request {
         PeerRequest::OfferAggregate(_) => "offer",
