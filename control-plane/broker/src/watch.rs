@@ -173,6 +173,9 @@ impl Broker {
             let HoldFlow { meter, .. } = flow.to_hold();
             *flow = FlowRecord { meter, label: None, policy: crate::name::PolicyId(0), ..flow.clone() };
         }
+        // Readings of a call that came to nothing are not those of the session that may come.
+        record.usage.clear();
+        record.ledger_due = false;
         let retry = self.config.timers.retry.0;
         let mut wait_ns = 0;
         // Who was told that it waits need not hear of a call in vain.

@@ -117,6 +117,24 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// More than the pools have is asked for, by those who wait and take what they are offered.
+fn crowded() -> impl Strategy<Value = Operation> {
+    let (node, id) = (|| 0usize..2, || 0u8..6);
+    let open = When { starts_in_ms: None, lasts_ms: None };
+    prop_oneof![
+        6 => (node(), id(), 300u64..800, kind(), prop_oneof![3 => Just(open), 1 => when()], 5_000u64..200_000)
+            .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        2 => (node(), id(), 300u64..800, kind())
+            .prop_map(move |(node, id, rate_kbps, kind)| Operation::Call { node, id, rate_kbps, kind, when: open }),
+        6 => node().prop_map(|node| Operation::Take { node }),
+        10 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
+        1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
+        1 => node().prop_map(|node| Operation::KillAfterPersist { node }),
+        6 => (0u64..2_000).prop_map(|ms| Operation::Wait { ms }),
+        1 => (2_000u64..40_000).prop_map(|ms| Operation::Wait { ms }),
+    ]
+}
+
 /// Deterministic bad luck.
 fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
     let mut next = move || {
@@ -239,7 +257,10 @@ proptest! {
         tags in [tag(), tag()],
         sessions_ended_max in 1usize..4,
         ahead_ms in [0u64..1_500, 0u64..1_500],
-        operations in prop::collection::vec(operation(), 1..60),
+        operations in prop_oneof![
+            2 => prop::collection::vec(operation(), 1..60),
+            1 => prop::collection::vec(crowded(), 40..120),
+        ],
     ) {
         let configs = configs(tag_family).map(|mut config| {
             let flow_rate_bps_max = Some(400_000);

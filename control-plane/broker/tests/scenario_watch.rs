@@ -10,7 +10,7 @@ mod pair;
 
 use pair::{A, B, World, call, config, name, perfect, reason, session};
 use proptest::prelude::*;
-use turnpike_broker::record::{SessionRecord, SessionState};
+use turnpike_broker::record::{SessionRecord, SessionState, UsageKind};
 use turnpike_broker::refusal::Reason;
 use turnpike_broker::{Answer, Limits, Request, Schedule, SecondSide, SessionRequest};
 
@@ -292,6 +292,22 @@ fn what_waits_or_is_offered_outlives_a_restart_at_its_place() {
     assert_eq!(states(&world, &["first", "second"]), [OFFERED, WAITING]);
     assert_eq!(session(world.create(A, first)).0.state, SessionState::Active);
     rest(&mut world);
+}
+
+#[test]
+fn a_call_in_vain_leaves_no_reading_that_a_later_end_could_take_for_its_own() {
+    let mut world = full();
+    let request = waits(&mut world, "w", 5002, 800_000);
+    // The first call finds no room at the second side.
+    world.delete(B, "full");
+    world.run(1_000);
+    assert_eq!(session(world.create(A, request)).0.state, SessionState::Active);
+    world.nodes[A].dies_after_persist = true;
+    world.request(A, Request::DeleteSession(name("w")));
+    rest(&mut world);
+    let kinds: Vec<_> = world.nodes[A].store.ledger.iter().map(|line| (line.session.as_str(), line.kind)).collect();
+    let expected = [UsageKind::Start, UsageKind::Final].map(|kind| ("w", kind));
+    assert_eq!(kinds[2..], expected);
 }
 
 #[test]

@@ -138,7 +138,9 @@ async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Re
             Answer::WouldAdmit(record) => (record, false),
             // It is there: so the request would be answered.
             Answer::Session { record, .. } => (record, true),
-            other => return Err(out_of_place(&other)),
+            other @ (Answer::Aggregate { .. } | Answer::AggregateDeleted | Answer::Refused(_)) => {
+                return Err(out_of_place(&other));
+            }
         };
         let room = rest.room(&record.peer);
         return Ok(Json(view::preview(record, is_there, room)).into_response());
