@@ -221,7 +221,7 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         let Offer { name, rate_bps, burst_bytes, marking, tag, tag_family, attempt } = offer;
-        if !self.fences.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
+        if !self.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }

@@ -56,6 +56,8 @@ pub struct Broker {
     pub(crate) now: Nanos,
     refusals: BTreeMap<Reason, u64>,
     full: BTreeMap<TableName, u64>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<crate::planted::PlantedBug>,
 }
 
 /// The broker's bounded tables.
@@ -113,6 +115,8 @@ impl Broker {
             now: Nanos(0),
             refusals: BTreeMap::new(),
             full: BTreeMap::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
             config,
         }
     }

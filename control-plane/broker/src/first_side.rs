@@ -7,6 +7,7 @@ use crate::fence::Subject;
 use crate::flow::{are_answer_to, is_label};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
+use crate::planted::PlantedBug;
 use crate::policy::{Excess, InstallError, Meter, Tag};
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
@@ -194,6 +195,9 @@ impl Broker {
         if let Some(session) = self.sessions.get_mut(id) {
             session.phase = Phase::Committing { ask, client };
         }
+        if self.has_bug(PlantedBug::AnsweredEarly) {
+            self.commit_answered(id, client, Ok(PeerAnswer::Committed), now);
+        }
     }
 
     pub(crate) fn commit_answered(
@@ -244,7 +248,12 @@ impl Broker {
 
     /// Undoes what was done here and at the second side, and refuses.
     pub(crate) fn give_up(&mut self, id: &SessionId, client: u64, refusal: Refusal, now: Nanos) {
-        self.end(id, Ending::given_up(client, refusal), now);
+        let ending = if self.has_bug(PlantedBug::ReleaseSkipped) {
+            Ending::refused(client, refusal)
+        } else {
+            Ending::given_up(client, refusal)
+        };
+        self.end(id, ending, now);
     }
 
     /// Either side's policies are in force.

@@ -34,6 +34,7 @@ mod label;
 mod link;
 mod marking;
 mod notice;
+mod planted;
 mod pool;
 mod question;
 mod release;
@@ -49,4 +50,7 @@ pub use broker::{Broker, Table};
 pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};
 pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
+#[cfg(feature = "planted-bugs")]
+#[doc(hidden)]
+pub use planted::PlantedBug;
 pub use schedule::Schedule;

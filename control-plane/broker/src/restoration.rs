@@ -22,7 +22,9 @@ impl Broker {
         now: Nanos,
     ) {
         let of_aggregates = aggregates.iter().flat_map(AggregateRecord::policies);
-        let of_sessions = sessions.iter().flat_map(|record| record.flows.iter().map(|flow| flow.policy));
+        // Of an ended session all is recorded: what is left of it in the data plane only has to go.
+        let not_ended = sessions.iter().filter(|record| record.state != SessionState::Ended);
+        let of_sessions = not_ended.flat_map(|record| record.flows.iter().map(|flow| flow.policy));
         let known: BTreeSet<PolicyId> = of_aggregates.chain(of_sessions).collect();
         let orphans: Vec<PolicyId> = installed.difference(&known).copied().collect();
         if !orphans.is_empty() {

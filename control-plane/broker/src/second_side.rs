@@ -6,6 +6,7 @@ use crate::fence::Subject;
 use crate::flow::are_answer_to;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
 use crate::name::{Nanos, NodeName, SessionId};
+use crate::planted::PlantedBug;
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
@@ -45,7 +46,7 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         let subject = Subject::Session(id.clone());
-        if !self.fences.is_open(&peer, subject.clone(), attempt) {
+        if !self.is_open(&peer, subject.clone(), attempt) {
             let detail = format!("this hold of session {id} was released or has lapsed");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
@@ -169,6 +170,16 @@ impl Broker {
 
     /// No commit came in time: the hold is void, by this node's own clock.
     pub(crate) fn lapse(&mut self, id: &SessionId, now: Nanos) {
+        if self.has_bug(PlantedBug::HoldEndsTwice)
+            && let Some(session) = self.sessions.get_mut(id)
+            && session.install.take().is_none()
+        {
+            // A mark for the second time.
+            session.install = Some(0);
+            let (flows, interval) = (session.record.flows.clone(), session.record.schedule.interval());
+            self.give_back(&flows, interval);
+            return self.set_timer(Subject::Session(id.clone()), now.plus(Nanos::from_millis(1)));
+        }
         self.end(id, Ending::of_second_side(), now);
     }
 }
