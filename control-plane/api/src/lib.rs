@@ -5,6 +5,7 @@
 //! | `/v1/aggregates` | `POST` ([`AggregateRequest`]), `GET` ([`Page`] of [`AggregateView`]) |
 //! | `/v1/aggregates/{name}` | `GET` ([`AggregateView`]), `DELETE` |
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
+//! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
 //! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
@@ -47,6 +48,10 @@ pub struct SessionRequest {
     /// The first instant after it, likewise; if absent it lasts until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<String>,
+    /// If there is no room: wait until then, RFC 3339, rounded down to a millisecond. When there is room it is `offered`, and taken by the
+    /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<String>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -135,7 +140,13 @@ pub struct SessionView {
     /// When it came up here, RFC 3339; absent before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Why it did not come up, or has not yet, though it was booked.
+    /// Until when it waits for room, RFC 3339; absent unless it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<String>,
+    /// While it is offered: until when it can be taken, RFC 3339, by the same request again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_until: Option<String>,
+    /// Why it did not come up, or has not yet, though it was booked or waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// Its flows.
@@ -144,7 +155,28 @@ pub struct SessionView {
     pub usage: Vec<FlowUsage>,
 }
 
-/// Why a booked session did not come up.
+/// Answer to `POST /v1/sessions?dry_run=true` where the session would be admitted at this moment; else it is the [`Problem`] of the refusal.
+/// Nothing is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPreview {
+    /// The name that was asked with.
+    pub id: SessionId,
+    /// The request was made before, and would be answered with the session as it is: in this state, with these flows. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub there_already: Option<SessionState>,
+    /// The other node.
+    pub peer: NodeName,
+    /// The start that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<String>,
+    /// The end that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
+    /// Its flows with the second side's values, without counters.
+    pub flows: Vec<FlowView>,
+}
+
+/// Why a session that was booked or waited did not come up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Stable, in snake case; one of a [`Problem`]'s.
@@ -293,6 +325,9 @@ pub struct NodeView {
     pub verdicts: Vec<VerdictView>,
     /// Requests refused, by stable reason.
     pub refusals: BTreeMap<String, u64>,
+    /// How often since the start a session came to wait, was offered after that, or ended in it, by that state.
+    #[serde(default)]
+    pub waiting_notices: BTreeMap<String, u64>,
 }
 
 /// A port of the data plane.

@@ -291,6 +291,7 @@ impl Broker {
                 Ok(()) => {
                     aggregate.phase = Phase::Active;
                     aggregate.record.state = AggregateState::Active;
+                    self.room = true;
                 }
                 Err(error) => {
                     tracing::error!(aggregate = %name, %error, "an aggregate could not be installed again; will retry");
@@ -337,6 +338,7 @@ impl Broker {
         if let Some(aggregate) = self.aggregates.get_mut(name) {
             aggregate.phase = Phase::Active;
             aggregate.record.state = AggregateState::Active;
+            self.room = true;
         }
         self.persist_aggregate(name);
     }

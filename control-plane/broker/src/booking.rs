@@ -51,7 +51,12 @@ impl Broker {
         match session.phase {
             Phase::Held => self.booked(id, now),
             Phase::Booked { .. } | Phase::Installing { .. } | Phase::Active => {}
-            Phase::Ending(_) | Phase::Holding { .. } | Phase::Booking { .. } | Phase::Committing { .. } => {
+            Phase::Ending(_)
+            | Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
+            | Phase::Booking { .. }
+            | Phase::Committing { .. } => {
                 return Err(unknown);
             }
         }

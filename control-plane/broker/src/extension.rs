@@ -181,6 +181,7 @@ impl Broker {
     }
 
     fn give_extension_back(&mut self, id: &SessionId, extension: Option<Interval>) {
+        self.room = true;
         if let (Some(extension), Some(session)) = (extension, self.sessions.get(id)) {
             let flows = session.record.flows.clone();
             self.give_pools_back(&flows, extension);
@@ -190,7 +191,7 @@ impl Broker {
         }
     }
 
-    fn give_pools_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+    pub(crate) fn give_pools_back(&mut self, flows: &[FlowRecord], interval: Interval) {
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
                 aggregate.pool.give_back_for(interval, aggregate.cost(flow));
@@ -200,6 +201,7 @@ impl Broker {
 
     /// What a later end needs is held already; what an earlier one leaves is given back.
     fn set_end(&mut self, id: &SessionId, ends_at: Option<Nanos>) {
+        self.room = true;
         let Some(session) = self.sessions.get_mut(id) else { return };
         let before = session.record.schedule;
         session.record.schedule.ends_at = ends_at;
@@ -225,7 +227,15 @@ impl Broker {
             // At once where it has come and waits for its next try.
             Some(Phase::Booked { .. }) => self.await_start(id, self.now),
             Some(Phase::Installing { .. } | Phase::Committing { .. } | Phase::Active) => self.await_end(id),
-            Some(Phase::Holding { .. } | Phase::Booking { .. } | Phase::Held | Phase::Ending(_)) | None => {}
+            Some(
+                Phase::Holding { .. }
+                | Phase::Calling { .. }
+                | Phase::Offered
+                | Phase::Booking { .. }
+                | Phase::Held
+                | Phase::Ending(_),
+            )
+            | None => {}
         }
     }
 }

@@ -14,11 +14,26 @@ use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
 use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused};
+use crate::watch::{WaitingWish, is_for_want_of_room};
 
 impl Broker {
     pub(crate) fn create_session(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
+        self.ask_session(ticket, request, None, now)
+    }
+
+    /// With a time until which it may wait, or without.
+    pub(crate) fn ask_session(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        wait_until: Option<Nanos>,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         let SessionRequest { id, schedule, flows } = request;
         let mut asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
+        if self.take_offer(ticket, &id, schedule, &asked, now) {
+            return Ok(());
+        }
         if self.repeated(ticket, &id, schedule, &asked)? {
             return Ok(());
         }
@@ -26,14 +41,34 @@ impl Broker {
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
-        let (peer, flows) = self.admit(None, &asked, schedule, now)?;
+        let wait = wait_until.map(|until| self.new_wait(until));
+        let wish = WaitingWish { id: &id, schedule, asked: &asked };
+        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked)) {
+            return self.start_to_wait(ticket, wish, wait, None, now);
+        }
+        let (peer, flows) = match (self.admit(None, &asked, schedule, now), wait) {
+            (Ok(admitted), _) => admitted,
+            (Err(refusal), Some(wait)) if is_for_want_of_room(refusal.reason) => {
+                return self.start_to_wait(ticket, wish, wait, Some(refusal), now);
+            }
+            (Err(refusal), _) => return Err(refusal),
+        };
+        self.note_passed(&flows, None);
         for (asked, flow) in asked.iter_mut().zip(&flows) {
             asked.label = flow.label;
         }
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
-        let record = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
+        let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
+        let record = SessionRecord { wait, ..held };
         self.persist(Change::PutSession(record.clone()));
-        let request = PeerRequest::HoldSession { session: id.clone(), attempt, schedule, sent_at: now, flows: asked };
+        let request = PeerRequest::HoldSession {
+            session: id.clone(),
+            attempt,
+            schedule,
+            sent_at: now,
+            offer: false,
+            flows: asked,
+        };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
         self.await_end(&id);
@@ -41,7 +76,7 @@ impl Broker {
     }
 
     /// Answers what was asked before. False if it was not.
-    fn repeated(
+    pub(crate) fn repeated(
         &mut self,
         ticket: u64,
         id: &SessionId,
@@ -54,12 +89,18 @@ impl Broker {
                 return Err(session_id_reused(id, node));
             }
             match session.record.state {
-                SessionState::Active | SessionState::Booked | SessionState::Ended => session.record.clone(),
-                SessionState::Held | SessionState::Installing | SessionState::Committing | SessionState::Releasing => {
+                SessionState::Active | SessionState::Booked | SessionState::Offered | SessionState::Ended => {
+                    session.record.clone()
+                }
+                SessionState::Waiting
+                | SessionState::Held
+                | SessionState::Installing
+                | SessionState::Committing
+                | SessionState::Releasing => {
                     return Err(session_busy(id));
                 }
             }
-        } else if let Some(record) = self.ended.get(id) {
+        } else if let Some(record) = self.watches.get(id).map(|watch| &watch.record).or_else(|| self.ended.get(id)) {
             if record.schedule != schedule || !are_answer_to(&record.flows, asked, Side::Second) {
                 return Err(session_id_reused(id, node));
             }
@@ -80,17 +121,28 @@ impl Broker {
     ) {
         let held = match answer {
             Ok(PeerAnswer::Held { flows }) => flows,
+            Ok(PeerAnswer::Refused { refusal }) if is_for_want_of_room(refusal.reason) && self.may_wait(id) => {
+                return self.end(id, Ending::waits_again(Some(client), false), now);
+            }
             // It holds nothing, so there is nothing to release.
             Ok(PeerAnswer::Refused { refusal }) => return self.end(id, Ending::refused(client, refusal), now),
             Ok(other) => return self.give_up(id, client, misfit(id, &other), now),
             Err(why) => return self.give_up(id, client, silent(id, &why), now),
         };
+        match self.take_values(id, held) {
+            Ok(()) => self.go_on(id, client, now),
+            Err(refusal) => self.give_up(id, client, refusal, now),
+        }
+    }
+
+    /// The second side's values count here, too; an error if it may not choose them.
+    pub(crate) fn take_values(&mut self, id: &SessionId, held: Vec<HeldFlow>) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(id) else {
-            return;
+            return Ok(());
         };
         if let Err(why) = check_held(&session.record.flows, &held) {
             let detail = format!("the second side's answer to session {id} is wrong: {why}");
-            return self.give_up(id, client, Refusal::new(Reason::SecondSideRefused, detail), now);
+            return Err(Refusal::new(Reason::SecondSideRefused, detail));
         }
         let interval = session.record.schedule.interval();
         let mut flows = std::mem::take(&mut session.record.flows);
@@ -102,6 +154,15 @@ impl Broker {
         }
         if let Some(session) = self.sessions.get_mut(id) {
             session.record.flows = flows;
+        }
+        Ok(())
+    }
+
+    /// Both sides hold the same: the client's session is booked or installed.
+    pub(crate) fn go_on(&mut self, id: &SessionId, client: u64, now: Nanos) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.record.wait = None;
+            self.called.remove(id);
             if session.record.schedule.starts_at.is_some() {
                 return self.book_at_second_side(id, client, now);
             }
@@ -217,11 +278,11 @@ impl Broker {
     }
 }
 
-fn silent(id: &SessionId, why: &str) -> Refusal {
+pub(crate) fn silent(id: &SessionId, why: &str) -> Refusal {
     Refusal::new(Reason::PeerUnreachable, format!("the second side of session {id} did not answer: {why}"))
 }
 
-fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
+pub(crate) fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
     let detail = format!("the second side of session {id} gave an answer that does not fit: {answer:?}");
     Refusal::new(Reason::PeerUnreachable, detail)
 }
@@ -237,8 +298,8 @@ const fn may_be_granted(asked: Option<Excess>, given: Option<Excess>) -> bool {
     }
 }
 
-/// Whether the second side's values are ones that it may choose.
-fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
+/// Whether the second side's values are ones that it may choose; labels are another matter.
+pub(crate) fn check_values(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
     if flows.len() != held.len() {
         return Err(format!("{} flows for {}", held.len(), flows.len()));
     }
@@ -264,6 +325,15 @@ fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
                 flow.asked_excess
             ));
         }
+    }
+    Ok(())
+}
+
+/// Whether the second side's values are ones that it may choose, and the labels those of what it receives.
+fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
+    check_values(flows, held)?;
+    for (flow, held) in flows.iter().zip(held) {
+        let id = &flow.id;
         match (flow.direction, flow.tag, held.label) {
             (Direction::Out, Tag::Label, Some(label)) if is_label(label) => {}
             (Direction::In, _, None) | (Direction::Out, Tag::Terminals, None) => {}

@@ -1,6 +1,6 @@
 //! Flows: what may be asked, and what they take of the node's pools, labels and tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
@@ -9,7 +9,7 @@ use crate::cost::{self, Cost, rate_that_fits};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
-use crate::name::{Label, Nanos, NodeName};
+use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -34,6 +34,39 @@ impl FlowRequest {
 }
 
 impl FlowRecord {
+    /// What is asked for, with what is granted of it. It has no policy yet, and no label of this node.
+    fn asked(asked: &HoldFlow, (direction, tag): (Direction, Tag), meter: Meter) -> Self {
+        Self {
+            id: asked.id.clone(),
+            aggregate: asked.aggregate.clone(),
+            direction,
+            endpoints: asked.endpoints,
+            rtcp: asked.rtcp,
+            asked_rate_bps: asked.meter.rate_bps,
+            asked_excess: asked.meter.excess,
+            rate_bps_min: asked.rate_bps_min,
+            meter,
+            label: asked.label,
+            policy: PolicyId(0),
+            tag,
+            media: asked.media.clone(),
+        }
+    }
+
+    /// The wish that it came from.
+    pub(crate) fn to_hold(&self) -> HoldFlow {
+        HoldFlow {
+            id: self.id.clone(),
+            aggregate: self.aggregate.clone(),
+            endpoints: self.endpoints,
+            rtcp: self.rtcp,
+            meter: Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter },
+            rate_bps_min: self.rate_bps_min,
+            label: None,
+            media: self.media.clone(),
+        }
+    }
+
     /// Whether this is what `asked` asks for; the label only counts where the asking side gives it.
     pub(crate) fn is_answer_to(&self, asked: &HoldFlow, from: Side) -> bool {
         let meter = Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter };
@@ -138,6 +171,14 @@ pub(crate) const fn is_label(label: Label) -> bool {
     label.0 != 0 && label.0 < 1 << Label::BITS
 }
 
+/// Whether the receiver's labels come with what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Labels {
+    OfReceiver,
+    /// It is a question.
+    None,
+}
+
 /// Everything about a session's flows that can be judged without taking anything.
 struct Checked {
     peer: NodeName,
@@ -155,34 +196,91 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked, schedule.ahead(now))?;
-        self.check_places(&checked.ways)?;
+        let checked = self.check_flows(asker, asked, Labels::OfReceiver, schedule.ahead(now))?;
+        self.check_places(&checked.ways).map_err(|table| self.full(table))?;
+        let mut flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
+        for flow in &mut flows {
+            flow.policy = self.next_policy();
+            if (flow.direction, flow.tag) == (Direction::In, Tag::Label) {
+                flow.label = self.labels.allocate();
+            }
+            self.carried.insert(flow, schedule.interval());
+        }
+        Ok((checked.peer, flows))
+    }
+
+    /// What [`Self::admit`] would give now, or why it would refuse; flows have neither labels nor policies. Changes nothing.
+    pub(crate) fn would_admit(
+        &mut self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
+        let checked = self.check_flows(asker, asked, Labels::None, schedule.ahead(now))?;
+        self.check_places(&checked.ways).map_err(|table| self.no_place(table))?;
+        let flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
+        self.give_pools_back(&flows, schedule.interval());
+        Ok((checked.peer, flows))
+    }
+
+    /// The flows of a session that waits: nothing is taken. None if even empty pools would not do.
+    pub(crate) fn flows_of_watch(
+        &self,
+        asked: &[HoldFlow],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<Option<(NodeName, Vec<FlowRecord>)>, Refusal> {
+        let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, schedule.ahead(now))?;
+        let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter));
+        let flows: Vec<FlowRecord> = flows.collect();
+        let mut needed: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
+        for flow in &flows {
+            let Some(aggregate) = self.aggregates.get(&flow.aggregate) else { return Ok(None) };
+            let (cost, needed) = (aggregate.cost(flow), needed.entry(&flow.aggregate).or_default());
+            needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
+            needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
+            let pool = aggregate.pool_state(&self.config.node, now);
+            if needed.rate_bps > pool.capacity_bps || needed.burst_bytes > pool.burst_capacity_bytes {
+                return Ok(None);
+            }
+        }
+        Ok(Some((peer, flows)))
+    }
+
+    /// Takes what flows need of their pools, all or nothing.
+    fn hold_pools(
+        &mut self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        ways: &[(Direction, Tag)],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<Vec<FlowRecord>, Refusal> {
         let mut flows = Vec::with_capacity(asked.len());
-        for (index, (asked, way)) in asked.iter().zip(checked.ways).enumerate() {
+        for (index, (asked, way)) in asked.iter().zip(ways).enumerate() {
             if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
                 aggregate.pool.forget(now);
             }
             let taken = self
                 .grant(&format!("flows[{index}]"), asked, schedule, asker.is_some())
-                .and_then(|meter| self.take(asked, way, meter, schedule, now));
+                .and_then(|meter| self.take(asked, *way, meter, schedule, now));
             match taken {
-                Ok(flow) => {
-                    self.carried.insert(&flow, schedule.interval());
-                    flows.push(flow);
-                }
+                Ok(flow) => flows.push(flow),
                 Err(refusal) => {
-                    self.give_back(&flows, schedule.interval());
+                    self.give_pools_back(&flows, schedule.interval());
                     return Err(refusal);
                 }
             }
         }
-        Ok((checked.peer, flows))
+        Ok(flows)
     }
 
     fn check_flows(
         &self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        labels: Labels,
         interval: Interval,
     ) -> Result<Checked, Refusal> {
         let flows_max = self.config.limits.flows_per_session_max;
@@ -203,7 +301,8 @@ impl Broker {
             check_endpoints(&field, &flow.endpoints, flow.rtcp)?;
             check_meter(&field, flow, aggregate)?;
             flow.media.check(&field)?;
-            check_label(&field, flow.label, asker.is_some() && direction == Direction::Out && tag == Tag::Label)?;
+            let from_peer = asker.is_some() && labels == Labels::OfReceiver;
+            check_label(&field, flow.label, from_peer && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
                 if self.carried.has(direction, &ends, interval) || !endpoints.insert((direction, ends)) {
                     return Err(in_use(&field, flow.endpoints, ends));
@@ -237,15 +336,15 @@ impl Broker {
         }
     }
 
-    fn check_places(&mut self, ways: &[(Direction, Tag)]) -> Result<(), Refusal> {
+    fn check_places(&self, ways: &[(Direction, Tag)]) -> Result<(), TableName> {
         let out = ways.iter().filter(|(direction, _)| *direction == Direction::Out).count();
         let labels = ways.iter().filter(|way| **way == (Direction::In, Tag::Label)).count();
         let flows_max = self.flows_max();
         if self.carried.flows_out() + out > flows_max {
-            return Err(self.full(TableName::Flows));
+            return Err(TableName::Flows);
         }
         if self.labels.used() + labels > flows_max {
-            return Err(self.full(TableName::Labels));
+            return Err(TableName::Labels);
         }
         Ok(())
     }
@@ -280,30 +379,16 @@ impl Broker {
         Ok(Meter { rate_bps, excess, ..asked.meter })
     }
 
+    /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.
     fn take(
         &mut self,
         asked: &HoldFlow,
-        (direction, tag): (Direction, Tag),
+        way: (Direction, Tag),
         meter: Meter,
         schedule: Schedule,
         now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
-        let policy = self.next_policy();
-        let mut flow = FlowRecord {
-            id: asked.id.clone(),
-            aggregate: asked.aggregate.clone(),
-            direction,
-            endpoints: asked.endpoints,
-            rtcp: asked.rtcp,
-            asked_rate_bps: asked.meter.rate_bps,
-            asked_excess: asked.meter.excess,
-            rate_bps_min: asked.rate_bps_min,
-            meter,
-            label: asked.label,
-            policy,
-            tag,
-            media: asked.media.clone(),
-        };
+        let flow = FlowRecord::asked(asked, way, meter);
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
@@ -311,14 +396,12 @@ impl Broker {
         if let Err(shortage) = aggregate.pool.hold_for(schedule.interval(), cost) {
             return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
         }
-        if (direction, tag) == (Direction::In, Tag::Label) {
-            flow.label = self.labels.allocate();
-        }
         Ok(flow)
     }
 
     /// The reverse of [`Self::admit`].
     pub(crate) fn give_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+        self.room = true;
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
                 aggregate.pool.give_back_for(interval, aggregate.cost(flow));
@@ -347,6 +430,7 @@ impl Broker {
 
     /// Keeps of a flow's part only what the second side's values need.
     pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter, interval: Interval) {
+        self.room = true;
         let before = flow.clone();
         flow.meter = meter;
         if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {

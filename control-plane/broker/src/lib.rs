@@ -36,12 +36,14 @@ mod marking;
 mod notice;
 mod planted;
 mod pool;
+mod question;
 mod release;
 mod restoration;
 mod schedule;
 mod second_side;
 mod session;
 mod usage;
+mod watch;
 mod withdrawal;
 
 pub use broker::{Broker, Table};

@@ -87,6 +87,21 @@ pub enum PeerRequest {
         schedule: Schedule,
         /// The asking node's time.
         sent_at: Nanos,
+        /// It is to be offered to a client that has waited, and is held for longer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        offer: bool,
+        /// All of its flows.
+        flows: Vec<HoldFlow>,
+    },
+    /// Say what [`Self::HoldSession`] would be answered now, and hold nothing. Flows have no labels.
+    WouldHoldSession {
+        /// The session.
+        session: SessionId,
+        /// When it is to be in force.
+        #[serde(flatten)]
+        schedule: Schedule,
+        /// The asking node's time.
+        sent_at: Nanos,
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },
@@ -142,6 +157,11 @@ pub enum PeerAnswer {
     AggregateWithdrawn,
     /// The session is held with these values.
     Held {
+        /// Every flow of the request, in its order.
+        flows: Vec<HeldFlow>,
+    },
+    /// The session would be held with these values now; flows have no labels.
+    WouldHold {
         /// Every flow of the request, in its order.
         flows: Vec<HeldFlow>,
     },

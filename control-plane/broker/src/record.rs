@@ -72,6 +72,10 @@ impl AggregateRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
+    /// There was no room when it was asked for: nothing is held, and it is called when there is (first side only).
+    Waiting,
+    /// Held at both ends for a short time after it waited, for the client to take by asking again (first side only).
+    Offered,
     /// Reserved here; the other side is asked, or has asked and not committed.
     Held,
     /// Held and confirmed at both ends; installed at neither, because its start is to come.
@@ -142,6 +146,22 @@ impl FlowRecord {
     }
 }
 
+/// How a session waits for room (R-000-11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// It waits no longer than this.
+    pub until: Nanos,
+    /// Its place: those with lower numbers came before.
+    pub number: u64,
+    /// How many that wanted a pool of its own came by while it waited; counted up to where its turn is reserved.
+    pub passed: u32,
+    /// Calls in a row that came to nothing.
+    pub failures: u32,
+    /// While it is offered: until when it can be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_until: Option<Nanos>,
+}
+
 /// A session on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
@@ -171,6 +191,9 @@ pub struct SessionRecord {
     /// It was up and all of it is counted here, but its final line is not in the ledger yet.
     #[serde(default)]
     pub ledger_due: bool,
+    /// It waits for room, or is being called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
 }
 
 impl SessionRecord {
@@ -194,6 +217,7 @@ impl SessionRecord {
             flows,
             usage: Vec::new(),
             ledger_due: false,
+            wait: None,
         }
     }
 

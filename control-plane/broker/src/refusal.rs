@@ -50,6 +50,10 @@ pub enum Reason {
     InstallFailed,
     /// Another request for the same thing is under way.
     Busy,
+    /// The session waited for room as long as it was to, and there was none.
+    WaitExpired,
+    /// There was room for the session that waited, and its client did not take it in time.
+    OfferLapsed,
 }
 
 /// A refusal with what an orchestrator needs to go on.

@@ -59,6 +59,17 @@ impl Ending {
         Self { refused: Some((client, refusal)), ..Self::new(false, true, Notice::SETTLED) }
     }
 
+    /// First side, never up, and it goes on waiting, perhaps with a client to be told; `peer_holds` is whether the peer may hold something.
+    pub(crate) fn waits_again(client: Option<u64>, peer_holds: bool) -> Self {
+        let notice = if peer_holds { Notice::DUE } else { Notice::SETTLED };
+        Self { clients: client.into_iter().collect(), ..Self::new(false, true, notice) }
+    }
+
+    /// First side, never up, and it waits no longer; it is kept with the reason.
+    pub(crate) fn of_watch(client: Option<u64>, peer_holds: bool) -> Self {
+        Self { kept: true, ..Self::waits_again(client, peer_holds) }
+    }
+
     /// First side, never up; the peer may hold something.
     pub(crate) fn given_up(client: u64, refusal: Refusal) -> Self {
         Self { refused: Some((client, refusal)), ..Self::new(false, true, Notice::DUE) }
@@ -110,6 +121,9 @@ impl Broker {
             self.answer(ticket, answer);
             return Ok(());
         }
+        if self.delete_watch(ticket, id) {
+            return Ok(());
+        }
         let unknown = unknown_session(id, &self.config.node);
         let session = self.sessions.get_mut(id).ok_or(unknown)?;
         match &mut session.phase {
@@ -124,6 +138,10 @@ impl Broker {
                 self.end(id, ending, now);
                 Ok(())
             }
+            Phase::Offered => {
+                self.end(id, Ending::of_watch(Some(ticket), true), now);
+                Ok(())
+            }
             Phase::Ending(ending) if ending.reported => {
                 let answer = Answer::Session { record: session.record.clone(), created: false };
                 self.answer(ticket, answer);
@@ -135,6 +153,7 @@ impl Broker {
             }
             Phase::Ending(_)
             | Phase::Holding { .. }
+            | Phase::Calling { .. }
             | Phase::Booking { .. }
             | Phase::Held
             | Phase::Installing { .. }
@@ -185,6 +204,7 @@ impl Broker {
             }
             Phase::Active => Ending { at_once: true, ..Ending::of_active() },
             Phase::Held => Ending::of_second_side(),
+            Phase::Calling { .. } | Phase::Offered => Ending::waits_again(None, false),
             Phase::Holding { client, .. }
             | Phase::Booking { client, .. }
             | Phase::Committing { client: Some(client), .. } => Ending::refused(*client, ended_there),
@@ -225,6 +245,11 @@ impl Broker {
     pub(crate) fn end(&mut self, id: &SessionId, ending: Ending, now: Nanos) {
         self.clear_timer(&Subject::Session(id.clone()));
         self.drop_change(id);
+        self.calling.remove(id);
+        if let Some(session) = self.sessions.get_mut(id).filter(|_| ending.kept || ending.refused.is_some()) {
+            session.record.wait = None;
+            self.called.remove(id);
+        }
         let phase = Phase::Ending(Box::new(ending));
         let before = self.sessions.get_mut(id).map(|session| std::mem::replace(&mut session.phase, phase));
         if let Some(Phase::Booked { commits }) = before {
@@ -410,9 +435,13 @@ impl Broker {
         let settled = ending.notice.is_settled();
         if !ending.kept {
             if settled {
+                let clients = std::mem::take(&mut ending.clients);
                 self.clear_timer(&Subject::Session(id.clone()));
-                self.sessions.remove(id);
-                self.persist(Change::DeleteSession(id.clone()));
+                let record = self.sessions.remove(id).map(|session| session.record);
+                match record.filter(|record| record.wait.is_some()) {
+                    Some(record) => self.wait_again(record, clients, now),
+                    None => self.persist(Change::DeleteSession(id.clone())),
+                }
             }
             return;
         }

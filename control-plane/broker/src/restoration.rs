@@ -83,7 +83,14 @@ impl Broker {
         }
         let mut ids = Vec::with_capacity(live.len());
         for record in live {
+            if record.state == SessionState::Waiting {
+                self.adopt_watch(record);
+                continue;
+            }
             ids.push(record.id.clone());
+            if record.wait.is_some() {
+                self.called.insert(record.id.clone());
+            }
             let attempt = match record.side {
                 Side::First => record.flows.first().map_or(0, |flow| flow.policy.0),
                 Side::Second => 0,
@@ -146,7 +153,9 @@ impl Broker {
                 }
                 self.await_start(id, now);
             }
-            SessionState::Held
+            SessionState::Waiting
+            | SessionState::Offered
+            | SessionState::Held
             | SessionState::Booked
             | SessionState::Installing
             | SessionState::Committing

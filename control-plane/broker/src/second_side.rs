@@ -14,12 +14,17 @@ use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused, unknown_session};
 
 fn held(flows: &[FlowRecord]) -> PeerAnswer {
+    PeerAnswer::Held { flows: values(flows) }
+}
+
+/// What this side gives, with the labels that it has for what it receives.
+pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
     let flows = flows.iter().map(|flow| HeldFlow {
         id: flow.id.clone(),
         meter: flow.meter,
         label: flow.label.filter(|_| flow.direction == Direction::In),
     });
-    PeerAnswer::Held { flows: flows.collect() }
+    flows.collect()
 }
 
 /// What the first side asks this one to hold.
@@ -27,6 +32,7 @@ pub(crate) struct Hold<'a> {
     pub(crate) attempt: u64,
     pub(crate) schedule: Schedule,
     pub(crate) sent_at: Nanos,
+    pub(crate) offer: bool,
     pub(crate) asked: &'a [HoldFlow],
 }
 
@@ -36,7 +42,7 @@ impl Broker {
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        Hold { attempt, schedule, sent_at, asked }: Hold<'_>,
+        Hold { attempt, schedule, sent_at, offer, asked }: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
         let subject = Subject::Session(id.clone());
@@ -44,7 +50,8 @@ impl Broker {
             let detail = format!("this hold of session {id} was released or has lapsed");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
-        let lapse = now.plus(self.config.timers.hold).min(schedule.ends_at.unwrap_or(OPEN));
+        let hold = if offer { self.config.timers.hold.plus(self.config.timers.offer) } else { self.config.timers.hold };
+        let lapse = now.plus(hold).min(schedule.ends_at.unwrap_or(OPEN));
         if let Some(session) = self.sessions.get_mut(&id) {
             if session.is_ending() {
                 return Err(session_busy(&id));
@@ -64,6 +71,9 @@ impl Broker {
             }
             self.answer_peer(ticket, answer);
             return Ok(());
+        }
+        if self.watches.contains_key(&id) {
+            return Err(session_id_reused(&id, &self.config.node));
         }
         if self.ended.get(&id).is_some_and(|record| record.side == Side::First || record.peer != peer) {
             return Err(session_id_reused(&id, &self.config.node));
@@ -117,7 +127,12 @@ impl Broker {
                 self.answer_peer(ticket, PeerAnswer::Committed);
                 return Ok(());
             }
-            Phase::Ending(_) | Phase::Holding { .. } | Phase::Booking { .. } | Phase::Committing { .. } => {
+            Phase::Ending(_)
+            | Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
+            | Phase::Booking { .. }
+            | Phase::Committing { .. } => {
                 return Err(unknown);
             }
         }

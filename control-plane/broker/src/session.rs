@@ -31,6 +31,10 @@ pub(crate) struct Session {
 pub(crate) enum Phase {
     /// First side: the second side was asked to hold.
     Holding { ask: u64, client: u64 },
+    /// First side: it has waited, and the second side was asked to hold.
+    Calling { ask: u64 },
+    /// First side: held at both ends for the client to take, or until the timer runs out.
+    Offered,
     /// First side: the second side was asked to keep it for its start.
     Booking { ask: u64, client: u64 },
     /// Second side: held until the commit comes or the timer runs out.
@@ -201,6 +205,7 @@ impl Broker {
             Phase::Committing { client, .. } => (*client, Vec::new()),
             Phase::Installing { askers } if session.record.side == Side::First => (askers.first().copied(), Vec::new()),
             Phase::Installing { askers } => (None, std::mem::take(askers)),
+            Phase::Calling { .. } | Phase::Offered => return self.lapse_offer(id, now),
             Phase::Held | Phase::Booked { .. } | Phase::Active | Phase::Ending(_) => return,
         };
         for commit in commits {
@@ -246,6 +251,8 @@ impl Broker {
                 }
             }
             Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
             | Phase::Booking { .. }
             | Phase::Held
             | Phase::Booked { .. }
@@ -266,10 +273,13 @@ impl Broker {
         }
         match &session.phase {
             Phase::Holding { ask, client } if *ask == ticket => self.hold_answered(id, *client, answer, now),
+            Phase::Calling { ask } if *ask == ticket => self.call_answered(id, answer, now),
             Phase::Booking { ask, client } if *ask == ticket => self.book_answered(id, *client, answer, now),
             Phase::Committing { ask, client } if *ask == ticket => self.commit_answered(id, *client, answer, now),
             Phase::Ending(_) => self.release_answered(id, ticket, answer, now),
             Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
             | Phase::Booking { .. }
             | Phase::Committing { .. }
             | Phase::Held
@@ -286,7 +296,12 @@ impl Broker {
             Some(Phase::Active) => self.end_active(id, now),
             Some(Phase::Ending(_)) => self.retry_release(id, now),
             Some(
-                Phase::Holding { .. } | Phase::Booking { .. } | Phase::Installing { .. } | Phase::Committing { .. },
+                Phase::Holding { .. }
+                | Phase::Calling { .. }
+                | Phase::Offered
+                | Phase::Booking { .. }
+                | Phase::Installing { .. }
+                | Phase::Committing { .. },
             ) => self.end_early(id, now),
             None => {}
         }

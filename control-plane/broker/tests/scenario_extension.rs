@@ -104,6 +104,7 @@ fn what_does_not_fit_at_the_second_side_stays_at_both() {
         attempt: 1,
         schedule: world.schedule(Some(10_000), Some(90_000)),
         sent_at: world.now,
+        offer: false,
         flows: vec![flow],
     };
     assert!(matches!(world.peer_request(B, 1, hold), PeerAnswer::Held { .. }));

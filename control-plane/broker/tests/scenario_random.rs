@@ -76,6 +76,9 @@ fn when() -> impl Strategy<Value = When> {
 enum Operation {
     Call { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When },
     OneWay { node: usize, id: u8, out: bool, extra: bool, kind: Kind, when: When },
+    Ask { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When },
+    WaitFor { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When, ms: u64 },
+    Take { node: usize },
     Hangup { node: usize, id: u8 },
     ChangeEnd { node: usize, id: u8, ends_in_ms: Option<u64> },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
@@ -96,6 +99,11 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(node, id, out, extra, kind, when)| Operation::OneWay { node, id, out, extra, kind, when }),
         4 => (node(), id(), prop::option::weighted(0.9, prop_oneof![0u64..20, 20u64..20_000, 20_000u64..200_000]))
             .prop_map(|(node, id, ends_in_ms)| Operation::ChangeEnd { node, id, ends_in_ms }),
+        3 => (node(), id(), 50u64..1_200, kind(), when())
+            .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Ask { node, id, rate_kbps, kind, when }),
+        8 => (node(), id(), 50u64..900, kind(), when(), prop_oneof![1u64..5_000, 5_000u64..200_000])
+            .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        6 => node().prop_map(|node| Operation::Take { node }),
         6 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
         3 => (node(), 500u64..12_000, any::<bool>(), tag())
             .prop_map(|(node, rate_kbps, copy, tag)| Operation::Reserve { node, rate_kbps, copy, tag }),
@@ -106,6 +114,24 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => (0u64..8).prop_map(|ms| Operation::Wait { ms }),
         2 => (100u64..12_000).prop_map(|ms| Operation::Wait { ms }),
         1 => (12_000u64..100_000).prop_map(|ms| Operation::Wait { ms }),
+    ]
+}
+
+/// More than the pools have is asked for, by those who wait and take what they are offered.
+fn crowded() -> impl Strategy<Value = Operation> {
+    let (node, id) = (|| 0usize..2, || 0u8..6);
+    let open = When { starts_in_ms: None, lasts_ms: None };
+    prop_oneof![
+        6 => (node(), id(), 300u64..800, kind(), prop_oneof![3 => Just(open), 1 => when()], 5_000u64..200_000)
+            .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        2 => (node(), id(), 300u64..800, kind())
+            .prop_map(move |(node, id, rate_kbps, kind)| Operation::Call { node, id, rate_kbps, kind, when: open }),
+        6 => node().prop_map(|node| Operation::Take { node }),
+        10 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
+        1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
+        1 => node().prop_map(|node| Operation::KillAfterPersist { node }),
+        6 => (0u64..2_000).prop_map(|ms| Operation::Wait { ms }),
+        1 => (2_000u64..40_000).prop_map(|ms| Operation::Wait { ms }),
     ]
 }
 
@@ -140,6 +166,27 @@ fn apply(world: &mut World, operation: &Operation) {
             request.schedule = when.schedule(world, node);
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             world.request(node, Request::CreateSession(request));
+        }
+        Operation::WaitFor { node, id, rate_kbps, kind, when, ms } => {
+            let port = 1_000 + u16::from(id);
+            let mut request = call(&session(id), port, rate_kbps * 1_000);
+            request.schedule = when.schedule(world, node);
+            request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            let until = world.clock(node).plus(Nanos::from_millis(ms));
+            world.request(node, Request::WaitForSession { request, until });
+        }
+        Operation::Take { node } => {
+            let offered: Vec<_> = world.nodes[node].broker.sessions().filter_map(pair::wish_of_offered).collect();
+            for request in offered {
+                world.request(node, Request::CreateSession(request));
+            }
+        }
+        Operation::Ask { node, id, rate_kbps, kind, when } => {
+            let port = 1_000 + u16::from(id);
+            let mut request = call(&session(id), port, rate_kbps * 1_000);
+            request.schedule = when.schedule(world, node);
+            request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            world.request(node, Request::WouldAdmit(request));
         }
         Operation::OneWay { node, id, out, extra, kind, when } => {
             let carrier = match (extra, out) {
@@ -210,7 +257,10 @@ proptest! {
         tags in [tag(), tag()],
         sessions_ended_max in 1usize..4,
         ahead_ms in [0u64..1_500, 0u64..1_500],
-        operations in prop::collection::vec(operation(), 1..60),
+        operations in prop_oneof![
+            2 => prop::collection::vec(operation(), 1..60),
+            1 => prop::collection::vec(crowded(), 40..120),
+        ],
     ) {
         let configs = configs(tag_family).map(|mut config| {
             let flow_rate_bps_max = Some(400_000);

@@ -52,6 +52,7 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
     PeerRequest::HoldSession {
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
+        offer: false,
         session: name(session),
         attempt,
         flows: vec![flow],

@@ -114,6 +114,7 @@ fn fill_at_second_side(world: &mut World, rate_bps: u64) {
     let hold = PeerRequest::HoldSession {
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
+        offer: false,
         session: name("hidden"),
         attempt: 1,
         flows: vec![HoldFlow { rate_bps_min: rate_bps, ..hold_flow(flow) }],

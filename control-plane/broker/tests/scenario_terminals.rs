@@ -223,6 +223,7 @@ fn a_label_for_a_flow_of_such_an_aggregate_is_refused_in_a_hold() {
     let hold = |flow: HoldFlow| PeerRequest::HoldSession {
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
+        offer: false,
         session: name("s"),
         attempt: 7,
         flows: vec![flow],

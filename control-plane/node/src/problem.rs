@@ -135,6 +135,9 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::NotEnforceable => {
             (StatusCode::UNPROCESSABLE_ENTITY, "The data plane cannot enforce or deliver what was asked")
         }
+        // Of sessions that have ended; nothing is refused with them.
+        Reason::WaitExpired => (StatusCode::CONFLICT, "There was no room as long as it waited"),
+        Reason::OfferLapsed => (StatusCode::CONFLICT, "What was offered was not taken in time"),
         Reason::InstallFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The data plane did not take the policy"),
     }
 }

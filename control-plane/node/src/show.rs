@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use turnpike_api::{AggregateView, FlowView, NodeView, PoolView, Problem, SessionView, UsageRecord};
+use turnpike_api::{AggregateView, FlowView, NodeView, PoolView, Problem, SessionPreview, SessionView, UsageRecord};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
@@ -138,6 +138,11 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("starts at", &view.starts_at.clone().unwrap_or_else(none)),
         ("ends at", &view.ends_at.clone().unwrap_or_else(none)),
     ]);
+    if let Some(until) = &view.offered_until {
+        let _ = write!(out, "{}", facts(&[("offered", &format!("until {until}; take it by the same request again"))]));
+    } else if let Some(until) = &view.wait_until {
+        let _ = write!(out, "{}", facts(&[("waits", &format!("for room, until {until}"))]));
+    }
     if let Some(failure) = &view.failure {
         let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
     }
@@ -196,6 +201,26 @@ pub(crate) fn session(view: &SessionView) -> String {
         let _ = write!(out, "\nfinal usage\n{}", table(USAGE_HEAD, rows));
     }
     out
+}
+
+/// `turnpike session create --dry-run`
+pub(crate) fn preview(view: &SessionPreview) -> String {
+    let rows = view.flows.iter().map(|flow| {
+        [
+            flow.id.to_string(),
+            flow.aggregate.to_string(),
+            word(&flow.direction),
+            rate(flow.asked_rate_bps, flow.asked_excess),
+            rate(flow.rate_bps, flow.excess),
+            flow.payload_bytes_max.map_or_else(String::new, |max| max.to_string()),
+        ]
+    });
+    let rows = table(["FLOW", "AGGREGATE", "DIRECTION", "ASKED", "RATE", "PAYLOAD MAX"], rows);
+    let answer = match &view.there_already {
+        None => "would be admitted now; nothing is held".to_owned(),
+        Some(state) => format!("is there already: {}", word(state)),
+    };
+    format!("session {} to {} {answer}\n{rows}", view.id, view.peer)
 }
 
 fn arrival_row(flow: &FlowView, reception: &Reception) -> [String; 11] {

@@ -1,6 +1,8 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
-use turnpike_api::{AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionRequest, SessionView};
+use turnpike_api::{
+    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest, SessionView,
+};
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Nanos, NodeName, PolicyId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
@@ -12,8 +14,9 @@ use turnpike_broker::{FlowRequest, Schedule, SessionRequest as Wish};
 use crate::payload::Room;
 use crate::problem::{self, ProblemReply};
 
-/// The request as the broker takes it.
-pub(crate) fn session_wish(request: SessionRequest) -> Result<Wish, ProblemReply> {
+/// The request as the broker takes it, and until when it may wait.
+pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nanos>), ProblemReply> {
+    let wait_until = time("wait_until", request.wait_until)?;
     let (starts_at, ends_at) = (time("starts_at", request.starts_at)?, time("ends_at", request.ends_at)?);
     let flows = request.flows.into_iter().map(|flow| FlowRequest {
         endpoints: Endpoints { source: flow.source, destination: flow.destination },
@@ -29,7 +32,8 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<Wish, ProblemReply
         aggregate: flow.aggregate,
         media: flow.media.map(media).unwrap_or_default(),
     });
-    Ok(Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, flows: flows.collect() })
+    let wish = Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, flows: flows.collect() };
+    Ok((wish, wait_until))
 }
 
 /// A time that may be absent.
@@ -101,7 +105,7 @@ pub(crate) fn aggregate(
 
 /// The policies whose counters a view of the session shows: none once it has ended, when it has its own readings.
 pub(crate) fn policies(record: &SessionRecord) -> Vec<PolicyId> {
-    if record.state == SessionState::Ended {
+    if matches!(record.state, SessionState::Ended | SessionState::Waiting) {
         return Vec::new();
     }
     record.flows.iter().filter(|flow| flow.has_policy()).map(|flow| flow.policy).collect()
@@ -131,9 +135,23 @@ pub(crate) fn session(
         state: record.state,
         starts_at: record.schedule.starts_at.map(|time| time.to_string()),
         ends_at: record.schedule.ends_at.map(|time| time.to_string()),
+        wait_until: record.wait.map(|wait| wait.until.to_string()),
+        offered_until: record.wait.and_then(|wait| wait.offered_until).map(|time| time.to_string()),
         since: (record.since > Nanos(0)).then(|| record.since.to_string()),
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
+    }
+}
+
+/// What a session would be given.
+pub(crate) fn preview(record: SessionRecord, is_there: bool, room: Option<Room>) -> SessionPreview {
+    SessionPreview {
+        there_already: is_there.then_some(record.state),
+        flows: record.flows.iter().map(|flow| flow_view(flow, None, room)).collect(),
+        id: record.id,
+        peer: record.peer,
+        starts_at: record.schedule.starts_at.map(|time| time.to_string()),
+        ends_at: record.schedule.ends_at.map(|time| time.to_string()),
     }
 }
 

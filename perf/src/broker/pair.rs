@@ -126,7 +126,7 @@ impl Pair {
                         inputs.push_back((1 - node, Input::PeerAnswered { ticket, answer: Ok(answer) }));
                     }
                     Output::Answer { answer, .. } => self.answers.push(answer),
-                    Output::Persist(_) | Output::WakeAt(_) => {}
+                    Output::Persist(_) | Output::Notify { .. } | Output::WakeAt(_) => {}
                 }
             }
         }

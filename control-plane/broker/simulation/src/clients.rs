@@ -237,6 +237,8 @@ impl Clients {
                 self.trunks[trunk].tries = 0;
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
+            // They do not ask that.
+            Answer::WouldAdmit(_) => Vec::new(),
             Answer::Session { record, created } => self.told(step, record.state, *created),
         }
     }

@@ -124,6 +124,7 @@ impl Node {
                 | Output::Send { .. }
                 | Output::Answer { .. }
                 | Output::PeerAnswer { .. }
+                | Output::Notify { .. }
                 | Output::WakeAt(_)) => effects.push_back(effect),
             }
         }

@@ -85,6 +85,7 @@ impl World {
         let life = self.nodes[index].life;
         match effect {
             Output::Persist(_) => "after a change",
+            Output::Notify { .. } => "after a notice",
             Output::Install { ticket, policies, .. } => {
                 let fails = !self.is_calm && self.random.chance(self.climate.install_failure);
                 self.installs_failed += u64::from(fails);

@@ -53,6 +53,7 @@ pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut
             sessions_ended_max: usize::try_from(random.between(2, 64)).unwrap_or(64),
             flows_per_session_max: 4,
             flows_max: 64,
+            ..Limits::default()
         },
         timers: Timers::default(),
         second_side: SecondSide {

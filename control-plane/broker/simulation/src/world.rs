@@ -291,6 +291,8 @@ impl World {
             Request::DeleteAggregate(name) => Some(name.clone()),
             Request::CreateAggregate(_)
             | Request::CreateSession(_)
+            | Request::WaitForSession { .. }
+            | Request::WouldAdmit(_)
             | Request::ChangeSessionEnd { .. }
             | Request::DeleteSession(_) => None,
         };

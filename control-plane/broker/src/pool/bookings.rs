@@ -145,6 +145,7 @@ fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
     let hold = PeerRequest::HoldSession {
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
+        offer: false,
         session: "call".parse().unwrap(),
         attempt: 1,
         flows,
@@ -159,6 +160,7 @@ fn a_session_that_is_lowered_to_fit_leaves_what_is_booked() {
     let hold = PeerRequest::HoldSession {
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
+        offer: false,
         session: "call".parse().unwrap(),
         attempt: 1,
         flows: vec![flow.to_hold()],

@@ -243,6 +243,8 @@ impl Node {
         let labels = (flows().filter(own_label).count() + of_aggregates.count()) as u64;
         let used: BTreeMap<_, _> = self.broker.tables().into_iter().map(|table| (table.name, table.used)).collect();
         assert_eq!((used["flows"], used["labels"]), (out, labels), "tables of {node}");
+        assert_eq!((used["questions"], used["watches"]), (0, 0), "questions and watches of {node}");
+        assert_eq!(self.broker.waiting().count(), 0, "nobody waits for ever at {node}");
         self.check_ledger(&sessions);
     }
 

@@ -32,7 +32,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What travels, by kind: `offer`, `withdraw`, `hold`, `book`, `commit`, `change`, `release`, or `answer`.
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `question`, `book`, `commit`, `change`, `release`, or `answer`.
 pub(crate) type Kind = &'static str;
 
 /// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
@@ -45,7 +45,7 @@ enum Event {
     Tick { node: usize, life: u32, at: Nanos },
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) answers: BTreeMap<u64, Answer>,
     /// Installations, deinstallations and sends, as they came.
     pub(crate) log: Vec<String>,
+    /// What clients may be told.
+    pub(crate) notices: Vec<String>,
     asked: BTreeSet<u64>,
     life: u32,
     down: bool,
@@ -187,11 +189,28 @@ pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     SessionRequest { schedule: Schedule::OPEN, id: name(id), flows }
 }
 
+/// The request by which an offered session is taken.
+pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> {
+    let flow = |flow: &FlowRecord| FlowRequest {
+        id: flow.id.clone(),
+        aggregate: flow.aggregate.clone(),
+        endpoints: flow.endpoints,
+        rtcp: flow.rtcp,
+        meter: Meter { rate_bps: flow.asked_rate_bps, excess: flow.asked_excess, ..flow.meter },
+        rate_bps_min: flow.rate_bps_min,
+        media: flow.media.clone(),
+    };
+    let flows = record.flows.iter().map(flow).collect();
+    let offered = record.state == SessionState::Offered;
+    offered.then(|| SessionRequest { schedule: record.schedule, id: record.id.clone(), flows })
+}
+
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
     match request {
         PeerRequest::OfferAggregate(_) => "offer",
         PeerRequest::WithdrawAggregate { .. } => "withdraw",
         PeerRequest::HoldSession { .. } => "hold",
+        PeerRequest::WouldHoldSession { .. } => "question",
         PeerRequest::BookSession { .. } => "book",
         PeerRequest::CommitSession { .. } => "commit",
         PeerRequest::ChangeSessionEnd { .. } => "change",
@@ -226,6 +245,7 @@ impl Node {
             dies_after_persist: false,
             answers: BTreeMap::new(),
             log: Vec::new(),
+            notices: Vec::new(),
             asked: BTreeSet::new(),
             life: 0,
             down: false,
@@ -378,6 +398,17 @@ impl World {
         self.ask(node, Request::CreateSession(request))
     }
 
+    /// Asks for a session that may wait so long.
+    pub(crate) fn wait_for(&mut self, node: usize, request: SessionRequest, ms: u64) -> Answer {
+        let until = self.clock(node).plus(Nanos(ms * MS));
+        self.ask(node, Request::WaitForSession { request, until })
+    }
+
+    /// What a session would be answered now.
+    pub(crate) fn would_admit(&mut self, node: usize, request: SessionRequest) -> Answer {
+        self.ask(node, Request::WouldAdmit(request))
+    }
+
     /// The same session from a time of the world on and up to another, in ms from now.
     pub(crate) fn schedule(&self, starts_in_ms: Option<u64>, ends_in_ms: Option<u64>) -> Schedule {
         let from_now = |ms: u64| self.now.plus(Nanos(ms * MS));
@@ -506,6 +537,7 @@ impl World {
         let life = self.nodes[node].life;
         match output {
             Output::Persist(_) => {}
+            Output::Notify { session, state } => self.nodes[node].notices.push(format!("{session} {state:?}")),
             Output::Install { ticket, policies, terminals } => {
                 for (_, policy) in &policies {
                     self.nodes[node].log.push(format!("install {}", policy_kind(policy)));

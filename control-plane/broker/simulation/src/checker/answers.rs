@@ -75,7 +75,11 @@ impl Checker {
                 }
                 Ok(())
             }
-            Output::Send { .. } | Output::Persist(_) | Output::Deinstall { .. } | Output::WakeAt(_) => Ok(()),
+            Output::Send { .. }
+            | Output::Persist(_)
+            | Output::Deinstall { .. }
+            | Output::Notify { .. }
+            | Output::WakeAt(_) => Ok(()),
         }
     }
 
@@ -128,7 +132,8 @@ impl Checker {
             }
             PeerRequest::OfferAggregate(Offer { name, attempt, .. })
             | PeerRequest::WithdrawAggregate { name, attempt } => (format!("aggregate {name}"), *attempt),
-            PeerRequest::BookSession { .. }
+            PeerRequest::WouldHoldSession { .. }
+            | PeerRequest::BookSession { .. }
             | PeerRequest::CommitSession { .. }
             | PeerRequest::ChangeSessionEnd { .. }
             | PeerRequest::ReleaseSession { .. } => return Ok(()),
@@ -151,7 +156,11 @@ impl Checker {
                 self.is_over(key, attempt, ticket);
                 Ok(())
             }
-            PeerAnswer::Refused { .. } | PeerAnswer::Booked | PeerAnswer::Committed | PeerAnswer::EndChanged => Ok(()),
+            PeerAnswer::Refused { .. }
+            | PeerAnswer::WouldHold { .. }
+            | PeerAnswer::Booked
+            | PeerAnswer::Committed
+            | PeerAnswer::EndChanged => Ok(()),
         }
     }
 
@@ -201,7 +210,7 @@ impl Checker {
                     format!("aggregate {} is answered as there, and {} has not accepted it", record.name, record.peer)
                 })
             }
-            Answer::AggregateDeleted | Answer::Refused(_) => Ok(()),
+            Answer::AggregateDeleted | Answer::WouldAdmit(_) | Answer::Refused(_) => Ok(()),
         }
     }
 }
