@@ -7,6 +7,7 @@
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
 //! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
 //! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
+//! | `/v1/classes` | `GET` ([`Page`] of [`ClassView`]) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
 //! | `/v1/health` | `GET` ([`Health`]) |
@@ -18,7 +19,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName, SessionId};
+use turnpike_broker::class::{Class, Quality};
+use turnpike_broker::name::{AggregateName, ClassName, CodecName, FlowId, LinkName, NodeName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
@@ -52,6 +54,9 @@ pub struct SessionRequest {
     /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<String>,
+    /// What each of its flows asks of its aggregate's class, if that does not say itself, field by field (R-001-3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -96,6 +101,9 @@ pub struct FlowRequest {
     /// What it carries, so that its jitter and its sound can be judged. Loss is counted without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
+    /// What it asks of its aggregate's class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
 }
 
 /// A flow's media.
@@ -248,6 +256,12 @@ pub struct FlowView {
     /// What it carries, with the clock rate in use; absent if nothing was said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
+    /// What was asked of its aggregate's class; absent if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_quality: Option<Quality>,
+    /// What is promised: the second side's values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
     /// How it may have sounded so far, 1 to 4.5: G.107 without delay, for codecs with figures in G.113, and only at the node that receives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mos_estimated: Option<Mos>,
@@ -279,6 +293,12 @@ pub struct AggregateView {
     /// 6 bits, where it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver_dscp: Option<u8>,
+    /// What it is engineered for; absent if that was not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
+    /// That class, as both ends knew it when the aggregate was reserved: what it promises.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_values: Option<Class>,
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
@@ -291,6 +311,15 @@ pub struct AggregateView {
     pub pool: PoolView,
     /// What this node counted so far.
     pub counters: Counters,
+}
+
+/// A class that aggregates may be of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassView {
+    /// The same on both nodes of an aggregate.
+    pub name: ClassName,
+    /// How packets are marked, and what is promised.
+    pub values: Class,
 }
 
 /// Largest UDP payloads of an aggregate's flows, by their family, bytes.

@@ -19,7 +19,7 @@ use crate::withdrawal::Undoing;
 /// The smallest rate of an aggregate.
 pub(crate) const RATE_BPS_MIN: u64 = 1_000;
 /// Two full packets, so that half of the burst is at least one.
-const BURST_BYTES_MIN: u32 = 2 * 1_500;
+pub(crate) const BURST_BYTES_MIN: u32 = 2 * 1_500;
 
 /// An aggregate on this node. It stays in the table, and holds its part of the link, until both ends are rid of it.
 pub(crate) struct Aggregate {
@@ -121,13 +121,14 @@ pub(crate) fn busy(name: &AggregateName) -> Refusal {
 }
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
-    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, tag, .. } = record;
+    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, class, tag, .. } = record;
+    let class = class.as_ref().map(|class| format!("class {}, ", class.name)).unwrap_or_default();
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
     };
     let detail = format!(
-        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}, {tag}; take another name"
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {class}{marking}, {tag}; take another name"
     );
     Refusal::new(Reason::AggregateNameReused, detail).at("name")
 }
@@ -147,12 +148,13 @@ impl Broker {
         request: AggregateRequest,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let marking = request.marking()?;
-        let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, .. } = request;
+        let class = request.class.as_ref().map(|name| self.class_of_request(&request.name, name)).transpose()?;
+        let (marking, burst_bytes) = request.values(class.as_ref())?;
+        let AggregateRequest { name, peer, rate_bps, tag, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag)
-                    == (&peer, rate_bps, burst_bytes, marking, tag);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, &record.class)
+                    == (&peer, rate_bps, burst_bytes, marking, tag, &class);
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
@@ -173,6 +175,7 @@ impl Broker {
             rate_bps,
             burst_bytes,
             marking,
+            class,
             tag,
             policy,
             label: None,
@@ -220,15 +223,15 @@ impl Broker {
         offer: Offer,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Offer { name, rate_bps, burst_bytes, marking, tag, tag_family, attempt } = offer;
+        let Offer { name, rate_bps, burst_bytes, marking, class, tag, tag_family, attempt } = offer;
         if !self.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
         if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag)
-                    == (&peer, rate_bps, burst_bytes, marking, tag);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, &record.class)
+                    == (&peer, rate_bps, burst_bytes, marking, tag, &class);
             if !same {
                 return Err(reused(record, &self.config.node));
             }
@@ -250,6 +253,7 @@ impl Broker {
             };
         }
         self.check_tag_family(&peer, tag_family)?;
+        self.check_class(&peer, class.as_ref())?;
         check_marking(&marking)?;
         let policy = self.next_policy();
         let terminals_policy = (tag == Tag::Terminals).then(|| self.next_policy());
@@ -260,6 +264,7 @@ impl Broker {
             rate_bps,
             burst_bytes,
             marking,
+            class,
             tag,
             policy,
             label: None,
@@ -314,10 +319,10 @@ impl Broker {
         };
         match asker {
             Asker::Client(client) => {
-                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, tag, .. } =
+                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, class, tag, .. } =
                     aggregate.record.clone();
                 let (tag_family, attempt) = (aggregate.tag_family, aggregate.attempt);
-                let offer = Offer { name: own, rate_bps, burst_bytes, marking, tag, tag_family, attempt };
+                let offer = Offer { name: own, rate_bps, burst_bytes, marking, class, tag, tag_family, attempt };
                 let request = PeerRequest::OfferAggregate(offer);
                 let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
                 if let Some(aggregate) = self.aggregates.get_mut(name) {

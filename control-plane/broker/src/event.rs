@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::Quality;
 use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
-use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
+use crate::name::{AggregateName, ClassName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
@@ -22,12 +23,16 @@ pub struct AggregateRequest {
     pub peer: NodeName,
     /// Bits per second, in IP bytes on the wire.
     pub rate_bps: u64,
-    /// Bytes at once.
-    pub burst_bytes: u32,
+    /// Bytes at once; if absent, what comes at its rate in the class's `jitter_ms`, but no less than 3,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_bytes: Option<u32>,
+    /// What it is engineered for. It gives the marking, so what is given beside it must be what the class has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
     /// What becomes of the DSCP of packets that go out; `set` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp_policy: Option<DscpPolicy>,
-    /// 6 bits; needed where it is set, and only there.
+    /// 6 bits; needed where it is set and there is no class, and only where it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp: Option<u8>,
     /// 6 bits, of packets that flows send beyond their own rate; like the others if absent.
@@ -62,6 +67,8 @@ pub struct FlowRequest {
     pub rate_bps_min: u64,
     /// What it carries.
     pub media: Media,
+    /// What it asks of its aggregate's class.
+    pub quality: Quality,
 }
 
 /// A client's wish for a session.

@@ -148,6 +148,7 @@ impl Broker {
         let mut flows = std::mem::take(&mut session.record.flows);
         for (flow, held) in flows.iter_mut().zip(held) {
             self.shrink(flow, held.meter, interval);
+            flow.quality = held.quality;
             if flow.direction == Direction::Out {
                 flow.label = held.label;
             }
@@ -318,6 +319,9 @@ pub(crate) fn check_values(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<()
         let excess = held.meter.excess;
         if held.meter != (Meter { rate_bps, excess, ..flow.meter }) {
             return Err(format!("flow {id} has another burst or smallest packet than asked"));
+        }
+        if !flow.asked_quality.may_become(&held.quality) {
+            return Err(format!("flow {id} has the quality {:?}, for {:?}", held.quality, flow.asked_quality));
         }
         if !may_be_granted(flow.asked_excess, excess) {
             return Err(format!(

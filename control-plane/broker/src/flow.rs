@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
 use crate::calendar::{Interval, Shortage};
+use crate::class::Quality;
 use crate::cost::{self, Cost, rate_that_fits};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
@@ -29,6 +30,7 @@ impl FlowRequest {
             rate_bps_min: self.rate_bps_min,
             label: None,
             media: self.media.clone(),
+            quality: self.quality.clone(),
         }
     }
 }
@@ -50,6 +52,8 @@ impl FlowRecord {
             policy: PolicyId(0),
             tag,
             media: asked.media.clone(),
+            asked_quality: asked.quality.clone(),
+            quality: asked.quality.clone(),
         }
     }
 
@@ -64,6 +68,7 @@ impl FlowRecord {
             rate_bps_min: self.rate_bps_min,
             label: None,
             media: self.media.clone(),
+            quality: self.asked_quality.clone(),
         }
     }
 
@@ -82,6 +87,7 @@ impl FlowRecord {
             && self.rate_bps_min == asked.rate_bps_min
             && label == asked.label
             && self.media == asked.media
+            && self.asked_quality == asked.quality
     }
 }
 
@@ -262,9 +268,12 @@ impl Broker {
             if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
                 aggregate.pool.forget(now);
             }
-            let taken = self
-                .grant(&format!("flows[{index}]"), asked, schedule, asker.is_some())
-                .and_then(|meter| self.take(asked, *way, meter, schedule, now));
+            let taken = self.grant(&format!("flows[{index}]"), asked, schedule, asker.is_some()).and_then(
+                |(meter, quality)| {
+                    let flow = self.take(asked, *way, meter, schedule, now)?;
+                    Ok(FlowRecord { quality, ..flow })
+                },
+            );
             match taken {
                 Ok(flow) => flows.push(flow),
                 Err(refusal) => {
@@ -301,6 +310,7 @@ impl Broker {
             check_endpoints(&field, &flow.endpoints, flow.rtcp)?;
             check_meter(&field, flow, aggregate)?;
             flow.media.check(&field)?;
+            flow.quality.check(&field, &self.config.node, &aggregate.record)?;
             let from_peer = asker.is_some() && labels == Labels::OfReceiver;
             check_label(&field, flow.label, from_peer && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
@@ -350,11 +360,18 @@ impl Broker {
     }
 
     /// What a flow gets: at the first side what it asks for, at the second side what that side wants to give.
-    fn grant(&self, field: &str, asked: &HoldFlow, schedule: Schedule, second: bool) -> Result<Meter, Refusal> {
+    fn grant(
+        &self,
+        field: &str,
+        asked: &HoldFlow,
+        schedule: Schedule,
+        second: bool,
+    ) -> Result<(Meter, Quality), Refusal> {
         let settings = self.config.second_side;
         if !second {
-            return Ok(asked.meter);
+            return Ok((asked.meter, asked.quality.clone()));
         }
+        let quality = asked.quality.granted(field, &self.config.node, settings.quality_floors)?;
         let mut rate_bps = asked.meter.rate_bps.min(settings.flow_rate_bps_max.unwrap_or(u64::MAX));
         if rate_bps < asked.rate_bps_min {
             let detail = format!(
@@ -376,7 +393,7 @@ impl Broker {
         let excess_rate_bps_max = settings.flow_excess_rate_bps_max.unwrap_or(u64::MAX);
         let excess = asked.meter.excess.filter(|_| excess_rate_bps_max > 0);
         let excess = excess.map(|excess| Excess { rate_bps: excess.rate_bps.min(excess_rate_bps_max), ..excess });
-        Ok(Meter { rate_bps, excess, ..asked.meter })
+        Ok((Meter { rate_bps, excess, ..asked.meter }, quality))
     }
 
     /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.

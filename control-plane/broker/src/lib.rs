@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod calendar;
+pub mod class;
 pub mod media;
 pub mod message;
 pub mod name;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
+use crate::class::{NamedClass, Quality};
 use crate::media::Media;
 use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
@@ -30,6 +31,9 @@ pub struct HoldFlow {
     /// What it carries.
     #[serde(default)]
     pub media: Media,
+    /// What it asks of its aggregate's class.
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub quality: Quality,
 }
 
 /// One flow as the second side will have it: these values count (R-001-1).
@@ -39,6 +43,9 @@ pub struct HeldFlow {
     pub id: FlowId,
     /// What is granted.
     pub meter: Meter,
+    /// What is promised.
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub quality: Quality,
     /// Set when the answering node receives this flow by a label of its own.
     pub label: Option<Label>,
 }
@@ -54,6 +61,9 @@ pub struct Offer {
     pub burst_bytes: u32,
     /// What becomes of DSCPs.
     pub marking: Marking,
+    /// What it is engineered for, as its sender knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<NamedClass>,
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,

@@ -64,8 +64,9 @@ impl Broker {
             Err(why) => Err(silent(id, &why)),
         };
         let answer = values.map(|values| {
-            for (flow, HeldFlow { meter, .. }) in record.flows.iter_mut().zip(values) {
+            for (flow, HeldFlow { meter, quality, .. }) in record.flows.iter_mut().zip(values) {
                 flow.meter = meter;
+                flow.quality = quality;
             }
             Answer::WouldAdmit(record)
         });

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::{NamedClass, Quality};
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
@@ -46,6 +47,9 @@ pub struct AggregateRecord {
     pub burst_bytes: u32,
     /// What becomes of DSCPs.
     pub marking: Marking,
+    /// What it is engineered for, as both ends knew it when it was reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<NamedClass>,
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
@@ -135,6 +139,12 @@ pub struct FlowRecord {
     /// What it carries.
     #[serde(default)]
     pub media: Media,
+    /// What was asked of its aggregate's class.
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub asked_quality: Quality,
+    /// What is promised: the second side's values (R-001-1, R-001-17).
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub quality: Quality,
 }
 
 impl FlowRecord {

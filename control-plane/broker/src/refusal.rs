@@ -44,6 +44,10 @@ pub enum Reason {
     ClocksDiffer,
     /// The two nodes have tag addresses of different families for each other.
     TagFamilyDiffers,
+    /// The two nodes know the aggregate's class otherwise.
+    ClassDiffers,
+    /// The aggregate's class does not promise what the flow asks.
+    QualityNotMet,
     /// The data plane cannot enforce or deliver what was asked.
     NotEnforceable,
     /// The data plane did not take the policy.

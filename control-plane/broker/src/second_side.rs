@@ -22,6 +22,7 @@ pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
     let flows = flows.iter().map(|flow| HeldFlow {
         id: flow.id.clone(),
         meter: flow.meter,
+        quality: flow.quality.clone(),
         label: flow.label.filter(|_| flow.direction == Direction::In),
     });
     flows.collect()

@@ -98,6 +98,7 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::Quality;
     use crate::media::Media;
     use crate::policy::{Endpoints, Meter, Reception, Rtcp, Tag};
     use crate::record::{SessionState, Side};
@@ -117,6 +118,8 @@ mod tests {
             label: None,
             policy: PolicyId(1),
             tag: Tag::Label,
+            asked_quality: Quality::default(),
+            quality: Quality::default(),
             media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },
         };
         let (id, peer) = ("s".parse().unwrap(), "b".parse().unwrap());

@@ -170,8 +170,8 @@ impl Broker {
     /// It has given back what it held for a call or an offer, and takes its old place.
     pub(crate) fn wait_again(&mut self, mut record: SessionRecord, clients: Vec<u64>, now: Nanos) {
         for flow in &mut record.flows {
-            let HoldFlow { meter, .. } = flow.to_hold();
-            *flow = FlowRecord { meter, label: None, policy: crate::name::PolicyId(0), ..flow.clone() };
+            let HoldFlow { meter, quality, .. } = flow.to_hold();
+            *flow = FlowRecord { meter, quality, label: None, policy: crate::name::PolicyId(0), ..flow.clone() };
         }
         // Readings of a call that came to nothing are not those of the session that may come.
         record.usage.clear();

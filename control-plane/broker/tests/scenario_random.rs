@@ -264,7 +264,7 @@ proptest! {
     ) {
         let configs = configs(tag_family).map(|mut config| {
             let flow_rate_bps_max = Some(400_000);
-            config.second_side = SecondSide { flow_rate_bps_max, flow_excess_rate_bps_max, lower_to_fit };
+            config.second_side = SecondSide { flow_rate_bps_max, flow_excess_rate_bps_max, lower_to_fit, ..SecondSide::default() };
             config.limits.sessions_ended_max = sessions_ended_max;
             config.limits.flows_max = 7;
             config

@@ -361,7 +361,7 @@ fn with_lying_peer(lie: impl FnOnce(&mut Vec<HeldFlow>)) -> (World, turnpike_bro
         .into_iter()
         .map(|flow| {
             let label = flow.label.is_none().then_some(Label(0x12345_00001));
-            HeldFlow { id: flow.id, meter: flow.meter, label }
+            HeldFlow { id: flow.id, meter: flow.meter, quality: flow.quality, label }
         })
         .collect();
     lie(&mut held);

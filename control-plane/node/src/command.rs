@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest, SessionView,
-    UsageRecord,
+    AggregateRequest, AggregateView, ClassView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest,
+    SessionView, UsageRecord,
 };
-use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
+use turnpike_broker::name::{AggregateName, ClassName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
 
 use crate::client::{Client, Failure};
@@ -52,6 +52,8 @@ enum Command {
     /// Calls, games and conferences.
     #[command(subcommand)]
     Session(Session),
+    /// What aggregates may be engineered for.
+    Classes,
     /// The ledger: who used how much of what was reserved.
     Usage {
         /// Only of this session.
@@ -112,9 +114,12 @@ enum Aggregate {
         /// Bits per second on the wire.
         #[arg(long, value_parser = quantity::parse)]
         rate: u64,
-        /// Bytes at once.
-        #[arg(long, value_parser = quantity::parse_u32)]
-        burst: u32,
+        /// Bytes at once; what the class's jitter makes of the rate if it is left out.
+        #[arg(long, value_parser = quantity::parse_u32, required_unless_present = "class")]
+        burst: Option<u32>,
+        /// What it is engineered for, one of `turnpike classes`: gives the marking, too.
+        #[arg(long)]
+        class: Option<ClassName>,
         #[command(flatten)]
         marking: Marking,
         /// What tags tell: label (one for each flow), or terminals (both addresses and ports; the receiver polices and counts only the whole).
@@ -132,7 +137,7 @@ enum Aggregate {
 #[derive(Debug, Args)]
 struct Marking {
     /// Of packets that go out: set to this.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63), required_unless_present = "dscp_policy")]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63), required_unless_present_any = ["dscp_policy", "class"])]
     dscp: Option<u8>,
     /// Of packets that go out: set (to --dscp), copy or map (by this node's dscp_map_out).
     #[arg(long, value_parser = read_word::<DscpPolicy>)]
@@ -184,6 +189,8 @@ struct CreateSession {
     id: Option<SessionId>,
     /// id=a,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate=80k,burst=1600,packet=200 and, if wanted,
     /// rate-min=40k,excess-rate=20k,excess-burst=3200,rtcp=next_port; once for each flow. IPv6: source=[2001:db8::1]:4000.
+    /// What it asks of its aggregate's class: class=telephony[,delay-max=100][,jitter-max=50][,loss-max=1000][,security=srtp_dtls]
+    /// [,game=fps][,game-class=ranked][,negotiable=yes]; times in milliseconds, loss in packets of a million.
     /// What it carries, so that jitter and sound can be judged: codec=PCMU[,clock-rate=8000][,jitter=every-packet]
     /// [,concealment=no].
     #[arg(long, value_parser = flow_spec::parse)]
@@ -237,6 +244,10 @@ impl CommandLine {
                 let view: NodeView = client()?.get("/v1/node").await?;
                 self.print(&view, show::node)?
             }
+            Command::Classes => {
+                let views: Vec<ClassView> = client()?.list("/v1/classes", "").await?;
+                self.print(&views, |views| show::classes(views))?
+            }
             Command::Aggregate(command) => self.aggregate(&client()?, command).await?,
             Command::Session(command) => self.session(&client()?, command).await?,
             Command::Usage { session } => {
@@ -264,12 +275,13 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create { name, peer, rate, burst, marking, tag } => {
+            Aggregate::Create { name, peer, rate, burst, class, marking, tag } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
                     rate_bps: *rate,
                     burst_bytes: *burst,
+                    class: class.clone(),
                     dscp_policy: marking.dscp_policy,
                     dscp: marking.dscp,
                     excess_dscp: marking.excess_dscp,
@@ -362,7 +374,8 @@ impl CreateSession {
                 }
                 None => None,
             };
-            let request = SessionRequest { id, starts_at, ends_at, wait_until, flows: self.flow.clone() };
+            let flows = self.flow.clone();
+            let request = SessionRequest { id, starts_at, ends_at, wait_until, quality: None, flows };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {

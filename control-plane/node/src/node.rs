@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 use turnpike_broker::address::Family;
+use turnpike_broker::class::QualityFloors;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId};
 use turnpike_broker::record::{AggregateRecord, SessionRecord, SessionState};
 use turnpike_broker::{self as broker, Broker};
@@ -257,6 +258,7 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
                 (peer.name.clone(), way)
             })
             .collect(),
+        classes: config.all_classes(),
         limits: broker::Limits {
             aggregates_max: size(limits.aggregates_max),
             sessions_max: size(limits.sessions_max),
@@ -271,6 +273,11 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
             flow_rate_bps_max: config.second_side.flow_rate_bps_max,
             flow_excess_rate_bps_max: config.second_side.flow_excess_rate_bps_max,
             lower_to_fit: config.second_side.lower_to_fit,
+            quality_floors: QualityFloors {
+                delay_ms_min: config.second_side.delay_ms_min,
+                jitter_ms_min: config.second_side.jitter_ms_min,
+                loss_ppm_min: config.second_side.loss_ppm_min,
+            },
         },
         label_secret,
     })

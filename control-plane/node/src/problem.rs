@@ -132,6 +132,8 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::PeerUnreachable => (StatusCode::GATEWAY_TIMEOUT, "The peer did not answer in time"),
         Reason::ClocksDiffer => (StatusCode::CONFLICT, "The nodes' clocks differ too much"),
         Reason::TagFamilyDiffers => (StatusCode::CONFLICT, "The nodes have tag addresses of different families"),
+        Reason::ClassDiffers => (StatusCode::CONFLICT, "The nodes know the class otherwise"),
+        Reason::QualityNotMet => (StatusCode::CONFLICT, "The aggregate does not promise what the flow asks"),
         Reason::NotEnforceable => {
             (StatusCode::UNPROCESSABLE_ENTITY, "The data plane cannot enforce or deliver what was asked")
         }

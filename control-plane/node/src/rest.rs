@@ -15,7 +15,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionChange, SessionView, TableView,
+    AggregateRequest, AggregateView, ClassView, Health, LinkView, NodeView, Page, PeerView, SessionChange, SessionView,
+    TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
@@ -58,6 +59,7 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/aggregates/{name}", get(show_aggregate).delete(delete_aggregate))
         .route("/v1/sessions", get(list_sessions).post(create_session))
         .route("/v1/sessions/{id}", get(show_session).patch(change_session).delete(delete_session))
+        .route("/v1/classes", get(list_classes))
         .route("/v1/usage", get(list_usage))
         .route("/v1/node", get(show_node))
         .route("/v1/health", get(show_health))
@@ -68,8 +70,10 @@ pub(crate) fn router(rest: Rest) -> Router {
 }
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
-    let detail =
-        format!("{} is not known; /v1/aggregates, /v1/sessions, /v1/usage, /v1/node and /v1/health are", uri.path());
+    let detail = format!(
+        "{} is not known; /v1/aggregates, /v1/sessions, /v1/classes, /v1/usage, /v1/node and /v1/health are",
+        uri.path()
+    );
     ProblemReply::new("not_found", detail)
 }
 
@@ -192,6 +196,21 @@ async fn delete_session(State(rest): Shared, id: Name) -> Result<Json<SessionVie
     let id = named(id, Reason::UnknownSession)?;
     let (record, _) = rest.ask_session(Wish::DeleteSession(id), Named::Path).await?;
     Ok(Json(rest.session(record).await?))
+}
+
+async fn list_classes(State(rest): Shared, query: Raw) -> Result<Json<Page<ClassView>>, ProblemReply> {
+    let query = ListQuery::parse(query, false)?;
+    let (items, next) = rest
+        .look(move |view| {
+            let classes = view.broker.classes();
+            let views: Vec<ClassView> =
+                classes.map(|(name, values)| ClassView { name: name.clone(), values: values.clone() }).collect();
+            let selected = query.select(views.iter(), |class| class.name.as_str());
+            let (items, next) = query.page(selected, |class| class.name.to_string());
+            (items.into_iter().cloned().collect(), next)
+        })
+        .await?;
+    Ok(Json(Page { items, next }))
 }
 
 async fn list_usage(State(rest): Shared, query: Raw) -> Result<Response, ProblemReply> {

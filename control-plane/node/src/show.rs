@@ -2,7 +2,11 @@
 
 use std::fmt::{Display, Write as _};
 
-use turnpike_api::{AggregateView, FlowView, NodeView, PoolView, Problem, SessionPreview, SessionView, UsageRecord};
+use turnpike_api::{
+    AggregateView, ClassView, FlowView, NodeView, PoolView, Problem, SessionPreview, SessionView, UsageRecord,
+};
+use turnpike_broker::class::Class;
+use turnpike_broker::name::ClassName;
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
@@ -67,6 +71,7 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("state", &word(&view.state)),
         ("rate", &format!("{} bit/s on the wire", text(view.rate_bps))),
         ("burst", &format!("{} bytes", text(view.burst_bytes.into()))),
+        ("class", &view.class_values.as_ref().map_or_else(none, |class| promise(view.class.as_ref(), class))),
         ("dscp", &dscp(view.dscp_policy, view.dscp)),
         ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
         ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
@@ -81,6 +86,63 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
 
 fn dscp(policy: DscpPolicy, value: Option<u8>) -> String {
     value.map_or_else(|| word(&policy), |value| value.to_string())
+}
+
+/// A class with its figures, on one line.
+fn promise(name: Option<&ClassName>, class: &Class) -> String {
+    let name = name.map_or_else(none, ClassName::to_string);
+    let [delay, jitter, loss] = [class.delay_ms, class.jitter_ms, class.loss_ppm].map(or_none);
+    format!("{name}: delay {delay} ms, jitter {jitter} ms, loss {loss} ppm")
+}
+
+fn or_none(value: Option<u32>) -> String {
+    value.map_or_else(none, |value| value.to_string())
+}
+
+/// `turnpike classes`
+pub(crate) fn classes(views: &[ClassView]) -> String {
+    let rows = views.iter().map(|ClassView { name, values }| {
+        [
+            name.to_string(),
+            values.dscp.to_string(),
+            or_none(values.excess_dscp.map(u32::from)),
+            or_none(values.deliver_dscp.map(u32::from)),
+            or_none(values.delay_ms),
+            or_none(values.jitter_ms),
+            or_none(values.loss_ppm),
+            values.security.iter().map(word).collect::<Vec<_>>().join(","),
+            values.game_types.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        ]
+    });
+    let head = ["NAME", "DSCP", "EXCESS", "DELIVERED", "DELAY MS", "JITTER MS", "LOSS PPM", "SECURITY", "GAMES"];
+    table(head, rows)
+}
+
+/// What flows were promised of their aggregates' classes.
+fn qualities(views: &[FlowView]) -> Option<String> {
+    let rows = views.iter().filter_map(|flow| {
+        let (asked, given) = (flow.asked_quality.as_ref()?, flow.quality.as_ref()?);
+        let figure = |asked: Option<u32>, given: Option<u32>| match (asked, given) {
+            (Some(asked), Some(given)) if asked != given => format!("{given} ({asked} asked)"),
+            (_, given) => or_none(given),
+        };
+        let game = given.game.as_ref().map(|game| match &game.class {
+            Some(class) => format!("{} {class}", game.r#type),
+            None => game.r#type.to_string(),
+        });
+        Some([
+            flow.id.to_string(),
+            given.class.as_ref().map_or_else(none, ClassName::to_string),
+            figure(asked.delay_ms_max, given.delay_ms_max),
+            figure(asked.jitter_ms_max, given.jitter_ms_max),
+            figure(asked.loss_ppm_max, given.loss_ppm_max),
+            given.security.map_or_else(none, |security| security.to_string()),
+            game.unwrap_or_else(none),
+        ])
+    });
+    let rows: Vec<_> = rows.collect();
+    let head = ["FLOW", "CLASS", "DELAY MS", "JITTER MS", "LOSS PPM", "SECURITY", "GAME"];
+    (!rows.is_empty()).then(|| table(head, rows))
 }
 
 fn payload_max(view: &AggregateView) -> String {
@@ -177,6 +239,9 @@ pub(crate) fn session(view: &SessionView) -> String {
         "DROPPED",
     ];
     let _ = write!(out, "\n{}", table(head, rows));
+    if let Some(qualities) = qualities(&view.flows) {
+        let _ = write!(out, "\npromised\n{qualities}");
+    }
     let arrived = view.flows.iter().filter_map(|flow| Some((flow, flow.counters?.reception?)));
     let rows: Vec<_> = arrived.map(|(flow, reception)| arrival_row(flow, &reception)).collect();
     if !rows.is_empty() && view.usage.is_empty() {

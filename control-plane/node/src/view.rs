@@ -3,6 +3,7 @@
 use turnpike_api::{
     AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest, SessionView,
 };
+use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Nanos, NodeName, PolicyId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
@@ -18,6 +19,7 @@ use crate::problem::{self, ProblemReply};
 pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nanos>), ProblemReply> {
     let wait_until = time("wait_until", request.wait_until)?;
     let (starts_at, ends_at) = (time("starts_at", request.starts_at)?, time("ends_at", request.ends_at)?);
+    let of_session = request.quality.unwrap_or_default();
     let flows = request.flows.into_iter().map(|flow| FlowRequest {
         endpoints: Endpoints { source: flow.source, destination: flow.destination },
         rtcp: flow.rtcp,
@@ -31,6 +33,7 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nano
         id: flow.id,
         aggregate: flow.aggregate,
         media: flow.media.map(media).unwrap_or_default(),
+        quality: flow.quality.unwrap_or_default().or(&of_session),
     });
     let wish = Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, flows: flows.collect() };
     Ok((wish, wait_until))
@@ -65,6 +68,10 @@ fn media_view(media: &Media) -> Option<MediaView> {
     })
 }
 
+fn quality_view(quality: &Quality) -> Option<Quality> {
+    (!quality.is_none()).then(|| quality.clone())
+}
+
 /// An aggregate for people and orchestrators.
 pub(crate) fn aggregate(
     record: AggregateRecord,
@@ -95,6 +102,8 @@ pub(crate) fn aggregate(
         excess_dscp,
         deliver_dscp_policy: deliver_dscp.policy(),
         deliver_dscp: deliver_dscp.value(),
+        class: record.class.as_ref().map(|class| class.name.clone()),
+        class_values: record.class.map(|class| class.class),
         tag: record.tag,
         payload_bytes_max: room.map(|room| room.of_both(record.tag)),
         state: record.state,
@@ -172,6 +181,8 @@ fn flow_view(flow: &FlowRecord, counters: Option<Counters>, room: Option<Room>) 
         payload_bytes_max: room.map(|room| room.of(flow.endpoints.family(), flow.tag)),
         counters,
         media: media_view(&flow.media),
+        asked_quality: quality_view(&flow.asked_quality),
+        quality: quality_view(&flow.quality),
         mos_estimated: counters
             .and_then(|counters| quality::estimate(&flow.media, &counters))
             .filter(|_| flow.direction == Direction::In),

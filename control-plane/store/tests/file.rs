@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use turnpike_broker::Schedule;
+use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
@@ -47,6 +48,7 @@ fn aggregate(name: &str) -> AggregateRecord {
         rate_bps: 1_000_000,
         burst_bytes: 64_000,
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
+        class: None,
         tag: Tag::Label,
         policy: PolicyId(1),
         label: None,
@@ -347,6 +349,8 @@ fn addresses_are_kept_in_their_one_canonical_form() {
         policy: PolicyId(2),
         tag: Tag::Label,
         media: Media::default(),
+        asked_quality: Quality::default(),
+        quality: Quality::default(),
     };
     let record = SessionRecord { flows: vec![flow], ..session("s", SessionState::Active) };
     store.apply(&[Change::PutSession(record.clone())]).unwrap();

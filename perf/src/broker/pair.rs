@@ -37,6 +37,7 @@ fn broker(node: usize, live: u32) -> anyhow::Result<Broker> {
         node: read(NAMES[node])?,
         epoch: Epoch(1),
         links: [(read("wan0")?, Link { rate_out_bps: 1 << 50, rate_in_bps: 1 << 50 })].into(),
+        classes: std::collections::BTreeMap::new(),
         peers: [(read(NAMES[1 - node])?, Peer { link: read("wan0")?, tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 1 << 20, sessions_max, ..Limits::default() },
         timers: Timers::default(),
@@ -53,7 +54,8 @@ impl Pair {
             name: read("ab")?,
             peer: read("b")?,
             rate_bps: 900_000_000_000,
-            burst_bytes: u32::MAX,
+            burst_bytes: Some(u32::MAX),
+            class: None,
             dscp_policy: None,
             dscp: Some(46),
             excess_dscp: None,
@@ -82,6 +84,7 @@ impl Pair {
             meter: Meter { rate_bps: 80_000, burst_bytes: 400, packet_bytes_min: 200, excess: None },
             rate_bps_min: 80_000,
             media: Media::default(),
+            quality: turnpike_broker::class::Quality::default(),
         };
         Ok(SessionRequest { id: read(&format!("s{number}"))?, flows: vec![flow], schedule: Schedule::OPEN })
     }

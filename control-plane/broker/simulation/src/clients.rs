@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
 use turnpike_broker::name::AggregateName;
 use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
@@ -89,7 +90,8 @@ impl Clients {
                     name: own,
                     peer: node_name(receiver),
                     rate_bps: random.between(8, 24) * 100_000,
-                    burst_bytes: 20_000,
+                    burst_bytes: Some(20_000),
+                    class: None,
                     dscp_policy: None,
                     dscp: Some(46),
                     excess_dscp: None,
@@ -132,6 +134,7 @@ impl Clients {
                 meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: PACKET_BYTES, excess: None },
                 rate_bps_min,
                 media: Media::default(),
+                quality: Quality::default(),
             }
         });
         let flows = flows.collect();

@@ -4,6 +4,7 @@
 use crate::address::Family;
 use crate::broker::Broker;
 use crate::calendar::Interval;
+use crate::class::Quality;
 use crate::config::{Config, Limits, Link, Peer, SecondSide, Timers};
 use crate::cost::Cost;
 use crate::event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
@@ -32,6 +33,7 @@ fn aggregate_record(name: &str, direction: Direction, policy: u64) -> AggregateR
         rate_bps: 1_000_000,
         burst_bytes: 20_000,
         marking: MARKING,
+        class: None,
         tag: Tag::Label,
         policy: PolicyId(policy),
         label: None,
@@ -49,6 +51,7 @@ fn broker() -> Broker {
         node: "a".parse().unwrap(),
         epoch: Epoch(1),
         links: [("wan0".parse().unwrap(), link)].into(),
+        classes: std::collections::BTreeMap::new(),
         peers: [("b".parse().unwrap(), peer)].into(),
         limits: Limits::default(),
         timers: Timers::default(),
@@ -78,6 +81,7 @@ fn flow(aggregate: &AggregateName) -> FlowRequest {
         meter: Meter { rate_bps: 500_000, burst_bytes: 400, packet_bytes_min: 200, excess: None },
         rate_bps_min: 400_000,
         media: Media::default(),
+        quality: Quality::default(),
     }
 }
 
@@ -121,7 +125,8 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         name: name.clone(),
         peer,
         rate_bps,
-        burst_bytes,
+        burst_bytes: Some(burst_bytes),
+        class: None,
         dscp_policy,
         dscp,
         excess_dscp,
@@ -130,7 +135,8 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         tag,
     };
     check(&from_client(Request::CreateAggregate(request)), Reason::LinkExhausted, 1_000_000);
-    let offer = Offer { name, rate_bps, burst_bytes, marking: MARKING, tag, tag_family: Family::Ipv4, attempt: 1 };
+    let offer =
+        Offer { name, rate_bps, burst_bytes, marking: MARKING, class: None, tag, tag_family: Family::Ipv4, attempt: 1 };
     check(&from_peer(PeerRequest::OfferAggregate(offer)), Reason::LinkExhausted, 1_000_000);
 }
 

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use turnpike_broker::address::Family;
+use turnpike_broker::class::{Class, Quality};
 use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
@@ -102,6 +103,7 @@ pub(crate) fn config(node: usize) -> Config {
         node: name(names[node]),
         epoch: Epoch(1),
         links: [(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 })].into(),
+        classes: Class::of_rfc_4594(),
         peers: [(name(names[1 - node]), Peer { link: name("wan0"), tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 64, sessions_max: 32, sessions_ended_max: 256, ..Limits::default() },
         timers: Timers::default(),
@@ -124,7 +126,8 @@ pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequ
         name: name(name_),
         peer: name(peer),
         rate_bps,
-        burst_bytes: 20_000,
+        burst_bytes: Some(20_000),
+        class: None,
         dscp_policy: None,
         dscp: Some(46),
         excess_dscp: None,
@@ -141,6 +144,7 @@ pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
         rate_bps,
         burst_bytes: 20_000,
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
+        class: None,
         tag: Tag::Label,
         tag_family: Family::Ipv4,
         attempt,
@@ -166,6 +170,7 @@ pub(crate) fn flow(id: &str, aggregate: &str, ports: (u16, u16), rate_bps: u64) 
         meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: 200, excess: None },
         rate_bps_min: rate_bps / 2,
         media: Media::default(),
+        quality: Quality::default(),
     }
 }
 
@@ -180,6 +185,7 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
         rate_bps_min: flow.rate_bps_min,
         label: None,
         media: flow.media,
+        quality: flow.quality,
     }
 }
 
@@ -199,6 +205,7 @@ pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> 
         meter: Meter { rate_bps: flow.asked_rate_bps, excess: flow.asked_excess, ..flow.meter },
         rate_bps_min: flow.rate_bps_min,
         media: flow.media.clone(),
+        quality: flow.asked_quality.clone(),
     };
     let flows = record.flows.iter().map(flow).collect();
     let offered = record.state == SessionState::Offered;
