@@ -97,6 +97,11 @@ impl Broker {
             let failure = record.failure.clone().map_or(missed, |failure| *failure);
             return self.fail_booking(id, failure, now);
         }
+        if record.rate_change.is_some() {
+            // It starts with the one or the other.
+            let at = now.plus(self.config.timers.retry);
+            return self.set_start_timer(Subject::Session(id.clone()), at);
+        }
         let commits = std::mem::take(commits);
         if record.side == Side::First || !commits.is_empty() {
             self.start_booking(id, commits, now);

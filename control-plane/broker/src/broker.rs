@@ -14,8 +14,9 @@ use crate::label::Labels;
 use crate::link::LinkPools;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
-use crate::policy::{Counters, InstallError, Policy};
+use crate::policy::{Counters, InstallError, Meter, Policy};
 use crate::question::Question;
+use crate::rate_change::Of;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::second_side::Hold;
@@ -136,6 +137,7 @@ impl Broker {
             Input::PeerAnswered { ticket, answer } => self.handle_peer_answered(ticket, answer, now),
             Input::Installed { ticket } => self.handle_installed(ticket, Ok(()), now),
             Input::InstallFailed { ticket, error } => self.handle_installed(ticket, Err(error), now),
+            Input::MetersChanged { ticket, counters } => self.handle_meters_changed(ticket, &counters, now),
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
@@ -253,6 +255,7 @@ impl Broker {
             Request::WaitForSession { request, until } => self.wait_for_session(ticket, request, until, now),
             Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
+            Request::ChangeSessionRates { id, flows } => self.change_session_rates(ticket, &id, &flows, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
         };
         if let Err(refusal) = done {
@@ -309,6 +312,18 @@ impl Broker {
                 let new_end = NewEnd { attempt, change, ends_at, sent_at };
                 self.change_received(ticket, &peer, &session, new_end, now)
             }
+            PeerRequest::HoldRates { session, attempt, change, flows } => {
+                let of = Of { peer: &peer, id: &session, attempt, number: change };
+                self.hold_rates_received(ticket, of, &flows, now)
+            }
+            PeerRequest::CommitRates { session, attempt, change } => {
+                let of = Of { peer: &peer, id: &session, attempt, number: change };
+                self.commit_rates_received(ticket, of, now)
+            }
+            PeerRequest::VoidRates { session, attempt, change } => {
+                let of = Of { peer: &peer, id: &session, attempt, number: change };
+                self.void_rates_received(ticket, of, now)
+            }
             PeerRequest::ReleaseSession { session, side, attempt } => {
                 self.release_received(ticket, &peer, session, side, attempt, now);
                 Ok(())
@@ -320,6 +335,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
+            Some(Subject::Rates(id)) => self.rates_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
             Some(Subject::Watch(_)) | None => {}
         }
@@ -329,6 +345,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
+            Some(Subject::Rates(id)) => self.rates_changed(&id, ticket, outcome.map(|()| &[][..]), now),
             Some(Subject::Question | Subject::Watch(_)) | None => {}
         }
     }
@@ -337,7 +354,13 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Question | Subject::Watch(_)) | None => {}
+            Some(Subject::Rates(_) | Subject::Question | Subject::Watch(_)) | None => {}
+        }
+    }
+
+    fn handle_meters_changed(&mut self, ticket: u64, counters: &[Counters], now: Nanos) {
+        if let Some(Subject::Rates(id)) = self.pending.remove(&ticket) {
+            self.rates_changed(&id, ticket, Ok(counters), now);
         }
     }
 
@@ -351,6 +374,7 @@ impl Broker {
             match subject {
                 Subject::Aggregate(name) => self.aggregate_timer(&name, now),
                 Subject::Session(id) => self.session_timer(&id, now),
+                Subject::Rates(id) => self.resume_rates(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
                 // The peer's answer has its deadline.
                 Subject::Question => {}
@@ -416,6 +440,12 @@ impl Broker {
     ) -> u64 {
         let ticket = self.next_ticket(subject);
         self.outputs.push_back(Output::Install { ticket, policies, terminals });
+        ticket
+    }
+
+    pub(crate) fn change_meters(&mut self, subject: Subject, meters: Vec<(PolicyId, Meter, Meter)>) -> u64 {
+        let ticket = self.next_ticket(subject);
+        self.outputs.push_back(Output::ChangeMeters { ticket, meters });
         ticket
     }
 

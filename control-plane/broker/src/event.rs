@@ -9,6 +9,7 @@ use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, ClassName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
+use crate::rate_change::RateWish;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
@@ -109,6 +110,13 @@ pub enum Request {
         /// The new end; none for a session without end.
         ends_at: Option<Nanos>,
     },
+    /// Give flows of a booked or active session other rates, at both ends, or leave all as it is.
+    ChangeSessionRates {
+        /// The session; this node is its first side.
+        id: SessionId,
+        /// The flows that change.
+        flows: Vec<RateWish>,
+    },
 }
 
 /// What clients are told.
@@ -169,7 +177,14 @@ pub enum Input {
         /// The output's ticket.
         ticket: u64,
     },
-    /// None of the policies of an [`Output::Install`] is in force.
+    /// All of an [`Output::ChangeMeters`] are in force and read back.
+    MetersChanged {
+        /// The output's ticket.
+        ticket: u64,
+        /// Readings after that, in the order asked.
+        counters: Vec<Counters>,
+    },
+    /// None of the policies of an [`Output::Install`] is in force, or all of an [`Output::ChangeMeters`] are as they were.
     InstallFailed {
         /// The output's ticket.
         ticket: u64,
@@ -200,6 +215,13 @@ pub enum Output {
         policies: Vec<(PolicyId, Policy)>,
         /// Terminals that no policy names, and that the kernel's routes must lead to.
         terminals: Vec<IpAddr>,
+    },
+    /// Change what these flows in force may send, all of them or none; report [`Input::MetersChanged`] or [`Input::InstallFailed`].
+    ChangeMeters {
+        /// For the report.
+        ticket: u64,
+        /// What each has now, and what it is to have. One that has that already is right, too.
+        meters: Vec<(PolicyId, Meter, Meter)>,
     },
     /// Take these out of force; report [`Input::Deinstalled`].
     Deinstall {

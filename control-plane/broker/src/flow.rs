@@ -97,7 +97,7 @@ pub(crate) fn are_answer_to(flows: &[FlowRecord], asked: &[HoldFlow], from: Side
     flows.len() == asked.len() && flows.iter().zip(asked).all(|(flow, asked)| flow.is_answer_to(asked, from))
 }
 
-fn check_meter(field: &str, asked: &HoldFlow, aggregate: &Aggregate) -> Result<(), Refusal> {
+pub(crate) fn check_meter(field: &str, asked: &HoldFlow, aggregate: &Aggregate) -> Result<(), Refusal> {
     let AggregateRecord { name, rate_bps: rate_bps_max, .. } = &aggregate.record;
     let Meter { rate_bps, burst_bytes, packet_bytes_min, excess } = asked.meter;
     if !(1..=*rate_bps_max).contains(&rate_bps) {
@@ -432,7 +432,7 @@ impl Broker {
 
     /// Takes what an earlier life of this node gave to a session.
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
-        for flow in &record.flows {
+        for flow in &record.held_flows() {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
                 aggregate.pool.adopt_for(record.schedule.interval(), aggregate.cost(flow));
             }
@@ -475,6 +475,12 @@ impl Aggregate {
     /// The largest rate of a flow that the pool has room for throughout an interval.
     fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints, interval: Interval) -> u64 {
         rate_that_fits(self.pool.free(interval).rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
+    }
+
+    /// The same for a flow that has a part of it already.
+    pub(crate) fn rate_that_fits_beside(&self, flow: &FlowRecord, own: Cost, interval: Interval) -> u64 {
+        let free_bps = self.pool.free(interval).rate_bps.saturating_add(own.rate_bps);
+        rate_that_fits(free_bps, flow.meter.packet_bytes_min, self.overhead_bytes(&flow.endpoints))
     }
 
     /// Why a flow does not fit, what would, and when this would.

@@ -16,6 +16,7 @@ pub mod message;
 pub mod name;
 pub mod policy;
 pub mod quality;
+pub mod rate_change;
 pub mod record;
 pub mod refusal;
 pub mod time;

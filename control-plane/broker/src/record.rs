@@ -7,6 +7,7 @@ use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::quality::Mos;
+use crate::rate_change::RateChange;
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
 
@@ -204,6 +205,17 @@ pub struct SessionRecord {
     /// It waits for room, or is being called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// Rates of its flows are being changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_change: Option<RateChange>,
+    /// Second side: the last change of rates that it committed; 0 if there was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rate_change_done: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl SessionRecord {
@@ -228,6 +240,8 @@ impl SessionRecord {
             usage: Vec::new(),
             ledger_due: false,
             wait: None,
+            rate_change: None,
+            rate_change_done: 0,
         }
     }
 
@@ -257,12 +271,14 @@ pub struct FlowUsage {
     pub mos_estimated: Option<Mos>,
 }
 
-/// Start or end of a session's use.
+/// Start, change or end of a session's use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageKind {
     /// The session became active.
     Start,
+    /// Rates were changed: these flows have these from now on. The counters are readings at that moment.
+    Change,
     /// The session has ended; the counters are final.
     Final,
 }
@@ -278,7 +294,7 @@ pub struct UsageRecord {
     pub sequence: u64,
     /// When.
     pub at: Nanos,
-    /// Start or final.
+    /// Start, change or final.
     pub kind: UsageKind,
     /// The session.
     pub session: SessionId,

@@ -106,6 +106,7 @@ impl Broker {
         let unknown = unknown_session(id, &self.config.node);
         let Some(session) = meant else { return Err(unknown) };
         match &mut session.phase {
+            Phase::Booked { .. } if session.record.rate_change.is_some() => return Err(session_busy(id)),
             Phase::Held if session.record.schedule.starts_at.is_some() => return Err(unknown),
             Phase::Held => session.phase = Phase::Installing { askers: vec![ticket] },
             // The first side's clock is ahead: it has to wait for what it asks.

@@ -1,7 +1,7 @@
 //! Usage: what was counted of a session, and the ledger's lines about it (R-001-17, R-004-16).
 
 use crate::broker::Broker;
-use crate::name::{Nanos, NodeName, PolicyId, SessionId};
+use crate::name::{FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::Counters;
 use crate::quality;
 use crate::record::{Change, Direction, FlowRecord, FlowUsage, SessionRecord, UsageKind, UsageRecord};
@@ -74,6 +74,21 @@ impl Broker {
         let mut start = session.record.clone();
         complete(&mut start, &self.config.node);
         self.append_usage(UsageKind::Start, &start, now);
+    }
+
+    /// Flows of it have other rates from now on (R-001-17).
+    pub(crate) fn record_rates(
+        &mut self,
+        record: &SessionRecord,
+        changed: &[FlowId],
+        readings: &[(PolicyId, Counters)],
+        now: Nanos,
+    ) {
+        let mut line = SessionRecord { usage: Vec::new(), ..record.clone() };
+        line.flows.retain(|flow| changed.contains(&flow.id));
+        note(&mut line, &self.config.node, readings);
+        complete(&mut line, &self.config.node);
+        self.append_usage(UsageKind::Change, &line, now);
     }
 
     pub(crate) fn record_final(&mut self, record: &SessionRecord, now: Nanos) {

@@ -17,6 +17,7 @@ use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp, Tag};
+use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, SessionRecord, SessionState, Side, UsageKind,
     UsageRecord,
@@ -33,7 +34,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What travels, by kind: `offer`, `withdraw`, `hold`, `question`, `book`, `commit`, `change`, `release`, or `answer`.
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `question`, `book`, `commit`, `change`, `hold rates`, `commit rates`, `void rates`, `release`, or `answer`.
 pub(crate) type Kind = &'static str;
 
 /// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
@@ -62,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) sought: Vec<IpAddr>,
     /// So many installations from now on are refused.
     pub(crate) install_failures: u32,
+    /// So many changes of meters from now on are refused.
+    pub(crate) change_failures: u32,
     /// The next drain that persists something ends in a crash right after that.
     pub(crate) dies_after_persist: bool,
     pub(crate) answers: BTreeMap<u64, Answer>,
@@ -212,6 +215,17 @@ pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> 
     offered.then(|| SessionRequest { schedule: record.schedule, id: record.id.clone(), flows })
 }
 
+/// A client's wish for other rates: flow, rate, smallest rate.
+pub(crate) fn rates(id: &str, flows: &[(&str, u64, u64)]) -> Request {
+    let wish = |&(flow, rate_bps, rate_bps_min): &(&str, u64, u64)| RateWish {
+        id: name(flow),
+        rate_bps,
+        burst_bytes: None,
+        rate_bps_min,
+    };
+    Request::ChangeSessionRates { id: name(id), flows: flows.iter().map(wish).collect() }
+}
+
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
     match request {
         PeerRequest::OfferAggregate(_) => "offer",
@@ -221,6 +235,9 @@ pub(crate) fn kind(request: &PeerRequest) -> Kind {
         PeerRequest::BookSession { .. } => "book",
         PeerRequest::CommitSession { .. } => "commit",
         PeerRequest::ChangeSessionEnd { .. } => "change",
+        PeerRequest::HoldRates { .. } => "hold rates",
+        PeerRequest::CommitRates { .. } => "commit rates",
+        PeerRequest::VoidRates { .. } => "void rates",
         PeerRequest::ReleaseSession { .. } => "release",
     }
 }
@@ -249,6 +266,7 @@ impl Node {
             plane: BTreeMap::new(),
             sought: Vec::new(),
             install_failures: 0,
+            change_failures: 0,
             dies_after_persist: false,
             answers: BTreeMap::new(),
             log: Vec::new(),
@@ -308,6 +326,21 @@ impl Node {
         }
         self.sought.extend(terminals);
         Ok(())
+    }
+
+    /// All or none, and what is said to be in force must be.
+    fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, InstallError> {
+        if self.change_failures > 0 {
+            self.change_failures -= 1;
+            return Err(InstallError { code: "not_changed".into(), detail: "told to fail".into(), of_request: false });
+        }
+        for (id, _, to) in meters {
+            match self.plane.get_mut(id) {
+                Some(Policy::FlowOut { meter, .. } | Policy::FlowIn { meter, .. }) => *meter = *to,
+                other => panic!("{id:?} is changed, and is {other:?}"),
+            }
+        }
+        Ok(meters.iter().map(|(id, ..)| counted(*id)).collect())
     }
 
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
@@ -424,6 +457,11 @@ impl World {
 
     pub(crate) fn change_end(&mut self, node: usize, id: &str, ends_at: Option<Nanos>) -> Answer {
         self.ask(node, Request::ChangeSessionEnd { id: name(id), ends_at })
+    }
+
+    /// Asks for other rates: flow, rate, smallest rate.
+    pub(crate) fn change_rates(&mut self, node: usize, id: &str, flows: &[(&str, u64, u64)]) -> Answer {
+        self.ask(node, rates(id, flows))
     }
 
     pub(crate) fn delete(&mut self, node: usize, id: &str) -> Answer {
@@ -551,6 +589,14 @@ impl World {
                 }
                 let input = match self.nodes[node].install(policies, &terminals) {
                     Ok(()) => Input::Installed { ticket },
+                    Err(error) => Input::InstallFailed { ticket, error },
+                };
+                self.after(2, Event::Input { node, life, input });
+            }
+            Output::ChangeMeters { ticket, meters } => {
+                self.nodes[node].log.push(format!("change {}", meters.len()));
+                let input = match self.nodes[node].change(&meters) {
+                    Ok(counters) => Input::MetersChanged { ticket, counters },
                     Err(error) => Input::InstallFailed { ticket, error },
                 };
                 self.after(2, Event::Input { node, life, input });
