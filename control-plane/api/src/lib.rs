@@ -23,6 +23,7 @@ use turnpike_broker::class::{Class, Quality};
 use turnpike_broker::name::{AggregateName, ClassName, CodecName, FlowId, LinkName, NodeName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
+use turnpike_broker::rate_change::RateStage;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 
 pub use turnpike_broker::AggregateRequest;
@@ -61,13 +62,38 @@ pub struct SessionRequest {
     pub flows: Vec<FlowRequest>,
 }
 
-/// Body of `PATCH /v1/sessions/{id}`, at the node that was asked for the session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Body of `PATCH /v1/sessions/{id}`, at the node that was asked for the session: the end or the rates, one of both.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionChange {
     /// The new end, RFC 3339, rounded down to a millisecond; `null` for a session that lasts until it is deleted.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub ends_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[allow(clippy::option_option, reason = "`null` is an end, too: none")]
+    pub ends_at: Option<Option<String>>,
+    /// Flows that are to have another rate; the others stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Vec<FlowRate>>,
+}
+
+/// What is there, be it `null`.
+fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Another rate for a flow of a session that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowRate {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// Bits per second.
+    pub rate_bps: u64,
+    /// Bytes that may come at once; as before if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_bytes: Option<u32>,
+    /// The smallest rate that would do; `rate_bps` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bps_min: Option<u64>,
 }
 
 /// One flow of a [`SessionRequest`]. Rates and sizes count IP bytes of the packet as its sender makes it.
@@ -157,6 +183,9 @@ pub struct SessionView {
     /// Why it did not come up, or has not yet, though it was booked or waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// How far a change of rates has come that is not over; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changing_rates: Option<RateStage>,
     /// Its flows.
     pub flows: Vec<FlowView>,
     /// Final usage as counted on both nodes; empty until the session has ended.

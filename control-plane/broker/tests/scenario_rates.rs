@@ -169,7 +169,8 @@ fn what_does_not_fit_at_either_side_is_refused_with_what_would() {
 #[test]
 fn impossible_changes_are_refused_by_field() {
     let mut world = world();
-    let cases: [(&[(&str, u64, u64)], &str); 7] = [
+    type Wishes = &'static [(&'static str, u64, u64)];
+    let cases: [(Wishes, &str); 7] = [
         (&[], "flows"),
         (&[("there", 1, 1), ("back", 1, 1), ("there", 1, 1)], "flows"),
         (&[("there", 1, 1), ("there", 1, 1)], "flows[1].id"),

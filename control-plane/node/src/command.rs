@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, ClassView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest,
-    SessionView, UsageRecord,
+    AggregateRequest, AggregateView, ClassView, FlowRate, FlowRequest, NodeView, SessionChange, SessionPreview,
+    SessionRequest, SessionView, UsageRecord,
 };
 use turnpike_broker::name::{AggregateName, ClassName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
@@ -164,16 +164,19 @@ enum Session {
     },
     /// Ask for one; repeating the same request is safe.
     Create(CreateSession),
-    /// Let one end at another time, at both ends, or leave it as it is.
+    /// Let one end at another time or give its flows other rates, at both ends, or leave it as it is.
     Change {
         /// Its id, at the node that was asked for it.
         id: SessionId,
         /// When it is to end, such as 2030-06-01T14:00:00Z.
-        #[arg(long, required_unless_present = "no_end")]
+        #[arg(long, required_unless_present_any = ["no_end", "flow"])]
         ends_at: Option<Nanos>,
         /// Not before it is deleted.
         #[arg(long, conflicts_with = "ends_at")]
         no_end: bool,
+        /// id=a,rate=120k and, if wanted, burst=3200,rate-min=100k; once for each flow that is to have another rate.
+        #[arg(long, value_parser = flow_spec::parse_rate, conflicts_with_all = ["ends_at", "no_end"])]
+        flow: Vec<FlowRate>,
     },
     /// End one; prints its final usage.
     Delete {
@@ -318,8 +321,12 @@ impl CommandLine {
                 let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::session(view)))
             }
-            Session::Change { id, ends_at, .. } => {
-                let change = SessionChange { ends_at: ends_at.map(|time| time.to_string()) };
+            Session::Change { id, ends_at, flow, .. } => {
+                let change = if flow.is_empty() {
+                    SessionChange { ends_at: Some(ends_at.map(|time| time.to_string())), flows: None }
+                } else {
+                    SessionChange { ends_at: None, flows: Some(flow.clone()) }
+                };
                 let view: SessionView = client.patch(&format!("/v1/sessions/{id}"), &change).await?;
                 self.print(&view, show::session)
             }

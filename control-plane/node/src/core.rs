@@ -305,6 +305,11 @@ impl Core {
                 warn!(code = error.code, detail = error.detail, "the data plane did not take a policy");
                 self.handle(Input::InstallFailed { ticket, error });
             }
+            Report::Changed { ticket, result: Ok(counters) } => self.handle(Input::MetersChanged { ticket, counters }),
+            Report::Changed { ticket, result: Err(error) } => {
+                warn!(code = error.code, detail = error.detail, "the data plane did not change a policy");
+                self.handle(Input::InstallFailed { ticket, error });
+            }
             Report::Deinstalled { ticket, policies, counters } => {
                 self.handle(Input::Deinstalled { ticket, counters });
                 self.recorded.extend(policies);
@@ -395,6 +400,7 @@ impl Core {
             Output::Install { ticket, policies, terminals } => {
                 self.jobs.push_back(Job::Install { ticket, policies, terminals });
             }
+            Output::ChangeMeters { ticket, meters } => self.jobs.push_back(Job::Change { ticket, meters }),
             Output::Deinstall { ticket, policies } => self.jobs.push_back(Job::Deinstall { ticket, policies }),
             Output::Send { ticket, peer, request, deadline } => self.send(ticket, peer, request, deadline),
             Output::Answer { ticket, answer } => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use turnpike_api::{FlowRequest, Media};
+use turnpike_api::{FlowRate, FlowRequest, Media};
 use turnpike_broker::class::{Game, Quality};
 use turnpike_broker::policy::{Excess, Rtcp};
 
@@ -37,18 +37,38 @@ const KEYS: [&str; 23] = [
     "negotiable",
 ];
 
-/// Reads one flow; an error names the key, the value and what is allowed.
-pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
+/// The pairs, with none of another key and none twice.
+fn pairs<'t>(text: &'t str, keys: &[&str]) -> Result<BTreeMap<&'t str, &'t str>, String> {
     let mut values = BTreeMap::new();
     for pair in text.split(',') {
         let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} must be key=value"))?;
-        if !KEYS.contains(&key) {
-            return Err(format!("{key:?} is not known; known are {}", KEYS.join(", ")));
+        if !keys.contains(&key) {
+            return Err(format!("{key:?} is not known; known are {}", keys.join(", ")));
         }
         if values.insert(key, value).is_some() {
             return Err(format!("{key} is given twice"));
         }
     }
+    Ok(values)
+}
+
+/// Reads another rate for a flow, likewise.
+pub(crate) fn parse_rate(text: &str) -> Result<FlowRate, String> {
+    let values = pairs(text, &["id", "rate", "burst", "rate-min"])?;
+    let value = |key: &str| values.get(key).copied().ok_or_else(|| format!("{key} is missing"));
+    let number = |key: &str| quantity::parse(value(key)?).map_err(|error| format!("{key}: {error}"));
+    let burst = values.get("burst").copied().map(quantity::parse_u32).transpose();
+    Ok(FlowRate {
+        id: read("id", value("id")?)?,
+        rate_bps: number("rate")?,
+        burst_bytes: burst.map_err(|error| format!("burst: {error}"))?,
+        rate_bps_min: if values.contains_key("rate-min") { Some(number("rate-min")?) } else { None },
+    })
+}
+
+/// Reads one flow; an error names the key, the value and what is allowed.
+pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
+    let values = pairs(text, &KEYS)?;
     let value = |key: &str| values.get(key).copied().ok_or_else(|| format!("{key} is missing"));
     let number = |key: &str| quantity::parse(value(key)?).map_err(|error| format!("{key}: {error}"));
     let bytes = |key: &str| quantity::parse_u32(value(key)?).map_err(|error| format!("{key}: {error}"));
@@ -188,6 +208,16 @@ mod tests {
             negotiable: true,
         };
         assert_eq!(quality(all), Some(expected));
+    }
+
+    #[test]
+    fn another_rate_is_read() {
+        let rate = parse_rate("id=a,rate=120k,burst=3200,rate-min=100k").unwrap();
+        assert_eq!((rate.rate_bps, rate.burst_bytes, rate.rate_bps_min), (120_000, Some(3_200), Some(100_000)));
+        assert_eq!(parse_rate("id=a,rate=1").unwrap().rate_bps_min, None);
+        for (text, expected) in [("rate=1", "id is missing"), ("id=a,rate=1,packet=200", "\"packet\" is not known")] {
+            assert!(parse_rate(text).unwrap_err().contains(expected));
+        }
     }
 
     #[test]

@@ -15,8 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, ClassView, Health, LinkView, NodeView, Page, PeerView, SessionChange, SessionView,
-    TableView,
+    AggregateRequest, AggregateView, ClassView, Health, LinkView, NodeView, Page, PeerView, SessionView, TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
@@ -186,9 +185,8 @@ async fn show_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>
 
 async fn change_session(State(rest): Shared, id: Name, request: Request) -> Result<Json<SessionView>, ProblemReply> {
     let id = named(id, Reason::UnknownSession)?;
-    let SessionChange { ends_at } = body::read(request, rest.body_bytes_max).await?;
-    let ends_at = view::time("ends_at", ends_at)?;
-    let (record, _) = rest.ask_session(Wish::ChangeSessionEnd { id, ends_at }, Named::Path).await?;
+    let change = view::change_wish(id, body::read(request, rest.body_bytes_max).await?)?;
+    let (record, _) = rest.ask_session(change, Named::Path).await?;
     Ok(Json(rest.session(record).await?))
 }
 

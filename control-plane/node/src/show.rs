@@ -205,6 +205,9 @@ pub(crate) fn session(view: &SessionView) -> String {
     } else if let Some(until) = &view.wait_until {
         let _ = write!(out, "{}", facts(&[("waits", &format!("for room, until {until}"))]));
     }
+    if let Some(stage) = &view.changing_rates {
+        let _ = write!(out, "{}", facts(&[("rates", &format!("are being changed: {}", word(stage)))]));
+    }
     if let Some(failure) = &view.failure {
         let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
     }

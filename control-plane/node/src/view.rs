@@ -1,16 +1,18 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
 use turnpike_api::{
-    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest, SessionView,
+    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionChange, SessionPreview, SessionRequest,
+    SessionView,
 };
 use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
-use turnpike_broker::name::{Nanos, NodeName, PolicyId};
+use turnpike_broker::name::{Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
 use turnpike_broker::quality;
+use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::{AggregateRecord, Direction, FlowRecord, SessionRecord, SessionState};
 use turnpike_broker::refusal::PoolState;
-use turnpike_broker::{FlowRequest, Schedule, SessionRequest as Wish};
+use turnpike_broker::{FlowRequest, Request, Schedule, SessionRequest as Wish};
 
 use crate::payload::Room;
 use crate::problem::{self, ProblemReply};
@@ -37,6 +39,29 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nano
     });
     let wish = Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, flows: flows.collect() };
     Ok((wish, wait_until))
+}
+
+/// The change as the broker takes it.
+pub(crate) fn change_wish(id: SessionId, change: SessionChange) -> Result<Request, ProblemReply> {
+    match (change.ends_at, change.flows) {
+        (Some(ends_at), None) => Ok(Request::ChangeSessionEnd { id, ends_at: time("ends_at", ends_at)? }),
+        (None, Some(flows)) => {
+            let flows = flows.into_iter().map(|flow| RateWish {
+                id: flow.id,
+                rate_bps: flow.rate_bps,
+                burst_bytes: flow.burst_bytes,
+                rate_bps_min: flow.rate_bps_min.unwrap_or(flow.rate_bps),
+            });
+            Ok(Request::ChangeSessionRates { id, flows: flows.collect() })
+        }
+        (None, None) => {
+            Err(ProblemReply::new("missing_field", "missing field `ends_at` or `flows`").in_field("ends_at"))
+        }
+        (Some(_), Some(_)) => Err(ProblemReply::invalid_value(
+            "flows",
+            "flows is given beside ends_at: change the end and the rates by a request each",
+        )),
+    }
 }
 
 /// A time that may be absent.
@@ -147,6 +172,7 @@ pub(crate) fn session(
         wait_until: record.wait.map(|wait| wait.until.to_string()),
         offered_until: record.wait.and_then(|wait| wait.offered_until).map(|time| time.to_string()),
         since: (record.since > Nanos(0)).then(|| record.since.to_string()),
+        changing_rates: record.rate_change.map(|change| change.stage),
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
     }

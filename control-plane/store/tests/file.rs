@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use turnpike_broker::Schedule;
-use turnpike_broker::class::Quality;
+use turnpike_broker::class::{Class, NamedClass, Quality};
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
+use turnpike_broker::rate_change::{FlowChange, FlowRates, RateChange, RateStage};
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, FlowUsage, SessionRecord, SessionState, Side,
     UsageKind, UsageRecord, Wait,
@@ -72,6 +73,8 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         usage: vec![],
         ledger_due: false,
         wait: None,
+        rate_change: None,
+        rate_change_done: 0,
     }
 }
 
@@ -398,4 +401,29 @@ fn places_that_cannot_be_written_are_refused() {
         let error = Store::open(&path, &node()).unwrap_err();
         assert!(matches!(error, StoreError::Unopenable { .. }), "{error:?}");
     }
+}
+
+#[test]
+fn a_class_a_quality_and_a_change_that_is_under_way_are_kept() {
+    let (_directory, path) = place();
+    let mut store = open(&path);
+    let name: turnpike_broker::name::ClassName = "telephony".parse().unwrap();
+    let class = NamedClass { class: Class::of_rfc_4594()[&name].clone(), name };
+    let aggregate = AggregateRecord { class: Some(class), ..aggregate("a1") };
+    let rates = |rate_bps| FlowRates { rate_bps, burst_bytes: 400, asked_rate_bps: rate_bps, rate_bps_min: rate_bps };
+    let flow = FlowChange { id: "f".parse().unwrap(), before: rates(1_000), after: rates(2_000) };
+    let change = RateChange { number: 7, stage: RateStage::Committing, flows: vec![flow] };
+    let session =
+        SessionRecord { rate_change: Some(change), rate_change_done: 6, ..session("s", SessionState::Active) };
+    let line = UsageRecord { kind: UsageKind::Change, ..usage(1, 1, "s") };
+    let changes = [
+        Change::PutAggregate(aggregate.clone()),
+        Change::PutSession(session.clone()),
+        Change::AppendUsage(line.clone()),
+    ];
+    store.apply(&changes).unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.load().unwrap(), (vec![aggregate], vec![session]));
+    assert_eq!(store.usage(None, 10, None).unwrap().records, [line]);
 }

@@ -112,6 +112,10 @@ impl Pair {
             while let Some(output) = broker.poll() {
                 match output {
                     Output::Install { ticket, .. } => inputs.push_back((node, Input::Installed { ticket })),
+                    Output::ChangeMeters { ticket, meters } => {
+                        let counters = meters.iter().map(|_| Counters::default()).collect();
+                        inputs.push_back((node, Input::MetersChanged { ticket, counters }));
+                    }
                     Output::Deinstall { ticket, policies } => {
                         let counters = vec![Counters::default(); policies.len()];
                         inputs.push_back((node, Input::Deinstalled { ticket, counters }));

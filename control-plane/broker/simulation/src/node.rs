@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use turnpike_broker::message::PeerRequest;
 use turnpike_broker::name::{AggregateName, Nanos, PolicyId};
-use turnpike_broker::policy::{InstallError, Policy};
+use turnpike_broker::policy::{InstallError, Meter, Policy};
 use turnpike_broker::record::Change;
 use turnpike_broker::{Broker, Config, Input, Output};
 
@@ -29,6 +29,11 @@ pub(crate) enum Job {
     Install {
         ticket: u64,
         policies: Vec<(PolicyId, Policy)>,
+        fails: bool,
+    },
+    Change {
+        ticket: u64,
+        meters: Vec<(PolicyId, Meter, Meter)>,
         fails: bool,
     },
     Deinstall {
@@ -120,6 +125,7 @@ impl Node {
             match output {
                 Output::Persist(change) => changes.push(change),
                 effect @ (Output::Install { .. }
+                | Output::ChangeMeters { .. }
                 | Output::Deinstall { .. }
                 | Output::Send { .. }
                 | Output::Answer { .. }
@@ -148,7 +154,7 @@ impl Node {
             return Ok(None);
         };
         Ok(match job {
-            Job::Install { ticket, fails: true, .. } => {
+            Job::Install { ticket, fails: true, .. } | Job::Change { ticket, fails: true, .. } => {
                 let error = InstallError {
                     code: "flow_table_full".to_owned(),
                     detail: "a fault of the simulation".to_owned(),
@@ -160,6 +166,9 @@ impl Node {
                 Ok(()) => Input::Installed { ticket }.into(),
                 Err(error) => Input::InstallFailed { ticket, error }.into(),
             }),
+            Job::Change { ticket, meters, fails: false } => {
+                Some(Input::MetersChanged { ticket, counters: self.plane.change(&meters)? }.into())
+            }
             Job::Deinstall { ticket, policies } => {
                 let counters = self.plane.deinstall(&policies);
                 Some(Message { input: Input::Deinstalled { ticket, counters }, deinstalled: policies })

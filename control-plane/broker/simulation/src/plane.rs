@@ -165,6 +165,31 @@ impl Plane {
         Ok(Ok(()))
     }
 
+    /// Readings after all of these have what they are to have. The outer error is a broken promise of the broker's.
+    pub(crate) fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, String> {
+        let mut readings = Vec::with_capacity(meters.len());
+        for (id, _, to) in meters {
+            let before = self.policy(*id).and_then(flow_cost_bps);
+            let Some(Entry { policy, counters }) = self.in_force.get_mut(id) else {
+                return Err(format!("policy {id:?} is changed, and is not in force"));
+            };
+            let (Policy::FlowOut { meter, .. } | Policy::FlowIn { meter, .. }) = policy else {
+                return Err(format!("{policy:?} is changed"));
+            };
+            *meter = *to;
+            let after = flow_cost_bps(policy);
+            readings.push(*counters);
+            let (Some((aggregate, before_bps)), Some((_, after_bps))) = (before, after) else { continue };
+            let rate_bps_max = [Direction::Out, Direction::In].into_iter().find_map(|way| self.rate_of(aggregate, way));
+            let carried_bps = self.carried_bps.entry(aggregate).or_default();
+            *carried_bps = (*carried_bps - before_bps).saturating_add(after_bps);
+            if rate_bps_max.is_none_or(|most| *carried_bps > most) {
+                return Err(format!("{carried_bps} bit/s are in force on an aggregate of {rate_bps_max:?}"));
+            }
+        }
+        Ok(readings)
+    }
+
     fn rate_of(&self, aggregate: PolicyId, way: Direction) -> Option<u64> {
         match (self.policy(aggregate)?, way) {
             (Policy::AggregateOut { rate_bps, .. }, Direction::Out)

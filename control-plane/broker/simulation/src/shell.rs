@@ -93,6 +93,12 @@ impl World {
                 self.job_later(index);
                 "after an installation"
             }
+            Output::ChangeMeters { ticket, meters } => {
+                let fails = !self.is_calm && self.random.chance(self.climate.install_failure);
+                self.nodes[index].jobs.push_back(Job::Change { ticket, meters, fails });
+                self.job_later(index);
+                "after a change of meters"
+            }
             Output::Deinstall { ticket, policies } => {
                 self.nodes[index].jobs.push_back(Job::Deinstall { ticket, policies });
                 self.job_later(index);

@@ -294,6 +294,7 @@ impl World {
             | Request::WaitForSession { .. }
             | Request::WouldAdmit(_)
             | Request::ChangeSessionEnd { .. }
+            | Request::ChangeSessionRates { .. }
             | Request::DeleteSession(_) => None,
         };
         self.nodes[node].asked.insert(ticket, given_up);

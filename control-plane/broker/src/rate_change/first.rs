@@ -53,7 +53,7 @@ impl Broker {
             return Err(session_busy(id));
         }
         let flows = self.changes_asked(record, wishes)?;
-        if flows.iter().all(|flow| is_same(flow)) {
+        if flows.iter().all(is_same) {
             let answer = Answer::Session { record: record.clone(), created: false };
             self.answer(ticket, answer);
             return Ok(());
@@ -280,10 +280,10 @@ fn is_same(flow: &FlowChange) -> bool {
 
 /// The client has not named a wrong session.
 fn as_second_sides(refusal: Refusal) -> Refusal {
-    match refusal.reason {
-        Reason::UnknownSession => Refusal::new(Reason::SecondSideRefused, refusal.detail),
-        _ => refusal,
+    if refusal.reason == Reason::UnknownSession {
+        return Refusal::new(Reason::SecondSideRefused, refusal.detail);
     }
+    refusal
 }
 
 /// The second side's rates, if it may choose them.

@@ -77,6 +77,7 @@ impl Checker {
             }
             Output::Send { .. }
             | Output::Persist(_)
+            | Output::ChangeMeters { .. }
             | Output::Deinstall { .. }
             | Output::Notify { .. }
             | Output::WakeAt(_) => Ok(()),
@@ -136,6 +137,9 @@ impl Checker {
             | PeerRequest::BookSession { .. }
             | PeerRequest::CommitSession { .. }
             | PeerRequest::ChangeSessionEnd { .. }
+            | PeerRequest::HoldRates { .. }
+            | PeerRequest::CommitRates { .. }
+            | PeerRequest::VoidRates { .. }
             | PeerRequest::ReleaseSession { .. } => return Ok(()),
         };
         let asks = matches!(incoming.request, PeerRequest::HoldSession { .. } | PeerRequest::OfferAggregate(_));
@@ -160,7 +164,10 @@ impl Checker {
             | PeerAnswer::WouldHold { .. }
             | PeerAnswer::Booked
             | PeerAnswer::Committed
-            | PeerAnswer::EndChanged => Ok(()),
+            | PeerAnswer::EndChanged
+            | PeerAnswer::RatesHeld { .. }
+            | PeerAnswer::RatesCommitted
+            | PeerAnswer::RatesVoided => Ok(()),
         }
     }
 

@@ -112,6 +112,7 @@ fn ledger_is_whole(node: &Node, active: &[&SessionRecord]) -> Held {
         })?;
         let in_turn = match line.kind {
             UsageKind::Start => open.insert(&line.session),
+            UsageKind::Change => open.contains(&line.session),
             UsageKind::Final => open.remove(&line.session),
         };
         hold(Rule::Usage, in_turn, || format!("{} at {name} has two lines {:?} in turn", line.session, line.kind))?;
