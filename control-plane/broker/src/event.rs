@@ -220,7 +220,7 @@ pub enum Output {
     ChangeMeters {
         /// For the report.
         ticket: u64,
-        /// What each has now, and what it is to have. One that has that already is right, too.
+        /// What each goes back to where another cannot be changed, and what it is to have. One that has that already is right, too.
         meters: Vec<(PolicyId, Meter, Meter)>,
     },
     /// Take these out of force; report [`Input::Deinstalled`].

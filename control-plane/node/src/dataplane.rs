@@ -30,8 +30,8 @@ pub trait DataPlane {
     fn adopted(&self) -> Vec<PolicyId>;
     /// Puts all in force and reads them back, or none: not either if one of the terminals, which no policy names, cannot be reached.
     fn install(&mut self, policies: &[(PolicyId, Policy)], terminals: &[IpAddr]) -> Result<(), InstallError>;
-    /// Changes what these flows in force may send, each from what is first to what is second, all of them or none, and gives their readings
-    /// after that.
+    /// Changes what these flows in force may send to what is second, all of them or none, and gives their readings after that. What is first is
+    /// what each goes back to where another cannot be changed.
     fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, InstallError>;
     /// Takes these out of force, waits until no packet uses them, and gives their final readings. They can be asked for again, also after a
     /// restart, until they are forgotten.

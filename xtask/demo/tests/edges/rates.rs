@@ -11,7 +11,8 @@ use crate::bench::{Bench, Setup, ends, flow, is_to, usage, view};
 use crate::network::{Ip, Place};
 use crate::packet::{Packet, rtp};
 
-const PORT: u16 = 5_300;
+/// The aggregate of each flow, its site's other end, and a port of its own: a capture sees what its place sends, too.
+const WAYS: [(&str, Place, u16); 2] = [("ab", Place::SiteB, 5_300), ("ba", Place::SiteA, 5_302)];
 const PACKET_BYTES: u64 = 200;
 /// A packet's worth comes back in 200 ms, and eight may come at once.
 const SLOW: (u64, u32) = (8_000, 1_600);
@@ -24,16 +25,19 @@ fn change(bench: &Bench, (rate_bps, burst_bytes): (u64, u32)) -> SessionView {
     bench.client(Place::EdgeA).patch("/v1/sessions/live", &json!({ "flows": flows })).unwrap()
 }
 
+/// A packet of each flow.
+fn send(bench: &Bench, number: u16) {
+    for (aggregate, _, port) in WAYS {
+        let (source, destination) = ends(Ip::V4, aggregate, port);
+        bench.send(&Packet::new(source, destination, rtp(number, 172)));
+    }
+}
+
 /// So many packets at once from each site; how many of them come to the other.
 fn arrive(bench: &Bench, least: usize) -> [usize; 2] {
-    let heard = [Place::SiteB, Place::SiteA].map(|site| bench.capture(site));
-    for number in 0..AT_ONCE {
-        for aggregate in ["ab", "ba"] {
-            let (source, destination) = ends(Ip::V4, aggregate, PORT);
-            bench.send(&Packet::new(source, destination, rtp(number, 172)));
-        }
-    }
-    heard.map(|heard| heard.take(is_to(PORT), least).len())
+    let heard = WAYS.map(|(_, site, port)| (bench.capture(site), port));
+    (0..AT_ONCE).for_each(|number| send(bench, number));
+    heard.map(|(heard, port)| heard.take(is_to(port), least).len())
 }
 
 #[test]
@@ -42,9 +46,10 @@ fn another_rate_under_traffic_is_enforced_at_both_ends_and_loses_nothing() {
     bench.reserve(Place::EdgeA, &json!({}));
     bench.reserve(Place::EdgeB, &json!({}));
     let slow = json!({ "rate_bps": SLOW.0, "burst_bytes": SLOW.1 });
-    bench.admit("live", &[flow("a", Ip::V4, "ab", PORT, &slow), flow("b", Ip::V4, "ba", PORT, &slow)]);
-    for (site, aggregate) in [(Place::SiteB, "ab"), (Place::SiteA, "ba")] {
-        bench.listen(site, ends(Ip::V4, aggregate, PORT).1);
+    let [(ab, _, port_ab), (ba, _, port_ba)] = WAYS;
+    bench.admit("live", &[flow("a", Ip::V4, ab, port_ab, &slow), flow("b", Ip::V4, ba, port_ba, &slow)]);
+    for (aggregate, site, port) in WAYS {
+        bench.listen(site, ends(Ip::V4, aggregate, port).1);
     }
 
     let begun = Instant::now();
@@ -111,22 +116,19 @@ const MIDDLE: (u64, u32) = (400_000, 8_000);
 fn conforming_traffic_loses_nothing_while_it_changes(bench: &Bench) {
     const PACKETS: u16 = 100;
     let before = bench.session(Place::EdgeA, "live");
-    let heard = [Place::SiteB, Place::SiteA].map(|site| bench.capture(site));
+    let heard = WAYS.map(|(_, site, port)| (bench.capture(site), port));
     std::thread::scope(|scope| {
         let changes = scope.spawn(|| {
             change(bench, MIDDLE);
             change(bench, FAST);
         });
         for number in 0..PACKETS {
-            for aggregate in ["ab", "ba"] {
-                let (source, destination) = ends(Ip::V4, aggregate, PORT);
-                bench.send(&Packet::new(source, destination, rtp(1_000 + number, 172)));
-            }
+            send(bench, 1_000 + number);
             std::thread::sleep(Duration::from_millis(20));
         }
         changes.join().unwrap();
     });
-    let came = heard.map(|heard| heard.take(is_to(PORT), PACKETS.into()).len());
+    let came = heard.map(|(heard, port)| heard.take(is_to(port), PACKETS.into()).len());
     assert_eq!(came, [usize::from(PACKETS); 2]);
     let dropped = |session: &SessionView| view(session, "a").counters.unwrap().dropped_bytes / PACKET_BYTES;
     assert_eq!(dropped(&bench.session(Place::EdgeA, "live")), dropped(&before));
