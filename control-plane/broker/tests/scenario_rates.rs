@@ -216,6 +216,20 @@ fn a_booking_changes_its_rates_before_it_is_up() {
     world.check_rest();
 }
 
+#[test]
+fn a_booking_that_starts_in_the_midst_of_a_change_starts_with_the_one_or_the_other() {
+    for ahead_ms in 0..15 {
+        let mut world = World::connected();
+        let schedule = world.schedule(Some(5_000), None);
+        assert!(session(world.create(A, SessionRequest { schedule, ..call("s", 5_000, BEFORE) })).1);
+        let now = world.now;
+        world.run(schedule.starts_at.unwrap().0.saturating_sub(now.0) / MS - ahead_ms);
+        world.request(A, both(600_000, 50_000));
+        settle(&mut world, &[[BEFORE; 2], [600_000, 50_000]]);
+        assert!([A, B].iter().all(|node| world.state(*node, "s") == Some(SessionState::Active)));
+    }
+}
+
 /// Every message and answer of a change lost, one kind at a time, for a while.
 #[test]
 fn lost_messages_leave_the_old_or_the_new_rates_at_both_ends() {
