@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod accuracy;
+mod broker;
 #[cfg(test)]
 mod contention;
 #[path = "../../ebpf-programs/src/bench/contract.rs"]
@@ -45,6 +46,8 @@ struct Command {
 enum Bench {
     /// What a packet costs in the XDP programs, piece by piece and as a whole, and how exactly the meters police.
     Fastpath(Options),
+    /// What a decision of the broker costs, beside an insertion into a BTreeMap.
+    Broker(BrokerOptions),
     /// Draws the curve of cost over flows that a run of `fastpath` wrote.
     Plot {
         /// The run's lines of JSON; the picture gets the same name and the extension svg.
@@ -90,10 +93,28 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
 }
 
+/// How to measure the broker.
+#[derive(Args)]
+pub(crate) struct BrokerOptions {
+    /// Write each result as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Interleaved rounds: 31, or 9 with --quick.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    pub(crate) rounds: Option<u32>,
+    /// Measure only these rows.
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    pub(crate) rows: Vec<String>,
+    /// Fewer rounds.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
 fn main() -> ExitCode {
     let Command { commit, bench } = Command::parse();
     let outcome = match bench {
         Bench::Fastpath(options) => fastpath::run(&options, &commit),
+        Bench::Broker(options) => broker::run(&options, &commit),
         Bench::Plot { file } => plot::run(&file).map(|target| println!("drawn to {}", target.display())),
     };
     match outcome {

@@ -73,6 +73,12 @@ const IMPORT_RULES: &[ImportRule] = &[
         why: "the decisions have no clock, no socket, no map and no randomness",
     },
     ImportRule {
+        package: "turnpike-simulation",
+        ours: &["turnpike-broker"],
+        outside: Outside::Only(&["clap"]),
+        why: "a simulated world has only the broker and what its seed decides",
+    },
+    ImportRule {
         package: "turnpike-protocols",
         ours: &[],
         outside: Outside::AllBut(&[
@@ -148,6 +154,9 @@ const IMPORT_RULES: &[ImportRule] = &[
     },
 ];
 
+/// The broker's feature that only tests may ask for.
+const PLANTED_BUGS: &str = "planted-bugs";
+
 /// `cargo xtask check`.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let imports = report("import rules", &imports(workspace)?);
@@ -195,9 +204,15 @@ fn broken_imports(metadata: &Value) -> Vec<String> {
         let imported =
             package["dependencies"].as_array().into_iter().flatten().filter(|import| import["kind"].is_null());
         for import in imported {
+            let mut features = import["features"].as_array().into_iter().flatten().filter_map(Value::as_str);
             let import = text(import, "name");
             if let Some(reason) = forbidden(rule, import, ours.contains(&import)) {
                 broken.push(format!("crate {name} must not import {import}: {reason}"));
+            }
+            if features.any(|feature| feature == PLANTED_BUGS) {
+                broken.push(format!(
+                    "crate {name} must not import {import} with {PLANTED_BUGS}: bugs on purpose are for tests"
+                ));
             }
         }
     }
@@ -437,6 +452,20 @@ mod tests {
         for (line, start) in broken.iter().zip(starts) {
             assert!(line.starts_with(start), "{line:?} does not start with {start:?}");
         }
+    }
+
+    #[test]
+    fn bugs_on_purpose_are_for_tests_only() {
+        let import = |kind: Option<&str>| {
+            let broker = json!({"name": "turnpike-broker", "kind": kind, "features": ["planted-bugs"]});
+            json!({"packages": [package("turnpike-broker", &[]), {"name": "turnpike-simulation", "dependencies": [broker]}]})
+        };
+        assert_eq!(broken_imports(&import(Some("dev"))), Vec::<String>::new());
+        let broken = broken_imports(&import(None));
+        assert!(
+            broken.len() == 1 && broken[0].ends_with("with planted-bugs: bugs on purpose are for tests"),
+            "{broken:?}"
+        );
     }
 
     #[test]

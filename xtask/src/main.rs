@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod matrix;
 mod setup;
+mod simulate;
 mod test;
 
 use std::ffi::{OsStr, OsString};
@@ -36,6 +37,13 @@ enum Task {
     Ci,
     /// Boot other kernels with the drivers of network cards, and see what works there.
     Matrix(matrix::Options),
+    /// Run many brokers in one virtual world with seeded faults, and check what must hold; it gets all further arguments.
+    #[command(disable_help_flag = true)]
+    Simulate {
+        /// Such as `--seeds N`, `--from S`, `--nodes N`, or `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Set up, build and run the demo; it gets all further arguments.
     Demo {
         /// Arguments of the demo, such as `--json FILE` or `--seconds N`.
@@ -58,6 +66,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(&Workspace::find()),
         Task::Ci => test::run(&Workspace::find(), Extent::Ci),
         Task::Matrix(options) => matrix::run(&Workspace::find(), &options),
+        Task::Simulate { args } => simulate::run(&Workspace::find(), &args),
         Task::Demo { args } => demo::run(&Workspace::find(), &args),
         Task::Bench { args } => bench::run(&Workspace::find(), &args),
     };

@@ -5,7 +5,8 @@
 //! | `/v1/aggregates` | `POST` ([`AggregateRequest`]), `GET` ([`Page`] of [`AggregateView`]) |
 //! | `/v1/aggregates/{name}` | `GET` ([`AggregateView`]), `DELETE` |
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
-//! | `/v1/sessions/{id}` | `GET`, `DELETE` ([`SessionView`], with the final usage) |
+//! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
+//! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
 //! | `/v1/health` | `GET` ([`Health`]) |
@@ -21,7 +22,6 @@ use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
-use turnpike_broker::refusal::PoolState;
 
 pub use turnpike_broker::AggregateRequest;
 pub use turnpike_broker::record::UsageRecord;
@@ -42,8 +42,27 @@ pub struct Page<T> {
 pub struct SessionRequest {
     /// Made by the client; repeating the same request is safe.
     pub id: SessionId,
+    /// Its first instant, RFC 3339, rounded down to a millisecond; now if absent. Until then it is booked: held at both ends, and not installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<String>,
+    /// The first instant after it, likewise; if absent it lasts until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
+    /// If there is no room: wait until then, RFC 3339, rounded down to a millisecond. When there is room it is `offered`, and taken by the
+    /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<String>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
+}
+
+/// Body of `PATCH /v1/sessions/{id}`, at the node that was asked for the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionChange {
+    /// The new end, RFC 3339, rounded down to a millisecond; `null` for a session that lasts until it is deleted.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub ends_at: Option<String>,
 }
 
 /// One flow of a [`SessionRequest`]. Rates and sizes count IP bytes of the packet as its sender makes it.
@@ -112,12 +131,82 @@ pub struct SessionView {
     pub peer: NodeName,
     /// Where it is in its life.
     pub state: SessionState,
-    /// When it came up here, RFC 3339.
-    pub since: String,
+    /// The start that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<String>,
+    /// When it ends, RFC 3339; absent if it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
+    /// When it came up here, RFC 3339; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Until when it waits for room, RFC 3339; absent unless it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<String>,
+    /// While it is offered: until when it can be taken, RFC 3339, by the same request again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_until: Option<String>,
+    /// Why it did not come up, or has not yet, though it was booked or waited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Its flows.
     pub flows: Vec<FlowView>,
     /// Final usage as counted on both nodes; empty until the session has ended.
     pub usage: Vec<FlowUsage>,
+}
+
+/// Answer to `POST /v1/sessions?dry_run=true` where the session would be admitted at this moment; else it is the [`Problem`] of the refusal.
+/// Nothing is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPreview {
+    /// The name that was asked with.
+    pub id: SessionId,
+    /// The request was made before, and would be answered with the session as it is: in this state, with these flows. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub there_already: Option<SessionState>,
+    /// The other node.
+    pub peer: NodeName,
+    /// The start that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<String>,
+    /// The end that was asked for, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
+    /// Its flows with the second side's values, without counters.
+    pub flows: Vec<FlowView>,
+}
+
+/// Why a session that was booked or waited did not come up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable, in snake case; one of a [`Problem`]'s.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// A pool: what can be reserved of a link or of an aggregate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// `link <name>` or `aggregate <name>`.
+    pub name: String,
+    /// The node that has it.
+    pub node: String,
+    /// Bits per second in all.
+    pub capacity_bps: u64,
+    /// Bits per second reserved: now, or in a refusal of a session with a start or an end the most at any time of it.
+    pub used_bps: u64,
+    /// Bits per second free from now on without end: what a booking owns later is not. In a refusal of a session with a start or an end: free
+    /// throughout.
+    pub free_bps: u64,
+    /// Bytes of burst that flows may have together.
+    pub burst_capacity_bytes: u64,
+    /// Bytes of burst free, likewise.
+    pub burst_free_bytes: u64,
+    /// In a refusal: the earliest time from which on what was asked would fit for as long as asked, if nothing changes, RFC 3339; absent if
+    /// it would at no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fits_at: Option<String>,
 }
 
 /// A flow as the node has it.
@@ -199,7 +288,7 @@ pub struct AggregateView {
     /// Where it is in its life.
     pub state: AggregateState,
     /// What is reserved of it and what is left.
-    pub pool: PoolState,
+    pub pool: PoolView,
     /// What this node counted so far.
     pub counters: Counters,
 }
@@ -236,6 +325,9 @@ pub struct NodeView {
     pub verdicts: Vec<VerdictView>,
     /// Requests refused, by stable reason.
     pub refusals: BTreeMap<String, u64>,
+    /// How often since the start a session came to wait, was offered after that, or ended in it, by that state.
+    #[serde(default)]
+    pub waiting_notices: BTreeMap<String, u64>,
 }
 
 /// A port of the data plane.
@@ -264,9 +356,9 @@ pub struct LinkView {
     /// Its name.
     pub name: LinkName,
     /// Towards the peers.
-    pub out: PoolState,
+    pub out: PoolView,
     /// From the peers.
-    pub r#in: PoolState,
+    pub r#in: PoolView,
 }
 
 /// A peer.
@@ -335,7 +427,7 @@ pub struct Problem {
     pub field: Option<String>,
     /// The pool that has not enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<PoolState>,
+    pub pool: Option<PoolView>,
     /// The largest rate of one such flow that would be admitted now, bits per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_offer_rate_bps: Option<u64>,

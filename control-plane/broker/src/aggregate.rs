@@ -69,8 +69,8 @@ impl Aggregate {
         Cost::of(&flow.meter, self.overhead_bytes(&flow.endpoints)).unwrap_or_default()
     }
 
-    pub(crate) fn pool_state(&self, node: &NodeName) -> PoolState {
-        self.pool.state(format!("aggregate {}", self.record.name), node)
+    pub(crate) fn pool_state(&self, node: &NodeName, now: Nanos) -> PoolState {
+        self.pool.state(format!("aggregate {}", self.record.name), node, now)
     }
 }
 
@@ -141,7 +141,12 @@ impl Broker {
     }
 
     /// At the sender.
-    pub(crate) fn create_aggregate(&mut self, ticket: u64, request: AggregateRequest) -> Result<(), Refusal> {
+    pub(crate) fn create_aggregate(
+        &mut self,
+        ticket: u64,
+        request: AggregateRequest,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         let marking = request.marking()?;
         let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
@@ -174,18 +179,24 @@ impl Broker {
             terminals_policy: None,
             state: AggregateState::Establishing,
         };
-        self.establish(record, policy.0, Asker::Client(ticket))
+        self.establish(record, policy.0, Asker::Client(ticket), now)
     }
 
     /// Holds the link and installs: the same at both ends.
-    fn establish(&mut self, mut record: AggregateRecord, attempt: u64, asker: Asker) -> Result<(), Refusal> {
+    fn establish(
+        &mut self,
+        mut record: AggregateRecord,
+        attempt: u64,
+        asker: Asker,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         let (_, rate_bps_max) = self.link_to(&record.peer, record.direction)?;
         let tag_family = self.tag_family(&record.peer);
         check_values(record.rate_bps, rate_bps_max, record.burst_bytes)?;
         if self.aggregates.len() >= self.config.limits.aggregates_max {
             return Err(self.full(TableName::Aggregates));
         }
-        self.hold_link(&record)?;
+        self.hold_link(&record, now)?;
         if record.terminals_policy.is_some() {
             record.label = self.labels.allocate();
             if record.label.is_none() {
@@ -202,9 +213,15 @@ impl Broker {
     }
 
     /// At the receiver.
-    pub(crate) fn offer_received(&mut self, ticket: u64, peer: NodeName, offer: Offer) -> Result<(), Refusal> {
+    pub(crate) fn offer_received(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        offer: Offer,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         let Offer { name, rate_bps, burst_bytes, marking, tag, tag_family, attempt } = offer;
-        if !self.fences.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
+        if !self.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
@@ -249,7 +266,7 @@ impl Broker {
             terminals_policy,
             state: AggregateState::Establishing,
         };
-        self.establish(record, attempt, Asker::Peers(vec![ticket]))
+        self.establish(record, attempt, Asker::Peers(vec![ticket]), now)
     }
 
     pub(crate) fn aggregate_installed(
@@ -274,6 +291,7 @@ impl Broker {
                 Ok(()) => {
                     aggregate.phase = Phase::Active;
                     aggregate.record.state = AggregateState::Active;
+                    self.room = true;
                 }
                 Err(error) => {
                     tracing::error!(aggregate = %name, %error, "an aggregate could not be installed again; will retry");
@@ -320,6 +338,7 @@ impl Broker {
         if let Some(aggregate) = self.aggregates.get_mut(name) {
             aggregate.phase = Phase::Active;
             aggregate.record.state = AggregateState::Active;
+            self.room = true;
         }
         self.persist_aggregate(name);
     }

@@ -5,17 +5,22 @@ use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
 use crate::config::Config;
+use crate::cost::Cost;
 use crate::endpoints::Carried;
 use crate::event::{Answer, Input, Output, Request};
+use crate::extension::NewEnd;
 use crate::fence::{Fences, Subject};
 use crate::label::Labels;
 use crate::link::LinkPools;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, InstallError, Policy};
-use crate::record::{AggregateRecord, Change, SessionRecord};
+use crate::question::Question;
+use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::second_side::Hold;
 use crate::session::{Ended, Session};
+use crate::watch::Watch;
 
 /// A bandwidth broker (RFC 2638) for one node: admits, holds, commits and releases, and says what is to be done.
 ///
@@ -33,12 +38,26 @@ pub struct Broker {
     pub(crate) labels: Labels,
     pub(crate) carried: Carried,
     pub(crate) fences: Fences,
+    /// By the ticket that the second side was asked with.
+    pub(crate) questions: BTreeMap<u64, Question>,
+    pub(crate) watches: BTreeMap<SessionId, Watch>,
+    /// Those whose turn it is: the second side was asked.
+    pub(crate) calling: BTreeSet<SessionId>,
+    /// Those that wait no longer, because they are called, offered, or given back after that.
+    pub(crate) called: BTreeSet<SessionId>,
+    /// Something was given back since sessions that wait were looked at.
+    pub(crate) room: bool,
     pending: BTreeMap<u64, Subject>,
-    timers: BTreeSet<(Nanos, Subject)>,
-    timer_by_subject: BTreeMap<Subject, Nanos>,
+    /// Of the same time those first that do not start something.
+    timers: BTreeSet<(Nanos, bool, Subject)>,
+    timer_by_subject: BTreeMap<Subject, (Nanos, bool)>,
     wake: Option<Nanos>,
+    /// Of the last input.
+    pub(crate) now: Nanos,
     refusals: BTreeMap<Reason, u64>,
     full: BTreeMap<TableName, u64>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<crate::planted::PlantedBug>,
 }
 
 /// The broker's bounded tables.
@@ -48,13 +67,16 @@ pub(crate) enum TableName {
     Sessions,
     Flows,
     Labels,
+    Questions,
+    Watches,
 }
 
 /// How full a bounded table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node) or `labels` (of what it receives: one for a flow, or one for
-    /// all of an aggregate).
+    /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
+    /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet)
+    /// or `watches` (sessions that wait for room, or are called).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -81,12 +103,20 @@ impl Broker {
             labels: Labels::new(config.limits.flows_max, config.label_secret, epoch),
             carried: Carried::default(),
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
+            questions: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            calling: BTreeSet::new(),
+            called: BTreeSet::new(),
+            room: false,
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             timer_by_subject: BTreeMap::new(),
             wake: None,
+            now: Nanos(0),
             refusals: BTreeMap::new(),
             full: BTreeMap::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
             config,
         }
     }
@@ -96,6 +126,7 @@ impl Broker {
         if input == Input::Tick {
             self.wake = None;
         }
+        self.now = now;
         self.handle_timers(now);
         match input {
             Input::Request { ticket, request } => self.handle_request(ticket, request, now),
@@ -108,6 +139,7 @@ impl Broker {
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
+        self.call_waiting(now);
         self.ask_to_wake();
     }
 
@@ -130,7 +162,13 @@ impl Broker {
     /// What flows may have of an aggregate, and have: bits per second and bytes on the wire (R-003-1).
     #[must_use]
     pub fn pool(&self, name: &AggregateName) -> Option<PoolState> {
-        self.aggregates.get(name).map(|aggregate| aggregate.pool_state(&self.config.node))
+        self.aggregates.get(name).map(|aggregate| aggregate.pool_state(&self.config.node, self.now))
+    }
+
+    /// What flows have of an aggregate at a time that is not past.
+    #[must_use]
+    pub fn used_at(&self, name: &AggregateName, time: Nanos) -> Option<Cost> {
+        self.aggregates.get(name).map(|aggregate| aggregate.pool.used_at(time))
     }
 
     /// All sessions that have not ended at both ends, by id.
@@ -143,16 +181,22 @@ impl Broker {
         self.ended.iter()
     }
 
-    /// One session, be it ended or not.
+    /// The sessions that wait for room, by id; one that is called or offered is among [`Self::sessions`].
+    pub fn waiting(&self) -> impl Iterator<Item = &SessionRecord> {
+        self.watches.values().map(|watch| &watch.record)
+    }
+
+    /// One session, be it waiting, ended or neither.
     #[must_use]
     pub fn session(&self, id: &SessionId) -> Option<&SessionRecord> {
-        self.sessions.get(id).map(|session| &session.record).or_else(|| self.ended.get(id))
+        let waiting = || self.watches.get(id).map(|watch| &watch.record);
+        self.sessions.get(id).map(|session| &session.record).or_else(waiting).or_else(|| self.ended.get(id))
     }
 
     /// Each link with what aggregates have of it: out, then in (R-000-2).
     pub fn links(&self) -> impl Iterator<Item = (&LinkName, PoolState, PoolState)> {
         self.links.iter().map(|(name, pools)| {
-            let (out, into) = pools.states(name, &self.config.node);
+            let (out, into) = pools.states(name, &self.config.node, self.now);
             (name, out, into)
         })
     }
@@ -165,9 +209,9 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 4] {
-        use TableName::{Aggregates, Flows, Labels, Sessions};
-        [Aggregates, Sessions, Flows, Labels].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 6] {
+        use TableName::{Aggregates, Flows, Labels, Questions, Sessions, Watches};
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches].map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -177,6 +221,8 @@ impl Broker {
             TableName::Sessions => ("sessions", self.sessions.len(), limits.sessions_max),
             TableName::Flows => ("flows", self.carried.flows_out(), self.flows_max()),
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
+            TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
+            TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
@@ -189,6 +235,11 @@ impl Broker {
     /// Counts that a table was full, and says so.
     pub(crate) fn full(&mut self, name: TableName) -> Refusal {
         *self.full.entry(name).or_default() += 1;
+        self.no_place(name)
+    }
+
+    /// What [`Self::full`] says, to a question: nothing was refused.
+    pub(crate) fn no_place(&self, name: TableName) -> Refusal {
         let Table { name, used, max, .. } = self.table(name);
         let detail = format!("node {} has {used} {name} and allows {max}", self.config.node);
         Refusal::new(Reason::LimitReached, detail)
@@ -196,9 +247,12 @@ impl Broker {
 
     fn handle_request(&mut self, ticket: u64, request: Request, now: Nanos) {
         let done = match request {
-            Request::CreateAggregate(request) => self.create_aggregate(ticket, request),
+            Request::CreateAggregate(request) => self.create_aggregate(ticket, request, now),
             Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
             Request::CreateSession(request) => self.create_session(ticket, request, now),
+            Request::WaitForSession { request, until } => self.wait_for_session(ticket, request, until, now),
+            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
+            Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
         };
         if let Err(refusal) = done {
@@ -230,18 +284,31 @@ impl Broker {
             }
             PeerRequest::OfferAggregate(offer) => {
                 let (subject, attempt) = (Subject::Aggregate(offer.name.clone()), offer.attempt);
-                self.offer_received(ticket, peer.clone(), offer)
+                self.offer_received(ticket, peer.clone(), offer, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession { session, attempt, flows } => {
+            PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, flows } => {
                 let subject = Subject::Session(session.clone());
-                self.hold_received(ticket, peer.clone(), session, attempt, &flows, now)
+                let hold = Hold { attempt, schedule, sent_at, offer, asked: &flows };
+                self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
-            PeerRequest::CommitSession { session, attempt } => self.commit_received(ticket, &peer, &session, attempt),
+            PeerRequest::WouldHoldSession { session, schedule, sent_at, flows } => {
+                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, asked: &flows };
+                self.would_hold_received(ticket, &peer, &session, hold, now);
+                Ok(())
+            }
+            PeerRequest::BookSession { session, attempt } => self.book_received(ticket, &peer, &session, attempt, now),
+            PeerRequest::CommitSession { session, attempt } => {
+                self.commit_received(ticket, &peer, &session, attempt, now)
+            }
+            PeerRequest::ChangeSessionEnd { session, attempt, change, ends_at, sent_at } => {
+                let new_end = NewEnd { attempt, change, ends_at, sent_at };
+                self.change_received(ticket, &peer, &session, new_end, now)
+            }
             PeerRequest::ReleaseSession { session, side, attempt } => {
                 self.release_received(ticket, &peer, session, side, attempt, now);
                 Ok(())
@@ -253,7 +320,8 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
-            None => {}
+            Some(Subject::Question) => self.question_answered(ticket, answer),
+            Some(Subject::Watch(_)) | None => {}
         }
     }
 
@@ -261,7 +329,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
-            None => {}
+            Some(Subject::Question | Subject::Watch(_)) | None => {}
         }
     }
 
@@ -269,13 +337,13 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            None => {}
+            Some(Subject::Question | Subject::Watch(_)) | None => {}
         }
     }
 
     /// Also before any other input, so that what lapses does so at its time whenever the tick comes.
     fn handle_timers(&mut self, now: Nanos) {
-        while let Some((at, subject)) = self.timers.first().cloned() {
+        while let Some((at, _, subject)) = self.timers.first().cloned() {
             if at > now {
                 break;
             }
@@ -283,12 +351,19 @@ impl Broker {
             match subject {
                 Subject::Aggregate(name) => self.aggregate_timer(&name, now),
                 Subject::Session(id) => self.session_timer(&id, now),
+                Subject::Watch(id) => self.watch_timer(&id, now),
+                // The peer's answer has its deadline.
+                Subject::Question => {}
             }
         }
     }
 
+    pub(crate) fn notify(&mut self, session: SessionId, state: SessionState) {
+        self.outputs.push_back(Output::Notify { session, state });
+    }
+
     fn ask_to_wake(&mut self) {
-        if let Some((at, _)) = self.timers.first()
+        if let Some((at, _, _)) = self.timers.first()
             && self.wake != Some(*at)
         {
             self.wake = Some(*at);
@@ -298,14 +373,23 @@ impl Broker {
 
     /// One timer for each subject; a new one replaces the last.
     pub(crate) fn set_timer(&mut self, subject: Subject, at: Nanos) {
+        self.insert_timer(subject, at, false);
+    }
+
+    /// The same for a start: it comes after what ends at that time and makes room.
+    pub(crate) fn set_start_timer(&mut self, subject: Subject, at: Nanos) {
+        self.insert_timer(subject, at, true);
+    }
+
+    fn insert_timer(&mut self, subject: Subject, at: Nanos, start: bool) {
         self.clear_timer(&subject);
-        self.timers.insert((at, subject.clone()));
-        self.timer_by_subject.insert(subject, at);
+        self.timers.insert((at, start, subject.clone()));
+        self.timer_by_subject.insert(subject, (at, start));
     }
 
     pub(crate) fn clear_timer(&mut self, subject: &Subject) {
-        if let Some(at) = self.timer_by_subject.remove(subject) {
-            self.timers.remove(&(at, subject.clone()));
+        if let Some((at, start)) = self.timer_by_subject.remove(subject) {
+            self.timers.remove(&(at, start, subject.clone()));
         }
     }
 
@@ -362,6 +446,18 @@ impl Broker {
         self.outputs.push_back(Output::Answer { ticket, answer });
     }
 
+    /// Answers a question; it counts as no refusal, because nothing was refused.
+    pub(crate) fn answer_question(&mut self, ticket: u64, answer: Result<Answer, Refusal>) {
+        let answer = answer.unwrap_or_else(Answer::Refused);
+        self.outputs.push_back(Output::Answer { ticket, answer });
+    }
+
+    /// Answers a peer's question, likewise.
+    pub(crate) fn answer_peers_question(&mut self, ticket: u64, answer: Result<PeerAnswer, Refusal>) {
+        let answer = answer.unwrap_or_else(|refusal| PeerAnswer::Refused { refusal });
+        self.outputs.push_back(Output::PeerAnswer { ticket, answer });
+    }
+
     pub(crate) fn refuse(&mut self, ticket: u64, refusal: Refusal) {
         self.answer(ticket, Answer::Refused(refusal));
     }
@@ -383,7 +479,10 @@ impl Broker {
     }
 
     /// Asks for the next tick after a restart, when no input has come yet.
-    pub(crate) fn restored(&mut self) {
+    pub(crate) fn restored(&mut self, now: Nanos) {
+        self.now = now;
+        self.room = true;
+        self.call_waiting(now);
         self.ask_to_wake();
     }
 }

@@ -57,6 +57,10 @@ pub struct Limits {
     pub flows_per_session_max: usize,
     /// Flows that this node sends, and as many labels of what it receives; at most 2^20, the indexes of a label.
     pub flows_max: u32,
+    /// Questions of clients, whether a session would be admitted, that a peer has not answered yet.
+    pub questions_max: usize,
+    /// Sessions that wait for room.
+    pub watches_max: usize,
 }
 
 impl Default for Limits {
@@ -67,6 +71,8 @@ impl Default for Limits {
             sessions_ended_max: 1_024,
             flows_per_session_max: 16,
             flows_max: 65_536,
+            questions_max: 256,
+            watches_max: 256,
         }
     }
 }
@@ -78,10 +84,16 @@ pub struct Timers {
     pub reply: Nanos,
     /// A hold for another node's session lapses by then if no commit has come.
     pub hold: Nanos,
+    /// How long a session that has waited is held for its client to take; a hold for another node's lapses that much later.
+    pub offer: Nanos,
     /// The first retry of a release that was not answered; doubles with every further one.
     pub retry: Nanos,
     /// The longest time between two retries.
     pub retry_max: Nanos,
+    /// How long after its start a booking may still come up; it has failed by then.
+    pub start: Nanos,
+    /// The most by which the clocks of two nodes may differ for a session with a start or an end, with a message's way between them.
+    pub clock_difference: Nanos,
 }
 
 impl Default for Timers {
@@ -89,8 +101,11 @@ impl Default for Timers {
         Self {
             reply: Nanos::from_millis(3_000),
             hold: Nanos::from_millis(10_000),
+            offer: Nanos::from_millis(30_000),
             retry: Nanos::from_millis(500),
             retry_max: Nanos::from_millis(30_000),
+            start: Nanos::from_millis(60_000),
+            clock_difference: Nanos::from_millis(10_000),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::address::{Family, allowed_instead};
+use crate::calendar::Interval;
 use crate::policy::{Endpoints, Rtcp};
 use crate::record::{Direction, FlowRecord};
 use crate::refusal::Refusal;
@@ -56,47 +57,63 @@ fn of_rtcp(endpoints: Endpoints, rtcp: Rtcp) -> Option<Endpoints> {
     }
 }
 
-/// The endpoints of all flows on this node.
+/// The endpoints of all flows on this node, each for its session's interval.
 #[derive(Default)]
 pub(crate) struct Carried {
     out: Ends,
     into: Ends,
+    flows_out: usize,
 }
 
 #[derive(Default)]
 struct Ends {
-    /// One for each flow.
-    flows: BTreeSet<Endpoints>,
-    /// One more for each flow whose RTCP is on the next ports.
-    rtcp: BTreeSet<Endpoints>,
+    /// One for each flow, and one for each extension that is under way.
+    flows: BTreeSet<(Endpoints, Interval)>,
+    /// One more for each where RTCP is on the next ports.
+    rtcp: BTreeSet<(Endpoints, Interval)>,
 }
 
 impl Carried {
-    pub(crate) fn insert(&mut self, flow: &FlowRecord) {
-        let ends = self.of(flow.direction);
-        ends.flows.insert(flow.endpoints);
-        ends.rtcp.extend(of_rtcp(flow.endpoints, flow.rtcp));
+    pub(crate) fn insert(&mut self, flow: &FlowRecord, interval: Interval) {
+        self.extend(flow, interval);
+        self.flows_out += usize::from(flow.direction == Direction::Out);
     }
 
-    pub(crate) fn remove(&mut self, flow: &FlowRecord) {
+    pub(crate) fn remove(&mut self, flow: &FlowRecord, interval: Interval) {
+        self.shorten(flow, interval);
+        self.flows_out -= usize::from(flow.direction == Direction::Out);
+    }
+
+    /// A flow that is there has its endpoints for that, too.
+    pub(crate) fn extend(&mut self, flow: &FlowRecord, extension: Interval) {
         let ends = self.of(flow.direction);
-        ends.flows.remove(&flow.endpoints);
+        ends.flows.insert((flow.endpoints, extension));
+        ends.rtcp.extend(of_rtcp(flow.endpoints, flow.rtcp).map(|rtcp| (rtcp, extension)));
+    }
+
+    /// The reverse of [`Self::extend`].
+    pub(crate) fn shorten(&mut self, flow: &FlowRecord, extension: Interval) {
+        let ends = self.of(flow.direction);
+        ends.flows.remove(&(flow.endpoints, extension));
         if let Some(rtcp) = of_rtcp(flow.endpoints, flow.rtcp) {
-            ends.rtcp.remove(&rtcp);
+            ends.rtcp.remove(&(rtcp, extension));
         }
     }
 
-    pub(crate) fn has(&self, direction: Direction, endpoints: &Endpoints) -> bool {
+    /// Whether another flow has them at some time of an interval.
+    pub(crate) fn has(&self, direction: Direction, endpoints: &Endpoints, interval: Interval) -> bool {
         let ends = match direction {
             Direction::Out => &self.out,
             Direction::In => &self.into,
         };
-        ends.flows.contains(endpoints) || ends.rtcp.contains(endpoints)
+        let of_these = (*endpoints, Interval::FIRST)..=(*endpoints, Interval::LAST);
+        let mut all = ends.flows.range(of_these.clone()).chain(ends.rtcp.range(of_these));
+        all.any(|(_, carried)| carried.overlaps(interval))
     }
 
     /// How many flows this node sends.
-    pub(crate) fn flows_out(&self) -> usize {
-        self.out.flows.len()
+    pub(crate) const fn flows_out(&self) -> usize {
+        self.flows_out
     }
 
     const fn of(&mut self, direction: Direction) -> &mut Ends {

@@ -8,8 +8,9 @@ use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
-use crate::record::{AggregateRecord, Change, SessionRecord};
+use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
+use crate::schedule::Schedule;
 
 /// A client's wish for an aggregate that this node sends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,8 @@ pub struct FlowRequest {
 pub struct SessionRequest {
     /// Made by the client; repeating the same request is safe.
     pub id: SessionId,
+    /// When it is to be in force.
+    pub schedule: Schedule,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -81,8 +84,24 @@ pub enum Request {
     DeleteAggregate(AggregateName),
     /// Admit a session.
     CreateSession(SessionRequest),
+    /// Admit a session, or let it wait until then where there is no room; it is called when there is, and taken by asking again (R-000-11).
+    WaitForSession {
+        /// The session.
+        request: SessionRequest,
+        /// It waits no longer than this.
+        until: Nanos,
+    },
+    /// Say what [`Self::CreateSession`] would be answered now, and hold nothing (R-000-1).
+    WouldAdmit(SessionRequest),
     /// End a session.
     DeleteSession(SessionId),
+    /// Let a booked or active session end at another time, at both ends, or leave it as it is.
+    ChangeSessionEnd {
+        /// The session; this node is its first side.
+        id: SessionId,
+        /// The new end; none for a session without end.
+        ends_at: Option<Nanos>,
+    },
 }
 
 /// What clients are told.
@@ -97,13 +116,15 @@ pub enum Answer {
     },
     /// The aggregate is gone at both ends.
     AggregateDeleted,
-    /// The session, active, or ended with its final usage. `created` is false where it was there already.
+    /// The session, active, booked, waiting, offered, or ended with its final usage. `created` is false where it was so already.
     Session {
         /// As it is now.
         record: SessionRecord,
         /// Whether this request made it.
         created: bool,
     },
+    /// Both sides would give a session these values now; nothing is held, and flows have neither labels nor policies.
+    WouldAdmit(SessionRecord),
     /// No, and nothing has changed.
     Refused(Refusal),
 }
@@ -204,6 +225,13 @@ pub enum Output {
         ticket: u64,
         /// The answer.
         answer: PeerAnswer,
+    },
+    /// Clients that follow the session may be told: it waits, is offered, or has ended while it waited.
+    Notify {
+        /// The session.
+        session: SessionId,
+        /// Where it is in its life by now.
+        state: SessionState,
     },
     /// Give [`Input::Tick`] at this time; replaces the last one asked for.
     WakeAt(Nanos),

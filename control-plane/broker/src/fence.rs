@@ -9,6 +9,10 @@ use crate::name::{AggregateName, Epoch, NodeName, SessionId};
 pub(crate) enum Subject {
     Aggregate(AggregateName),
     Session(SessionId),
+    /// A session that waits.
+    Watch(SessionId),
+    /// By its ticket.
+    Question,
 }
 
 /// The highest epoch of each peer, and the highest attempt that is over for each subject of a peer.

@@ -7,60 +7,101 @@ use crate::fence::Subject;
 use crate::flow::{are_answer_to, is_label};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
+use crate::planted::PlantedBug;
 use crate::policy::{Excess, InstallError, Meter, Tag};
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
+use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused};
+use crate::watch::{WaitingWish, is_for_want_of_room};
 
 impl Broker {
     pub(crate) fn create_session(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
-        let SessionRequest { id, flows } = request;
+        self.ask_session(ticket, request, None, now)
+    }
+
+    /// With a time until which it may wait, or without.
+    pub(crate) fn ask_session(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        wait_until: Option<Nanos>,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        let SessionRequest { id, schedule, flows } = request;
         let mut asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
-        if self.repeated(ticket, &id, &asked)? {
+        if self.take_offer(ticket, &id, schedule, &asked, now) {
             return Ok(());
         }
+        if self.repeated(ticket, &id, schedule, &asked)? {
+            return Ok(());
+        }
+        schedule.check(now)?;
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
-        let (peer, flows) = self.admit(None, &asked)?;
+        let wait = wait_until.map(|until| self.new_wait(until));
+        let wish = WaitingWish { id: &id, schedule, asked: &asked };
+        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked)) {
+            return self.start_to_wait(ticket, wish, wait, None, now);
+        }
+        let (peer, flows) = match (self.admit(None, &asked, schedule, now), wait) {
+            (Ok(admitted), _) => admitted,
+            (Err(refusal), Some(wait)) if is_for_want_of_room(refusal.reason) => {
+                return self.start_to_wait(ticket, wish, wait, Some(refusal), now);
+            }
+            (Err(refusal), _) => return Err(refusal),
+        };
+        self.note_passed(&flows, None);
         for (asked, flow) in asked.iter_mut().zip(&flows) {
             asked.label = flow.label;
         }
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
-        let (side, state) = (Side::First, SessionState::Held);
-        let record = SessionRecord {
-            id: id.clone(),
-            side,
-            peer: peer.clone(),
-            state,
-            since: Nanos(0),
-            flows,
-            usage: Vec::new(),
-            ledger_due: false,
-        };
+        let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
+        let record = SessionRecord { wait, ..held };
         self.persist(Change::PutSession(record.clone()));
-        let request = PeerRequest::HoldSession { session: id.clone(), attempt, flows: asked };
+        let request = PeerRequest::HoldSession {
+            session: id.clone(),
+            attempt,
+            schedule,
+            sent_at: now,
+            offer: false,
+            flows: asked,
+        };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
-        self.sessions.insert(id, Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
+        self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
+        self.await_end(&id);
         Ok(())
     }
 
     /// Answers what was asked before. False if it was not.
-    fn repeated(&mut self, ticket: u64, id: &SessionId, asked: &[HoldFlow]) -> Result<bool, Refusal> {
+    pub(crate) fn repeated(
+        &mut self,
+        ticket: u64,
+        id: &SessionId,
+        schedule: Schedule,
+        asked: &[HoldFlow],
+    ) -> Result<bool, Refusal> {
         let node = &self.config.node;
         let record = if let Some(session) = self.sessions.get(id) {
-            if !are_answer_to(&session.record.flows, asked, Side::Second) {
+            if session.record.schedule != schedule || !are_answer_to(&session.record.flows, asked, Side::Second) {
                 return Err(session_id_reused(id, node));
             }
             match session.record.state {
-                SessionState::Active | SessionState::Ended => session.record.clone(),
-                SessionState::Held | SessionState::Installing | SessionState::Committing | SessionState::Releasing => {
+                SessionState::Active | SessionState::Booked | SessionState::Offered | SessionState::Ended => {
+                    session.record.clone()
+                }
+                SessionState::Waiting
+                | SessionState::Held
+                | SessionState::Installing
+                | SessionState::Committing
+                | SessionState::Releasing => {
                     return Err(session_busy(id));
                 }
             }
-        } else if let Some(record) = self.ended.get(id) {
-            if !are_answer_to(&record.flows, asked, Side::Second) {
+        } else if let Some(record) = self.watches.get(id).map(|watch| &watch.record).or_else(|| self.ended.get(id)) {
+            if record.schedule != schedule || !are_answer_to(&record.flows, asked, Side::Second) {
                 return Err(session_id_reused(id, node));
             }
             record.clone()
@@ -80,27 +121,51 @@ impl Broker {
     ) {
         let held = match answer {
             Ok(PeerAnswer::Held { flows }) => flows,
+            Ok(PeerAnswer::Refused { refusal }) if is_for_want_of_room(refusal.reason) && self.may_wait(id) => {
+                return self.end(id, Ending::waits_again(Some(client), false), now);
+            }
             // It holds nothing, so there is nothing to release.
             Ok(PeerAnswer::Refused { refusal }) => return self.end(id, Ending::refused(client, refusal), now),
             Ok(other) => return self.give_up(id, client, misfit(id, &other), now),
             Err(why) => return self.give_up(id, client, silent(id, &why), now),
         };
+        match self.take_values(id, held) {
+            Ok(()) => self.go_on(id, client, now),
+            Err(refusal) => self.give_up(id, client, refusal, now),
+        }
+    }
+
+    /// The second side's values count here, too; an error if it may not choose them.
+    pub(crate) fn take_values(&mut self, id: &SessionId, held: Vec<HeldFlow>) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(id) else {
-            return;
+            return Ok(());
         };
         if let Err(why) = check_held(&session.record.flows, &held) {
             let detail = format!("the second side's answer to session {id} is wrong: {why}");
-            return self.give_up(id, client, Refusal::new(Reason::SecondSideRefused, detail), now);
+            return Err(Refusal::new(Reason::SecondSideRefused, detail));
         }
+        let interval = session.record.schedule.interval();
         let mut flows = std::mem::take(&mut session.record.flows);
         for (flow, held) in flows.iter_mut().zip(held) {
-            self.shrink(flow, held.meter);
+            self.shrink(flow, held.meter, interval);
             if flow.direction == Direction::Out {
                 flow.label = held.label;
             }
         }
         if let Some(session) = self.sessions.get_mut(id) {
             session.record.flows = flows;
+        }
+        Ok(())
+    }
+
+    /// Both sides hold the same: the client's session is booked or installed.
+    pub(crate) fn go_on(&mut self, id: &SessionId, client: u64, now: Nanos) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.record.wait = None;
+            self.called.remove(id);
+            if session.record.schedule.starts_at.is_some() {
+                return self.book_at_second_side(id, client, now);
+            }
             session.phase = Phase::Installing { askers: vec![client] };
         }
         self.set_session_state(id, SessionState::Installing);
@@ -109,8 +174,19 @@ impl Broker {
         }
     }
 
-    /// The first side's policies are in force: the second side may install (R-004-9).
-    pub(crate) fn first_side_provisioned(&mut self, id: &SessionId, client: u64, now: Nanos) {
+    fn book_at_second_side(&mut self, id: &SessionId, client: u64, now: Nanos) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (peer, attempt) = (session.record.peer.clone(), session.attempt);
+        self.set_session_state(id, SessionState::Held);
+        let request = PeerRequest::BookSession { session: id.clone(), attempt };
+        let ask = self.send(Subject::Session(id.clone()), peer, request, now);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.phase = Phase::Booking { ask, client };
+        }
+    }
+
+    /// The first side's policies are in force: the second side may install (R-004-9). No client waits at the start of a booking.
+    pub(crate) fn first_side_provisioned(&mut self, id: &SessionId, client: Option<u64>, now: Nanos) {
         let Some(session) = self.sessions.get(id) else { return };
         let (peer, attempt) = (session.record.peer.clone(), session.attempt);
         self.set_session_state(id, SessionState::Committing);
@@ -119,44 +195,71 @@ impl Broker {
         if let Some(session) = self.sessions.get_mut(id) {
             session.phase = Phase::Committing { ask, client };
         }
+        if self.has_bug(PlantedBug::AnsweredEarly) {
+            self.commit_answered(id, client, Ok(PeerAnswer::Committed), now);
+        }
     }
 
     pub(crate) fn commit_answered(
         &mut self,
         id: &SessionId,
-        client: u64,
+        client: Option<u64>,
         answer: Result<PeerAnswer, String>,
         now: Nanos,
     ) {
         match answer {
             Ok(PeerAnswer::Committed) => {
                 self.activate(id, now);
-                if let Some(session) = self.sessions.get(id) {
+                if let (Some(client), Some(session)) = (client, self.sessions.get(id)) {
                     let answer = Answer::Session { record: session.record.clone(), created: true };
                     self.answer(client, answer);
                 }
             }
-            Ok(PeerAnswer::Refused { mut refusal }) => {
-                if refusal.reason == Reason::UnknownSession {
-                    // The hold has lapsed or was lost there: the client has not named a wrong session.
-                    refusal = Refusal::new(Reason::SecondSideRefused, refusal.detail);
-                }
-                self.give_up(id, client, refusal, now);
+            other => self.not_confirmed(id, client, other, now),
+        }
+    }
+
+    /// The second side did not confirm what it was asked: to a client that is a refusal, to a booking a reason to try again.
+    pub(crate) fn not_confirmed(
+        &mut self,
+        id: &SessionId,
+        client: Option<u64>,
+        answer: Result<PeerAnswer, String>,
+        now: Nanos,
+    ) {
+        let (refusal, is_lost) = match answer {
+            // The hold has lapsed or was lost there: the client has not named a wrong session.
+            Ok(PeerAnswer::Refused { refusal }) if refusal.reason == Reason::UnknownSession => {
+                (Refusal::new(Reason::SecondSideRefused, refusal.detail), true)
             }
-            Ok(other) => self.give_up(id, client, misfit(id, &other), now),
-            Err(why) => self.give_up(id, client, silent(id, &why), now),
+            Ok(PeerAnswer::Refused { refusal }) => (refusal, false),
+            Ok(other) => (misfit(id, &other), false),
+            Err(why) => (silent(id, &why), false),
+        };
+        match client {
+            Some(client) => self.give_up(id, client, refusal, now),
+            None if is_lost => {
+                let earlier = self.sessions.get(id).and_then(|session| session.record.failure.clone());
+                self.fail_booking(id, earlier.map_or(refusal, |earlier| *earlier), now);
+            }
+            None => self.not_started(id, refusal, now),
         }
     }
 
     /// Undoes what was done here and at the second side, and refuses.
     pub(crate) fn give_up(&mut self, id: &SessionId, client: u64, refusal: Refusal, now: Nanos) {
-        self.end(id, Ending::given_up(client, refusal), now);
+        let ending = if self.has_bug(PlantedBug::ReleaseSkipped) {
+            Ending::refused(client, refusal)
+        } else {
+            Ending::given_up(client, refusal)
+        };
+        self.end(id, ending, now);
     }
 
     /// Either side's policies are in force.
     pub(crate) fn provisioned(&mut self, id: &SessionId, askers: &[u64], now: Nanos) {
         match (self.sessions.get(id).map(|session| session.record.side), askers) {
-            (Some(Side::First), &[client]) => self.first_side_provisioned(id, client, now),
+            (Some(Side::First), clients) => self.first_side_provisioned(id, clients.first().copied(), now),
             (Some(_), commits) => self.second_side_provisioned(id, commits, now),
             (None, _) => {}
         }
@@ -168,17 +271,18 @@ impl Broker {
         let refusal = Refusal::new(error.reason(), detail);
         match (self.sessions.get(id).map(|session| session.record.side), askers) {
             (Some(Side::First), &[client]) => self.give_up(id, client, refusal, now),
+            (Some(Side::First), _) => self.not_started(id, refusal, now),
             (Some(_), commits) => self.second_side_not_provisioned(id, commits, &refusal, now),
             (None, _) => {}
         }
     }
 }
 
-fn silent(id: &SessionId, why: &str) -> Refusal {
+pub(crate) fn silent(id: &SessionId, why: &str) -> Refusal {
     Refusal::new(Reason::PeerUnreachable, format!("the second side of session {id} did not answer: {why}"))
 }
 
-fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
+pub(crate) fn misfit(id: &SessionId, answer: &PeerAnswer) -> Refusal {
     let detail = format!("the second side of session {id} gave an answer that does not fit: {answer:?}");
     Refusal::new(Reason::PeerUnreachable, detail)
 }
@@ -194,8 +298,8 @@ const fn may_be_granted(asked: Option<Excess>, given: Option<Excess>) -> bool {
     }
 }
 
-/// Whether the second side's values are ones that it may choose.
-fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
+/// Whether the second side's values are ones that it may choose; labels are another matter.
+pub(crate) fn check_values(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
     if flows.len() != held.len() {
         return Err(format!("{} flows for {}", held.len(), flows.len()));
     }
@@ -221,6 +325,15 @@ fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
                 flow.asked_excess
             ));
         }
+    }
+    Ok(())
+}
+
+/// Whether the second side's values are ones that it may choose, and the labels those of what it receives.
+fn check_held(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<(), String> {
+    check_values(flows, held)?;
+    for (flow, held) in flows.iter().zip(held) {
+        let id = &flow.id;
         match (flow.direction, flow.tag, held.label) {
             (Direction::Out, Tag::Label, Some(label)) if is_label(label) => {}
             (Direction::In, _, None) | (Direction::Out, Tag::Terminals, None) => {}

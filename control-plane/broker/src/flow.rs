@@ -1,18 +1,19 @@
 //! Flows: what may be asked, and what they take of the node's pools, labels and tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
+use crate::calendar::{Interval, Shortage};
 use crate::cost::{self, Cost, rate_that_fits};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
-use crate::name::{Label, NodeName};
+use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
-use crate::pool::Shortage;
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{PoolState, Reason, Refusal};
+use crate::schedule::Schedule;
 
 /// Largest `packet_bytes_min`: a jumbo frame.
 const PACKET_BYTES_MAX: u16 = 9000;
@@ -33,6 +34,39 @@ impl FlowRequest {
 }
 
 impl FlowRecord {
+    /// What is asked for, with what is granted of it. It has no policy yet, and no label of this node.
+    fn asked(asked: &HoldFlow, (direction, tag): (Direction, Tag), meter: Meter) -> Self {
+        Self {
+            id: asked.id.clone(),
+            aggregate: asked.aggregate.clone(),
+            direction,
+            endpoints: asked.endpoints,
+            rtcp: asked.rtcp,
+            asked_rate_bps: asked.meter.rate_bps,
+            asked_excess: asked.meter.excess,
+            rate_bps_min: asked.rate_bps_min,
+            meter,
+            label: asked.label,
+            policy: PolicyId(0),
+            tag,
+            media: asked.media.clone(),
+        }
+    }
+
+    /// The wish that it came from.
+    pub(crate) fn to_hold(&self) -> HoldFlow {
+        HoldFlow {
+            id: self.id.clone(),
+            aggregate: self.aggregate.clone(),
+            endpoints: self.endpoints,
+            rtcp: self.rtcp,
+            meter: Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter },
+            rate_bps_min: self.rate_bps_min,
+            label: None,
+            media: self.media.clone(),
+        }
+    }
+
     /// Whether this is what `asked` asks for; the label only counts where the asking side gives it.
     pub(crate) fn is_answer_to(&self, asked: &HoldFlow, from: Side) -> bool {
         let meter = Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter };
@@ -124,9 +158,25 @@ fn check_label(field: &str, label: Option<Label>, expected: bool) -> Result<(), 
     }
 }
 
+/// `taken` are the flow's or those of its RTCP.
+pub(crate) fn in_use(field: &str, endpoints: Endpoints, taken: Endpoints) -> Refusal {
+    let Endpoints { source, destination } = taken;
+    let what = if taken == endpoints { "" } else { " (its RTCP)" };
+    let detail = format!("{field}: {source} to {destination}{what} is carried by another flow at that time");
+    Refusal::new(Reason::EndpointsInUse, detail).at(format!("{field}.source"))
+}
+
 /// Whether a number from a peer can be a label at all.
 pub(crate) const fn is_label(label: Label) -> bool {
     label.0 != 0 && label.0 < 1 << Label::BITS
+}
+
+/// Whether the receiver's labels come with what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Labels {
+    OfReceiver,
+    /// It is a question.
+    None,
 }
 
 /// Everything about a session's flows that can be judged without taking anything.
@@ -143,29 +193,96 @@ impl Broker {
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        schedule: Schedule,
+        now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked)?;
-        self.check_places(&checked.ways)?;
-        let mut flows = Vec::with_capacity(asked.len());
-        for (index, (asked, way)) in asked.iter().zip(checked.ways).enumerate() {
-            let taken = self
-                .grant(&format!("flows[{index}]"), asked, asker.is_some())
-                .and_then(|meter| self.take(asked, way, meter));
-            match taken {
-                Ok(flow) => {
-                    self.carried.insert(&flow);
-                    flows.push(flow);
-                }
-                Err(refusal) => {
-                    self.give_back(&flows);
-                    return Err(refusal);
-                }
+        let checked = self.check_flows(asker, asked, Labels::OfReceiver, schedule.ahead(now))?;
+        self.check_places(&checked.ways).map_err(|table| self.full(table))?;
+        let mut flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
+        for flow in &mut flows {
+            flow.policy = self.next_policy();
+            if (flow.direction, flow.tag) == (Direction::In, Tag::Label) {
+                flow.label = self.labels.allocate();
             }
+            self.carried.insert(flow, schedule.interval());
         }
         Ok((checked.peer, flows))
     }
 
-    fn check_flows(&self, asker: Option<&NodeName>, asked: &[HoldFlow]) -> Result<Checked, Refusal> {
+    /// What [`Self::admit`] would give now, or why it would refuse; flows have neither labels nor policies. Changes nothing.
+    pub(crate) fn would_admit(
+        &mut self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
+        let checked = self.check_flows(asker, asked, Labels::None, schedule.ahead(now))?;
+        self.check_places(&checked.ways).map_err(|table| self.no_place(table))?;
+        let flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
+        self.give_pools_back(&flows, schedule.interval());
+        Ok((checked.peer, flows))
+    }
+
+    /// The flows of a session that waits: nothing is taken. None if even empty pools would not do.
+    pub(crate) fn flows_of_watch(
+        &self,
+        asked: &[HoldFlow],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<Option<(NodeName, Vec<FlowRecord>)>, Refusal> {
+        let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, schedule.ahead(now))?;
+        let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter));
+        let flows: Vec<FlowRecord> = flows.collect();
+        let mut needed: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
+        for flow in &flows {
+            let Some(aggregate) = self.aggregates.get(&flow.aggregate) else { return Ok(None) };
+            let (cost, needed) = (aggregate.cost(flow), needed.entry(&flow.aggregate).or_default());
+            needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
+            needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
+            let pool = aggregate.pool_state(&self.config.node, now);
+            if needed.rate_bps > pool.capacity_bps || needed.burst_bytes > pool.burst_capacity_bytes {
+                return Ok(None);
+            }
+        }
+        Ok(Some((peer, flows)))
+    }
+
+    /// Takes what flows need of their pools, all or nothing.
+    fn hold_pools(
+        &mut self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        ways: &[(Direction, Tag)],
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Result<Vec<FlowRecord>, Refusal> {
+        let mut flows = Vec::with_capacity(asked.len());
+        for (index, (asked, way)) in asked.iter().zip(ways).enumerate() {
+            if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
+                aggregate.pool.forget(now);
+            }
+            let taken = self
+                .grant(&format!("flows[{index}]"), asked, schedule, asker.is_some())
+                .and_then(|meter| self.take(asked, *way, meter, schedule, now));
+            match taken {
+                Ok(flow) => flows.push(flow),
+                Err(refusal) => {
+                    self.give_pools_back(&flows, schedule.interval());
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(flows)
+    }
+
+    fn check_flows(
+        &self,
+        asker: Option<&NodeName>,
+        asked: &[HoldFlow],
+        labels: Labels,
+        interval: Interval,
+    ) -> Result<Checked, Refusal> {
         let flows_max = self.config.limits.flows_per_session_max;
         if !(1..=flows_max).contains(&asked.len()) {
             return Err(Refusal::invalid("flows", format!("{} flows", asked.len()), format!("1 to {flows_max}")));
@@ -184,13 +301,11 @@ impl Broker {
             check_endpoints(&field, &flow.endpoints, flow.rtcp)?;
             check_meter(&field, flow, aggregate)?;
             flow.media.check(&field)?;
-            check_label(&field, flow.label, asker.is_some() && direction == Direction::Out && tag == Tag::Label)?;
+            let from_peer = asker.is_some() && labels == Labels::OfReceiver;
+            check_label(&field, flow.label, from_peer && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
-                if self.carried.has(direction, &ends) || !endpoints.insert((direction, ends)) {
-                    let Endpoints { source, destination } = ends;
-                    let what = if ends == flow.endpoints { "" } else { " (its RTCP)" };
-                    let detail = format!("{field}: {source} to {destination}{what} is carried by another flow already");
-                    return Err(Refusal::new(Reason::EndpointsInUse, detail).at(format!("{field}.source")));
+                if self.carried.has(direction, &ends, interval) || !endpoints.insert((direction, ends)) {
+                    return Err(in_use(&field, flow.endpoints, ends));
                 }
             }
             peer.get_or_insert_with(|| aggregate.record.peer.clone());
@@ -221,21 +336,21 @@ impl Broker {
         }
     }
 
-    fn check_places(&mut self, ways: &[(Direction, Tag)]) -> Result<(), Refusal> {
+    fn check_places(&self, ways: &[(Direction, Tag)]) -> Result<(), TableName> {
         let out = ways.iter().filter(|(direction, _)| *direction == Direction::Out).count();
         let labels = ways.iter().filter(|way| **way == (Direction::In, Tag::Label)).count();
         let flows_max = self.flows_max();
         if self.carried.flows_out() + out > flows_max {
-            return Err(self.full(TableName::Flows));
+            return Err(TableName::Flows);
         }
         if self.labels.used() + labels > flows_max {
-            return Err(self.full(TableName::Labels));
+            return Err(TableName::Labels);
         }
         Ok(())
     }
 
     /// What a flow gets: at the first side what it asks for, at the second side what that side wants to give.
-    fn grant(&self, field: &str, asked: &HoldFlow, second: bool) -> Result<Meter, Refusal> {
+    fn grant(&self, field: &str, asked: &HoldFlow, schedule: Schedule, second: bool) -> Result<Meter, Refusal> {
         let settings = self.config.second_side;
         if !second {
             return Ok(asked.meter);
@@ -253,7 +368,7 @@ impl Broker {
         if settings.lower_to_fit
             && let Some(aggregate) = self.aggregates.get(&asked.aggregate)
         {
-            let fits = aggregate.rate_that_fits(asked.meter.packet_bytes_min, &asked.endpoints);
+            let fits = aggregate.rate_that_fits(asked.meter.packet_bytes_min, &asked.endpoints, schedule.interval());
             if fits >= asked.rate_bps_min {
                 rate_bps = rate_bps.min(fits);
             }
@@ -264,48 +379,34 @@ impl Broker {
         Ok(Meter { rate_bps, excess, ..asked.meter })
     }
 
+    /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.
     fn take(
         &mut self,
         asked: &HoldFlow,
-        (direction, tag): (Direction, Tag),
+        way: (Direction, Tag),
         meter: Meter,
+        schedule: Schedule,
+        now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
-        let policy = self.next_policy();
-        let mut flow = FlowRecord {
-            id: asked.id.clone(),
-            aggregate: asked.aggregate.clone(),
-            direction,
-            endpoints: asked.endpoints,
-            rtcp: asked.rtcp,
-            asked_rate_bps: asked.meter.rate_bps,
-            asked_excess: asked.meter.excess,
-            rate_bps_min: asked.rate_bps_min,
-            meter,
-            label: asked.label,
-            policy,
-            tag,
-            media: asked.media.clone(),
-        };
+        let flow = FlowRecord::asked(asked, way, meter);
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
         let cost = aggregate.cost(&flow);
-        if let Err(shortage) = aggregate.pool.hold(cost) {
-            return Err(aggregate.shortage(&self.config.node, &flow, cost, shortage));
-        }
-        if (direction, tag) == (Direction::In, Tag::Label) {
-            flow.label = self.labels.allocate();
+        if let Err(shortage) = aggregate.pool.hold_for(schedule.interval(), cost) {
+            return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
         }
         Ok(flow)
     }
 
     /// The reverse of [`Self::admit`].
-    pub(crate) fn give_back(&mut self, flows: &[FlowRecord]) {
+    pub(crate) fn give_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+        self.room = true;
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.give_back(aggregate.cost(flow));
+                aggregate.pool.give_back_for(interval, aggregate.cost(flow));
             }
-            self.carried.remove(flow);
+            self.carried.remove(flow, interval);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label) {
                 self.labels.give_back(label);
             }
@@ -316,9 +417,9 @@ impl Broker {
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
         for flow in &record.flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.adopt(aggregate.cost(flow));
+                aggregate.pool.adopt_for(record.schedule.interval(), aggregate.cost(flow));
             }
-            self.carried.insert(flow);
+            self.carried.insert(flow, record.schedule.interval());
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
                 && !self.labels.adopt(label)
             {
@@ -328,12 +429,13 @@ impl Broker {
     }
 
     /// Keeps of a flow's part only what the second side's values need.
-    pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter) {
+    pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter, interval: Interval) {
+        self.room = true;
         let before = flow.clone();
         flow.meter = meter;
         if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-            aggregate.pool.give_back(aggregate.cost(&before));
-            aggregate.pool.adopt(aggregate.cost(flow));
+            aggregate.pool.give_back_for(interval, aggregate.cost(&before));
+            aggregate.pool.adopt_for(interval, aggregate.cost(flow));
         }
     }
 
@@ -353,14 +455,24 @@ impl Broker {
 }
 
 impl Aggregate {
-    /// The largest rate of a flow that the pool has room for.
-    fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints) -> u64 {
-        rate_that_fits(self.pool.free().rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
+    /// The largest rate of a flow that the pool has room for throughout an interval.
+    fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints, interval: Interval) -> u64 {
+        rate_that_fits(self.pool.free(interval).rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
     }
 
-    fn shortage(&self, node: &NodeName, flow: &FlowRecord, cost: Cost, shortage: Shortage) -> Refusal {
-        let (id, name, free) = (&flow.id, &self.record.name, self.pool.free());
-        let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints).min(flow.asked_rate_bps);
+    /// Why a flow does not fit, what would, and when this would.
+    pub(crate) fn shortage(
+        &self,
+        node: &NodeName,
+        flow: &FlowRecord,
+        shortage: Shortage,
+        schedule: Schedule,
+        now: Nanos,
+    ) -> Refusal {
+        let (interval, cost) = (schedule.interval(), self.cost(flow));
+        let (id, name, free) = (&flow.id, &self.record.name, self.pool.free(interval));
+        let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints, interval).min(flow.asked_rate_bps);
+        let state = self.pool_state(node, now);
         let (reason, detail) = match shortage {
             Shortage::Rate => (
                 Reason::PoolRateExhausted,
@@ -373,14 +485,15 @@ impl Aggregate {
                 Reason::PoolBurstExhausted,
                 format!(
                     "flow {id} needs {} bytes of burst on the wire; aggregate {name} at {node} has {} of {} left",
-                    cost.burst_bytes,
-                    free.burst_bytes,
-                    self.pool_state(node).burst_capacity_bytes
+                    cost.burst_bytes, free.burst_bytes, state.burst_capacity_bytes
                 ),
             ),
+            Shortage::Changes => (Reason::LimitReached, format!("flow {id} in aggregate {name} at {node}: {shortage}")),
         };
         let mut refusal = Refusal::new(reason, detail);
-        refusal.pool = Some(self.pool_state(node));
+        let state = if schedule == Schedule::OPEN { state } else { self.pool.state_throughout(interval, state) };
+        let fits_at = self.pool.fits_at(cost, schedule.duration(now), schedule.begin(now));
+        refusal.pool = Some(PoolState { fits_at, ..state });
         let offer = shortage == Shortage::Rate && fits > 0 && cost.burst_bytes <= free.burst_bytes;
         refusal.counter_offer_rate_bps = offer.then_some(fits);
         refusal

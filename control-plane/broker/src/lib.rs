@@ -9,6 +9,7 @@
 #![allow(clippy::result_large_err, reason = "a refusal is moved a few times for each request, never for each packet")]
 
 pub mod address;
+pub mod calendar;
 pub mod media;
 pub mod message;
 pub mod name;
@@ -16,13 +17,16 @@ pub mod policy;
 pub mod quality;
 pub mod record;
 pub mod refusal;
+pub mod time;
 
 mod aggregate;
+mod booking;
 mod broker;
 mod config;
 mod cost;
 mod endpoints;
 mod event;
+mod extension;
 mod fence;
 mod first_side;
 mod flow;
@@ -30,15 +34,23 @@ mod label;
 mod link;
 mod marking;
 mod notice;
+mod planted;
 mod pool;
+mod question;
 mod release;
 mod restoration;
+mod schedule;
 mod second_side;
 mod session;
 mod usage;
+mod watch;
 mod withdrawal;
 
 pub use broker::{Broker, Table};
 pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};
 pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
+#[cfg(feature = "planted-bugs")]
+#[doc(hidden)]
+pub use planted::PlantedBug;
+pub use schedule::Schedule;

@@ -4,7 +4,7 @@ use crate::address::Family;
 use crate::broker::Broker;
 use crate::config::Link;
 use crate::cost::Cost;
-use crate::name::{LinkName, NodeName};
+use crate::name::{LinkName, Nanos, NodeName};
 use crate::pool::Pool;
 use crate::record::{AggregateRecord, Direction};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -31,9 +31,9 @@ impl LinkPools {
         }
     }
 
-    pub(crate) fn states(&self, name: &LinkName, node: &NodeName) -> (PoolState, PoolState) {
+    pub(crate) fn states(&self, name: &LinkName, node: &NodeName, now: Nanos) -> (PoolState, PoolState) {
         let name = format!("link {name}");
-        (self.out.state(name.clone(), node), self.into.state(name, node))
+        (self.out.state(name.clone(), node, now), self.into.state(name, node, now))
     }
 }
 
@@ -76,16 +76,19 @@ impl Broker {
     }
 
     /// Holds an aggregate's rate on the link to its peer, or changes nothing.
-    pub(crate) fn hold_link(&mut self, record: &AggregateRecord) -> Result<(), Refusal> {
+    pub(crate) fn hold_link(&mut self, record: &AggregateRecord, now: Nanos) -> Result<(), Refusal> {
         let (name, _) = self.link_to(&record.peer, record.direction)?;
         let node = &self.config.node;
         let Some(pools) = self.links.get_mut(&name) else {
             return Ok(());
         };
-        if pools.of(record.direction).hold(cost(record)).is_ok() {
+        let pool = pools.of(record.direction);
+        pool.forget(now);
+        if pool.hold(cost(record)).is_ok() {
             return Ok(());
         }
-        let (out, into) = pools.states(&name, node);
+        let fits_at = pool.fits_at(cost(record), None, now);
+        let (out, into) = pools.states(&name, node, now);
         let (way, state) = match record.direction {
             Direction::Out => ("to send", out),
             Direction::In => ("to receive", into),
@@ -97,7 +100,7 @@ impl Broker {
         );
         let mut refusal = Refusal::new(Reason::LinkExhausted, detail);
         refusal.counter_offer_rate_bps = (free_bps >= crate::aggregate::RATE_BPS_MIN).then_some(free_bps);
-        refusal.pool = Some(state);
+        refusal.pool = Some(PoolState { fits_at, ..state });
         Err(refusal)
     }
 

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
 use crate::media::Media;
-use crate::name::{AggregateName, FlowId, Label, SessionId};
+use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
 use crate::record::{FlowUsage, Side};
 use crate::refusal::Refusal;
+use crate::schedule::Schedule;
 
 /// One flow as the first side asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +82,35 @@ pub enum PeerRequest {
         session: SessionId,
         /// Rises with every hold of the first side, so that a late message of an earlier one is known for what it is.
         attempt: u64,
+        /// When it is to be in force.
+        #[serde(flatten)]
+        schedule: Schedule,
+        /// The asking node's time.
+        sent_at: Nanos,
+        /// It is to be offered to a client that has waited, and is held for longer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        offer: bool,
         /// All of its flows.
         flows: Vec<HoldFlow>,
+    },
+    /// Say what [`Self::HoldSession`] would be answered now, and hold nothing. Flows have no labels.
+    WouldHoldSession {
+        /// The session.
+        session: SessionId,
+        /// When it is to be in force.
+        #[serde(flatten)]
+        schedule: Schedule,
+        /// The asking node's time.
+        sent_at: Nanos,
+        /// All of its flows.
+        flows: Vec<HoldFlow>,
+    },
+    /// The values are taken, and the session's start is to come: keep it until then, and confirm.
+    BookSession {
+        /// The session.
+        session: SessionId,
+        /// Of the hold.
+        attempt: u64,
     },
     /// The first side is provisioned: install what is held, and confirm.
     CommitSession {
@@ -90,6 +118,19 @@ pub enum PeerRequest {
         session: SessionId,
         /// Of the hold.
         attempt: u64,
+    },
+    /// Let a booked or active session end at another time, or leave it as it is.
+    ChangeSessionEnd {
+        /// The session.
+        session: SessionId,
+        /// Of the hold.
+        attempt: u64,
+        /// Rises with every change, so that a late message of an earlier one is known for what it is.
+        change: u64,
+        /// The new end; none for a session without end.
+        ends_at: Option<Nanos>,
+        /// The asking node's time.
+        sent_at: Nanos,
     },
     /// Undo a hold or end a session: deinstall, confirm, and tell the final usage.
     ReleaseSession {
@@ -119,8 +160,17 @@ pub enum PeerAnswer {
         /// Every flow of the request, in its order.
         flows: Vec<HeldFlow>,
     },
+    /// The session would be held with these values now; flows have no labels.
+    WouldHold {
+        /// Every flow of the request, in its order.
+        flows: Vec<HeldFlow>,
+    },
+    /// Kept for its start, and confirmed.
+    Booked,
     /// Installed and confirmed.
     Committed,
+    /// The session has the new end.
+    EndChanged,
     /// Deinstalled and confirmed.
     Released {
         /// What the answering node counted, flow by flow.

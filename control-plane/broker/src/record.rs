@@ -6,6 +6,8 @@ use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::quality::Mos;
+use crate::refusal::Refusal;
+use crate::schedule::Schedule;
 
 /// Which way, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,8 +72,14 @@ impl AggregateRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
+    /// There was no room when it was asked for: nothing is held, and it is called when there is (first side only).
+    Waiting,
+    /// Held at both ends for a short time after it waited, for the client to take by asking again (first side only).
+    Offered,
     /// Reserved here; the other side is asked, or has asked and not committed.
     Held,
+    /// Held and confirmed at both ends; installed at neither, because its start is to come.
+    Booked,
     /// Being installed here.
     Installing,
     /// Installed here; the other side is installing (first side only).
@@ -138,6 +146,22 @@ impl FlowRecord {
     }
 }
 
+/// How a session waits for room (R-000-11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// It waits no longer than this.
+    pub until: Nanos,
+    /// Its place: those with lower numbers came before.
+    pub number: u64,
+    /// How many that wanted a pool of its own came by while it waited; counted up to where its turn is reserved.
+    pub passed: u32,
+    /// Calls in a row that came to nothing.
+    pub failures: u32,
+    /// While it is offered: until when it can be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered_until: Option<Nanos>,
+}
+
 /// A session on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
@@ -149,7 +173,16 @@ pub struct SessionRecord {
     pub peer: NodeName,
     /// Where it is in its life.
     pub state: SessionState,
-    /// When it came up here.
+    /// When it is to be in force.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// It was confirmed at both ends before its start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub booked: bool,
+    /// Why it has not come up, or has not yet, though it was booked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Box<Refusal>>,
+    /// When it came up here; 0 before.
     pub since: Nanos,
     /// All of its flows.
     pub flows: Vec<FlowRecord>,
@@ -158,6 +191,40 @@ pub struct SessionRecord {
     /// It was up and all of it is counted here, but its final line is not in the ledger yet.
     #[serde(default)]
     pub ledger_due: bool,
+    /// It waits for room, or is being called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+}
+
+impl SessionRecord {
+    /// One that is held.
+    pub(crate) const fn held(
+        id: SessionId,
+        side: Side,
+        peer: NodeName,
+        schedule: Schedule,
+        flows: Vec<FlowRecord>,
+    ) -> Self {
+        Self {
+            id,
+            side,
+            peer,
+            state: SessionState::Held,
+            schedule,
+            booked: false,
+            failure: None,
+            since: Nanos(0),
+            flows,
+            usage: Vec::new(),
+            ledger_due: false,
+            wait: None,
+        }
+    }
+
+    /// It was up at some time.
+    pub(crate) fn was_active(&self) -> bool {
+        self.since > Nanos(0)
+    }
 }
 
 /// What one node counted of one flow.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::Nanos;
+
 /// The stable reasons. The text form is the `code` of the API's problem bodies and the label of the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,6 +40,8 @@ pub enum Reason {
     PeerUnreachable,
     /// The peer's message is from an earlier life of it, or a late copy of an attempt that is over.
     StaleEpoch,
+    /// The two nodes' clocks differ by more than sessions with a start or an end allow.
+    ClocksDiffer,
     /// The two nodes have tag addresses of different families for each other.
     TagFamilyDiffers,
     /// The data plane cannot enforce or deliver what was asked.
@@ -46,6 +50,10 @@ pub enum Reason {
     InstallFailed,
     /// Another request for the same thing is under way.
     Busy,
+    /// The session waited for room as long as it was to, and there was none.
+    WaitExpired,
+    /// There was room for the session that waited, and its client did not take it in time.
+    OfferLapsed,
 }
 
 /// A refusal with what an orchestrator needs to go on.
@@ -97,12 +105,16 @@ pub struct PoolState {
     pub node: String,
     /// Bits per second in all.
     pub capacity_bps: u64,
-    /// Bits per second held and committed.
+    /// Bits per second held and committed: now, or in a refusal of a session with a start or an end the most at any time of it.
     pub used_bps: u64,
-    /// Bits per second free.
+    /// Bits per second free from now on without end: what a booking owns later is not. In a refusal of a session with a start or an end:
+    /// free throughout.
     pub free_bps: u64,
     /// Bytes of burst that flows may have together.
     pub burst_capacity_bytes: u64,
-    /// Bytes of burst free.
+    /// Bytes of burst free, likewise.
     pub burst_free_bytes: u64,
+    /// In a refusal: the earliest time from which on what was asked would fit, for as long as asked, if nothing changes; none if it would at no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fits_at: Option<Nanos>,
 }

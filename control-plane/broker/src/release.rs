@@ -18,8 +18,10 @@ type Answers = (Vec<FlowUsage>, Vec<u64>, Option<(u64, Refusal)>);
 
 /// How a session ends.
 pub(crate) struct Ending {
-    /// It was up: its use is counted, and it is kept. Otherwise nothing of it remains.
+    /// It was up: its use is counted.
     was_active: bool,
+    /// It was up or booked, and is kept. Otherwise nothing of it remains.
+    kept: bool,
     /// The peer's packets need not be waited for: everything is deinstalled at once, outgoing flows first.
     at_once: bool,
     deinstall: Option<(u64, Vec<PolicyId>)>,
@@ -40,6 +42,7 @@ impl Ending {
     const fn new(was_active: bool, at_once: bool, notice: Notice) -> Self {
         Self {
             was_active,
+            kept: was_active,
             at_once,
             deinstall: None,
             notice,
@@ -54,6 +57,17 @@ impl Ending {
     /// First side, never up; the peer holds nothing.
     pub(crate) fn refused(client: u64, refusal: Refusal) -> Self {
         Self { refused: Some((client, refusal)), ..Self::new(false, true, Notice::SETTLED) }
+    }
+
+    /// First side, never up, and it goes on waiting, perhaps with a client to be told; `peer_holds` is whether the peer may hold something.
+    pub(crate) fn waits_again(client: Option<u64>, peer_holds: bool) -> Self {
+        let notice = if peer_holds { Notice::DUE } else { Notice::SETTLED };
+        Self { clients: client.into_iter().collect(), ..Self::new(false, true, notice) }
+    }
+
+    /// First side, never up, and it waits no longer; it is kept with the reason.
+    pub(crate) fn of_watch(client: Option<u64>, peer_holds: bool) -> Self {
+        Self { kept: true, ..Self::waits_again(client, peer_holds) }
     }
 
     /// First side, never up; the peer may hold something.
@@ -71,18 +85,31 @@ impl Ending {
         Self::new(true, false, Notice::DUE)
     }
 
+    /// Booked, and not up yet; this side begins.
+    pub(crate) fn of_booking() -> Self {
+        Self { kept: true, ..Self::new(false, true, Notice::DUE) }
+    }
+
     /// What a restart found half done.
-    pub(crate) const fn restored(side: Side, was_active: bool) -> Self {
-        match (side, was_active) {
+    pub(crate) fn restored(record: &SessionRecord) -> Self {
+        match (record.side, record.was_active()) {
             (_, true) => Self::of_active(),
+            (_, false) if record.booked => Self::of_booking(),
             (Side::First, false) => Self::new(false, true, Notice::DUE),
             (Side::Second, false) => Self::of_second_side(),
         }
     }
 
     /// What a restart found clean here and not confirmed by the peer.
-    pub(crate) fn unconfirmed(was_active: bool, reported: bool) -> Self {
-        Self { clean: true, reported, ..Self::new(was_active, true, Notice::DUE) }
+    pub(crate) fn unconfirmed(record: &SessionRecord) -> Self {
+        let was_active = record.was_active();
+        let kept = was_active || record.booked;
+        Self { clean: true, kept, reported: kept && !record.ledger_due, ..Self::new(was_active, true, Notice::DUE) }
+    }
+
+    /// Clients were told that it has ended.
+    pub(crate) const fn is_reported(&self) -> bool {
+        self.reported
     }
 }
 
@@ -94,6 +121,9 @@ impl Broker {
             self.answer(ticket, answer);
             return Ok(());
         }
+        if self.delete_watch(ticket, id) {
+            return Ok(());
+        }
         let unknown = unknown_session(id, &self.config.node);
         let session = self.sessions.get_mut(id).ok_or(unknown)?;
         match &mut session.phase {
@@ -102,17 +132,29 @@ impl Broker {
                 self.end(id, ending, now);
                 Ok(())
             }
+            Phase::Booked { .. } => {
+                session.record.failure = None;
+                let ending = Ending { clients: vec![ticket], ..Ending::of_booking() };
+                self.end(id, ending, now);
+                Ok(())
+            }
+            Phase::Offered => {
+                self.end(id, Ending::of_watch(Some(ticket), true), now);
+                Ok(())
+            }
             Phase::Ending(ending) if ending.reported => {
                 let answer = Answer::Session { record: session.record.clone(), created: false };
                 self.answer(ticket, answer);
                 Ok(())
             }
-            Phase::Ending(ending) if ending.was_active => {
+            Phase::Ending(ending) if ending.kept => {
                 ending.clients.push(ticket);
                 Ok(())
             }
             Phase::Ending(_)
             | Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Booking { .. }
             | Phase::Held
             | Phase::Installing { .. }
             | Phase::Committing { .. } => Err(session_busy(id)),
@@ -162,16 +204,34 @@ impl Broker {
             }
             Phase::Active => Ending { at_once: true, ..Ending::of_active() },
             Phase::Held => Ending::of_second_side(),
-            Phase::Holding { client, .. } | Phase::Committing { client, .. } => Ending::refused(*client, ended_there),
+            Phase::Calling { .. } | Phase::Offered => Ending::waits_again(None, false),
+            Phase::Holding { client, .. }
+            | Phase::Booking { client, .. }
+            | Phase::Committing { client: Some(client), .. } => Ending::refused(*client, ended_there),
+            Phase::Booked { .. } => {
+                if session.record.side == Side::First && session.record.schedule.begin(now) <= now {
+                    session.record.failure.get_or_insert_with(|| Box::new(ended_there));
+                }
+                Ending::of_booking()
+            }
+            Phase::Committing { client: None, .. } => {
+                session.record.failure.get_or_insert_with(|| Box::new(ended_there));
+                Ending::of_booking()
+            }
             Phase::Installing { askers } => {
                 let askers = std::mem::take(askers);
+                let booked = session.record.booked;
                 match (session.record.side, askers.as_slice()) {
                     (Side::First, &[client]) => Ending::refused(client, ended_there),
-                    (_, commits) => {
+                    (Side::First, _) => {
+                        session.record.failure.get_or_insert_with(|| Box::new(ended_there));
+                        Ending::of_booking()
+                    }
+                    (Side::Second, commits) => {
                         for &commit in commits {
                             self.refuse_peer(commit, taken_back.clone());
                         }
-                        Ending::of_second_side()
+                        if booked { Ending::of_booking() } else { Ending::of_second_side() }
                     }
                 }
             }
@@ -184,8 +244,19 @@ impl Broker {
     /// Starts to end a session.
     pub(crate) fn end(&mut self, id: &SessionId, ending: Ending, now: Nanos) {
         self.clear_timer(&Subject::Session(id.clone()));
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.phase = Phase::Ending(Box::new(ending));
+        self.drop_change(id);
+        self.calling.remove(id);
+        if let Some(session) = self.sessions.get_mut(id).filter(|_| ending.kept || ending.refused.is_some()) {
+            session.record.wait = None;
+            self.called.remove(id);
+        }
+        let phase = Phase::Ending(Box::new(ending));
+        let before = self.sessions.get_mut(id).map(|session| std::mem::replace(&mut session.phase, phase));
+        if let Some(Phase::Booked { commits }) = before {
+            for commit in commits {
+                let detail = format!("session {id} ended before it was up");
+                self.refuse_peer(commit, Refusal::new(Reason::UnknownSession, detail));
+            }
         }
         self.set_session_state(id, SessionState::Releasing);
         self.end_next(id, now);
@@ -309,6 +380,7 @@ impl Broker {
     /// Gives everything back, once; says who is to be answered when it is kept that all is over.
     fn clean_up(&mut self, id: &SessionId) -> Option<Answers> {
         let session = self.sessions.get_mut(id)?;
+        let interval = session.record.schedule.interval();
         let (flows, attempt, side, peer) =
             (session.record.flows.clone(), session.attempt, session.record.side, session.record.peer.clone());
         let Phase::Ending(ending) = &mut session.phase else {
@@ -324,7 +396,7 @@ impl Broker {
         let peers = std::mem::take(&mut ending.peers);
         let refused = ending.refused.take();
         if newly_clean {
-            self.give_back(&flows);
+            self.give_back(&flows, interval);
             if kept_for_peer {
                 // With all of its readings a restart knows that nothing is held for it any more.
                 self.set_session_state(id, SessionState::Releasing);
@@ -352,7 +424,7 @@ impl Broker {
         }
     }
 
-    /// This side is clean. A session that was up is reported once the peer has answered or has failed to.
+    /// This side is clean. A session that was up or booked is reported once the peer has answered or has failed to.
     fn report(&mut self, id: &SessionId, now: Nanos) {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
@@ -361,17 +433,22 @@ impl Broker {
             return;
         };
         let settled = ending.notice.is_settled();
-        if !ending.was_active {
+        if !ending.kept {
             if settled {
+                let clients = std::mem::take(&mut ending.clients);
                 self.clear_timer(&Subject::Session(id.clone()));
-                self.sessions.remove(id);
-                self.persist(Change::DeleteSession(id.clone()));
+                let record = self.sessions.remove(id).map(|session| session.record);
+                match record.filter(|record| record.wait.is_some()) {
+                    Some(record) => self.wait_again(record, clients, now),
+                    None => self.persist(Change::DeleteSession(id.clone())),
+                }
             }
             return;
         }
         if !settled && !ending.notice.has_failed() {
             return;
         }
+        let was_active = ending.was_active;
         let newly = !std::mem::replace(&mut ending.reported, true);
         let clients = std::mem::take(&mut ending.clients);
         session.record.state = SessionState::Ended;
@@ -386,7 +463,7 @@ impl Broker {
             // Kept as releasing with all of its own readings, so that a restart goes on asking the peer.
             self.persist(Change::PutSession(SessionRecord { state: SessionState::Releasing, ..record.clone() }));
         }
-        if newly {
+        if newly && was_active {
             self.record_final(&record, now);
         }
         for (place, client) in clients.into_iter().enumerate() {

@@ -22,7 +22,9 @@ impl Broker {
         now: Nanos,
     ) {
         let of_aggregates = aggregates.iter().flat_map(AggregateRecord::policies);
-        let of_sessions = sessions.iter().flat_map(|record| record.flows.iter().map(|flow| flow.policy));
+        // Of an ended session all is recorded: what is left of it in the data plane only has to go.
+        let not_ended = sessions.iter().filter(|record| record.state != SessionState::Ended);
+        let of_sessions = not_ended.flat_map(|record| record.flows.iter().map(|flow| flow.policy));
         let known: BTreeSet<PolicyId> = of_aggregates.chain(of_sessions).collect();
         let orphans: Vec<PolicyId> = installed.difference(&known).copied().collect();
         if !orphans.is_empty() {
@@ -36,7 +38,7 @@ impl Broker {
         for id in &ids {
             self.resume_session(id, installed, now);
         }
-        self.restored();
+        self.restored(now);
     }
 
     fn adopt_aggregate(&mut self, record: AggregateRecord) -> AggregateName {
@@ -81,7 +83,14 @@ impl Broker {
         }
         let mut ids = Vec::with_capacity(live.len());
         for record in live {
+            if record.state == SessionState::Waiting {
+                self.adopt_watch(record);
+                continue;
+            }
             ids.push(record.id.clone());
+            if record.wait.is_some() {
+                self.called.insert(record.id.clone());
+            }
             let attempt = match record.side {
                 Side::First => record.flows.first().map_or(0, |flow| flow.policy.0),
                 Side::Second => 0,
@@ -93,12 +102,11 @@ impl Broker {
             let in_force = record.flows.iter().map(|flow| flow.policy).filter(|policy| installed.contains(policy));
             let mut session = Session { in_force: in_force.collect(), ..Session::new(record, attempt, Phase::Active) };
             if unconfirmed {
-                let was_active = session.record.since > Nanos(0);
-                let reported = was_active && !session.record.ledger_due;
-                if reported {
+                let ending = Ending::unconfirmed(&session.record);
+                if ending.is_reported() {
                     session.record.state = SessionState::Ended;
                 }
-                session.phase = Phase::Ending(Box::new(Ending::unconfirmed(was_active, reported)));
+                session.phase = Phase::Ending(Box::new(ending));
             }
             self.sessions.insert(session.record.id.clone(), session);
         }
@@ -127,19 +135,33 @@ impl Broker {
         }
         let is_carried = session.record.flows.iter().all(|flow| self.is_carried(flow, installed));
         match session.record.state {
-            SessionState::Active if is_carried => {}
+            SessionState::Active if session.record.schedule.is_over(now) => self.end_active(id, now),
+            SessionState::Active if is_carried => self.await_end(id),
             SessionState::Active => {
-                if !self.provision(id) {
+                if self.provision(id) {
+                    self.await_end(id);
+                } else {
                     tracing::error!(session = %id, "an active session has lost its aggregate; it is ended");
                     self.end_active(id, now);
                 }
             }
-            SessionState::Held
+            // What was being started is started again.
+            SessionState::Booked | SessionState::Installing | SessionState::Committing if session.record.booked => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.phase = Phase::Booked { commits: Vec::new() };
+                    session.record.state = SessionState::Booked;
+                }
+                self.await_start(id, now);
+            }
+            SessionState::Waiting
+            | SessionState::Offered
+            | SessionState::Held
+            | SessionState::Booked
             | SessionState::Installing
             | SessionState::Committing
             | SessionState::Releasing
             | SessionState::Ended => {
-                let ending = Ending::restored(session.record.side, session.record.since > Nanos(0));
+                let ending = Ending::restored(&session.record);
                 self.end(id, ending, now);
             }
         }

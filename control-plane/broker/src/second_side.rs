@@ -1,22 +1,39 @@
 //! The second side: another node asks it; it holds with its own values, and installs when told to (R-001-1).
 
 use crate::broker::{Broker, TableName};
+use crate::calendar::OPEN;
 use crate::fence::Subject;
 use crate::flow::are_answer_to;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
 use crate::name::{Nanos, NodeName, SessionId};
+use crate::planted::PlantedBug;
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
+use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused, unknown_session};
 
 fn held(flows: &[FlowRecord]) -> PeerAnswer {
+    PeerAnswer::Held { flows: values(flows) }
+}
+
+/// What this side gives, with the labels that it has for what it receives.
+pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
     let flows = flows.iter().map(|flow| HeldFlow {
         id: flow.id.clone(),
         meter: flow.meter,
         label: flow.label.filter(|_| flow.direction == Direction::In),
     });
-    PeerAnswer::Held { flows: flows.collect() }
+    flows.collect()
+}
+
+/// What the first side asks this one to hold.
+pub(crate) struct Hold<'a> {
+    pub(crate) attempt: u64,
+    pub(crate) schedule: Schedule,
+    pub(crate) sent_at: Nanos,
+    pub(crate) offer: bool,
+    pub(crate) asked: &'a [HoldFlow],
 }
 
 impl Broker {
@@ -25,22 +42,23 @@ impl Broker {
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        attempt: u64,
-        asked: &[HoldFlow],
+        Hold { attempt, schedule, sent_at, offer, asked }: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
         let subject = Subject::Session(id.clone());
-        if !self.fences.is_open(&peer, subject.clone(), attempt) {
+        if !self.is_open(&peer, subject.clone(), attempt) {
             let detail = format!("this hold of session {id} was released or has lapsed");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
-        let lapse = now.plus(self.config.timers.hold);
+        let hold = if offer { self.config.timers.hold.plus(self.config.timers.offer) } else { self.config.timers.hold };
+        let lapse = now.plus(hold).min(schedule.ends_at.unwrap_or(OPEN));
         if let Some(session) = self.sessions.get_mut(&id) {
             if session.is_ending() {
                 return Err(session_busy(&id));
             }
             let same = session.record.side == Side::Second
                 && session.record.peer == peer
+                && session.record.schedule == schedule
                 && are_answer_to(&session.record.flows, asked, Side::First);
             if !same {
                 return Err(session_id_reused(&id, &self.config.node));
@@ -54,26 +72,20 @@ impl Broker {
             self.answer_peer(ticket, answer);
             return Ok(());
         }
+        if self.watches.contains_key(&id) {
+            return Err(session_id_reused(&id, &self.config.node));
+        }
         if self.ended.get(&id).is_some_and(|record| record.side == Side::First || record.peer != peer) {
             return Err(session_id_reused(&id, &self.config.node));
         }
+        schedule.check_peers(sent_at, now, &self.config.timers)?;
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
-        let (peer, flows) = self.admit(Some(&peer), asked)?;
+        let (peer, flows) = self.admit(Some(&peer), asked, schedule, now)?;
         self.ended.forget(&id);
         let answer = held(&flows);
-        let (side, state) = (Side::Second, SessionState::Held);
-        let record = SessionRecord {
-            id: id.clone(),
-            side,
-            peer,
-            state,
-            since: Nanos(0),
-            flows,
-            usage: Vec::new(),
-            ledger_due: false,
-        };
+        let record = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);
@@ -87,16 +99,26 @@ impl Broker {
         peer: &NodeName,
         id: &SessionId,
         attempt: u64,
+        now: Nanos,
     ) -> Result<(), Refusal> {
-        let meant = self.sessions.get_mut(id).filter(|session| {
-            let record = &session.record;
-            let current = session.attempt == 0 || session.attempt == attempt;
-            record.side == Side::Second && record.peer == *peer && current
-        });
+        let meant = self.sessions.get_mut(id).filter(|session| session.is_of_first_side(peer, attempt));
         let unknown = unknown_session(id, &self.config.node);
         let Some(session) = meant else { return Err(unknown) };
         match &mut session.phase {
+            Phase::Held if session.record.schedule.starts_at.is_some() => return Err(unknown),
             Phase::Held => session.phase = Phase::Installing { askers: vec![ticket] },
+            // The first side's clock is ahead: it has to wait for what it asks.
+            Phase::Booked { commits } if session.record.schedule.begin(now) > now => {
+                commits.push(ticket);
+                self.await_start(id, now);
+                return Ok(());
+            }
+            Phase::Booked { commits } => {
+                let mut commits = std::mem::take(commits);
+                commits.push(ticket);
+                self.start_booking(id, commits, now);
+                return Ok(());
+            }
             Phase::Installing { askers } => {
                 askers.push(ticket);
                 return Ok(());
@@ -105,9 +127,16 @@ impl Broker {
                 self.answer_peer(ticket, PeerAnswer::Committed);
                 return Ok(());
             }
-            Phase::Ending(_) | Phase::Holding { .. } | Phase::Committing { .. } => return Err(unknown),
+            Phase::Ending(_)
+            | Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
+            | Phase::Booking { .. }
+            | Phase::Committing { .. } => {
+                return Err(unknown);
+            }
         }
-        self.clear_timer(&Subject::Session(id.clone()));
+        self.await_end(id);
         self.set_session_state(id, SessionState::Installing);
         // Aggregates in use cannot go, so there is always one to install on.
         let provisioning = self.provision(id);
@@ -129,7 +158,11 @@ impl Broker {
         refusal: &Refusal,
         now: Nanos,
     ) {
-        self.end(id, Ending::of_second_side(), now);
+        if self.sessions.get(id).is_some_and(|session| session.record.booked) {
+            self.not_started(id, refusal.clone(), now);
+        } else {
+            self.end(id, Ending::of_second_side(), now);
+        }
         for &commit in commits {
             self.refuse_peer(commit, refusal.clone());
         }
@@ -137,6 +170,16 @@ impl Broker {
 
     /// No commit came in time: the hold is void, by this node's own clock.
     pub(crate) fn lapse(&mut self, id: &SessionId, now: Nanos) {
+        if self.has_bug(PlantedBug::HoldEndsTwice)
+            && let Some(session) = self.sessions.get_mut(id)
+            && session.install.take().is_none()
+        {
+            // A mark for the second time.
+            session.install = Some(0);
+            let (flows, interval) = (session.record.flows.clone(), session.record.schedule.interval());
+            self.give_back(&flows, interval);
+            return self.set_timer(Subject::Session(id.clone()), now.plus(Nanos::from_millis(1)));
+        }
         self.end(id, Ending::of_second_side(), now);
     }
 }

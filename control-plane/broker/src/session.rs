@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::broker::Broker;
+use crate::extension::EndChange;
 use crate::fence::Subject;
 use crate::message::PeerAnswer;
-use crate::name::{Nanos, PolicyId, SessionId};
+use crate::name::{Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::InstallError;
-use crate::record::{Change, Direction, SessionRecord, SessionState};
+use crate::record::{Change, Direction, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
 
@@ -19,6 +20,10 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// The installation whose outcome is open.
     pub(crate) install: Option<u64>,
+    /// First side: another end that the second was asked for.
+    pub(crate) change: Option<EndChange>,
+    /// Second side: the latest change of its end; 0 if there was none since the start.
+    pub(crate) changed: u64,
     /// Its policies that are in force.
     pub(crate) in_force: BTreeSet<PolicyId>,
 }
@@ -26,12 +31,20 @@ pub(crate) struct Session {
 pub(crate) enum Phase {
     /// First side: the second side was asked to hold.
     Holding { ask: u64, client: u64 },
+    /// First side: it has waited, and the second side was asked to hold.
+    Calling { ask: u64 },
+    /// First side: held at both ends for the client to take, or until the timer runs out.
+    Offered,
+    /// First side: the second side was asked to keep it for its start.
+    Booking { ask: u64, client: u64 },
     /// Second side: held until the commit comes or the timer runs out.
     Held,
-    /// Being installed here; a client is to be answered at the first side, commits at the second.
+    /// Confirmed at both ends, and waiting for its start; at the second side commits that came before it.
+    Booked { commits: Vec<u64> },
+    /// Being installed here; a client is to be answered at the first side, or nobody for a booking, commits at the second.
     Installing { askers: Vec<u64> },
     /// First side: the second side was asked to commit.
-    Committing { ask: u64, client: u64 },
+    Committing { ask: u64, client: Option<u64> },
     /// Installed and confirmed.
     Active,
     /// Being ended, or ended here and not confirmed by the peer.
@@ -40,13 +53,19 @@ pub(crate) enum Phase {
 
 impl Session {
     pub(crate) const fn new(record: SessionRecord, attempt: u64, phase: Phase) -> Self {
-        Self { record, attempt, phase, install: None, in_force: BTreeSet::new() }
+        Self { record, attempt, phase, install: None, change: None, changed: 0, in_force: BTreeSet::new() }
     }
 
     /// Its policies that are in force and go one way.
     pub(crate) fn in_force(&self, direction: Direction) -> Vec<PolicyId> {
         let flows = self.record.flows.iter().filter(|flow| flow.direction == direction);
         flows.map(|flow| flow.policy).filter(|policy| self.in_force.contains(policy)).collect()
+    }
+
+    /// Whether this is the second side of what the first side, `peer`, knows by this attempt.
+    pub(crate) fn is_of_first_side(&self, peer: &NodeName, attempt: u64) -> bool {
+        let current = self.attempt == 0 || self.attempt == attempt;
+        self.record.side == Side::Second && self.record.peer == *peer && current
     }
 
     pub(crate) const fn is_ending(&self) -> bool {
@@ -162,8 +181,43 @@ impl Broker {
         session.phase = Phase::Active;
         // 0 marks a session that never came up.
         session.record.since = now.max(Nanos(1));
+        session.record.failure = None;
         self.set_session_state(id, SessionState::Active);
         self.record_start(id, now);
+        self.await_end(id);
+    }
+
+    /// Wakes at the session's end, and for nothing before.
+    pub(crate) fn await_end(&mut self, id: &SessionId) {
+        let subject = Subject::Session(id.clone());
+        match self.sessions.get(id).and_then(|session| session.record.schedule.ends_at) {
+            Some(at) => self.set_timer(subject, at),
+            None => self.clear_timer(&subject),
+        }
+    }
+
+    /// Its end has come before it was up.
+    fn end_early(&mut self, id: &SessionId, now: Nanos) {
+        let refusal = Refusal::new(Reason::PeerUnreachable, format!("the end of session {id} came before it was up"));
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let (client, commits) = match &mut session.phase {
+            Phase::Holding { client, .. } | Phase::Booking { client, .. } => (Some(*client), Vec::new()),
+            Phase::Committing { client, .. } => (*client, Vec::new()),
+            Phase::Installing { askers } if session.record.side == Side::First => (askers.first().copied(), Vec::new()),
+            Phase::Installing { askers } => (None, std::mem::take(askers)),
+            Phase::Calling { .. } | Phase::Offered => return self.lapse_offer(id, now),
+            Phase::Held | Phase::Booked { .. } | Phase::Active | Phase::Ending(_) => return,
+        };
+        for commit in commits {
+            self.refuse_peer(commit, refusal.clone());
+        }
+        match client {
+            Some(client) => self.give_up(id, client, refusal, now),
+            None if self.sessions.get(id).is_some_and(|session| session.record.booked) => {
+                self.fail_booking(id, refusal, now);
+            }
+            None => self.lapse(id, now),
+        }
     }
 
     pub(crate) fn session_installed(
@@ -196,7 +250,13 @@ impl Broker {
                     self.end_active(id, now);
                 }
             }
-            Phase::Holding { .. } | Phase::Held | Phase::Committing { .. } => {}
+            Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
+            | Phase::Booking { .. }
+            | Phase::Held
+            | Phase::Booked { .. }
+            | Phase::Committing { .. } => {}
         }
     }
 
@@ -208,13 +268,22 @@ impl Broker {
         now: Nanos,
     ) {
         let Some(session) = self.sessions.get(id) else { return };
+        if session.is_change_asked_by(ticket) {
+            return self.change_answered(id, answer);
+        }
         match &session.phase {
             Phase::Holding { ask, client } if *ask == ticket => self.hold_answered(id, *client, answer, now),
+            Phase::Calling { ask } if *ask == ticket => self.call_answered(id, answer, now),
+            Phase::Booking { ask, client } if *ask == ticket => self.book_answered(id, *client, answer, now),
             Phase::Committing { ask, client } if *ask == ticket => self.commit_answered(id, *client, answer, now),
             Phase::Ending(_) => self.release_answered(id, ticket, answer, now),
             Phase::Holding { .. }
+            | Phase::Calling { .. }
+            | Phase::Offered
+            | Phase::Booking { .. }
             | Phase::Committing { .. }
             | Phase::Held
+            | Phase::Booked { .. }
             | Phase::Installing { .. }
             | Phase::Active => {}
         }
@@ -223,9 +292,18 @@ impl Broker {
     pub(crate) fn session_timer(&mut self, id: &SessionId, now: Nanos) {
         match self.sessions.get(id).map(|session| &session.phase) {
             Some(Phase::Held) => self.lapse(id, now),
+            Some(Phase::Booked { .. }) => self.booking_timer(id, now),
+            Some(Phase::Active) => self.end_active(id, now),
             Some(Phase::Ending(_)) => self.retry_release(id, now),
-            Some(Phase::Holding { .. } | Phase::Installing { .. } | Phase::Committing { .. } | Phase::Active)
-            | None => {}
+            Some(
+                Phase::Holding { .. }
+                | Phase::Calling { .. }
+                | Phase::Offered
+                | Phase::Booking { .. }
+                | Phase::Installing { .. }
+                | Phase::Committing { .. },
+            ) => self.end_early(id, now),
+            None => {}
         }
     }
 }
@@ -233,19 +311,12 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Side;
+    use crate::schedule::Schedule;
 
     fn record(id: &str) -> SessionRecord {
-        SessionRecord {
-            id: id.parse().unwrap(),
-            side: Side::First,
-            peer: "b".parse().unwrap(),
-            state: SessionState::Ended,
-            since: Nanos(1),
-            flows: Vec::new(),
-            usage: Vec::new(),
-            ledger_due: false,
-        }
+        let (id, peer) = (id.parse().unwrap(), "b".parse().unwrap());
+        let held = SessionRecord::held(id, Side::First, peer, Schedule::OPEN, Vec::new());
+        SessionRecord { state: SessionState::Ended, since: Nanos(1), ..held }
     }
 
     #[test]

@@ -101,6 +101,7 @@ mod tests {
     use crate::media::Media;
     use crate::policy::{Endpoints, Meter, Reception, Rtcp, Tag};
     use crate::record::{SessionState, Side};
+    use crate::schedule::Schedule;
 
     fn record() -> SessionRecord {
         let flow = FlowRecord {
@@ -118,16 +119,9 @@ mod tests {
             tag: Tag::Label,
             media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },
         };
-        SessionRecord {
-            id: "s".parse().unwrap(),
-            side: Side::First,
-            peer: "b".parse().unwrap(),
-            state: SessionState::Releasing,
-            since: Nanos(1),
-            flows: vec![flow],
-            usage: Vec::new(),
-            ledger_due: false,
-        }
+        let (id, peer) = ("s".parse().unwrap(), "b".parse().unwrap());
+        let held = SessionRecord::held(id, Side::First, peer, Schedule::OPEN, vec![flow]);
+        SessionRecord { state: SessionState::Releasing, since: Nanos(1), ..held }
     }
 
     fn reading(node: &str, flow: &str, direction: Direction, offered_packets: u64) -> FlowUsage {

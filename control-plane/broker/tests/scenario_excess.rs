@@ -11,14 +11,14 @@ mod pair;
 use pair::{A, B, World, config, flow, name, reason, session};
 use turnpike_broker::policy::{Excess, Policy};
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{SecondSide, SessionRequest};
+use turnpike_broker::{Schedule, SecondSide, SessionRequest};
 
 const ASKED: Excess = Excess { rate_bps: 900_000, burst_bytes: 600 };
 
 fn one(id: &str, port: u16, rate_bps: u64, excess: Option<Excess>) -> SessionRequest {
     let mut flow = flow("out", "ab", (port, port), rate_bps);
     flow.meter.excess = excess;
-    SessionRequest { id: name(id), flows: vec![flow] }
+    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow] }
 }
 
 fn world_that_grants(flow_excess_rate_bps_max: Option<u64>) -> World {

@@ -13,7 +13,7 @@ use turnpike_broker::name::PolicyId;
 use turnpike_broker::policy::{Dscp, Policy};
 use turnpike_broker::record::{Direction, SessionState, UsageKind};
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{Request, SessionRequest};
+use turnpike_broker::{Request, Schedule, SessionRequest};
 
 fn recover(world: &mut World) {
     world.network = perfect();
@@ -293,6 +293,21 @@ fn a_policy_that_no_record_knows_is_deinstalled_at_the_restart() {
     assert!(!world.nodes[A].plane.contains_key(&PolicyId(999)));
 }
 
+/// Their entries stay until they are forgotten, which a death right after the readings were recorded prevents.
+#[test]
+fn what_an_ended_session_left_in_the_data_plane_is_deinstalled_at_the_restart() {
+    let mut world = World::connected();
+    let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
+    let plane = &world.nodes[A].plane;
+    let left: Vec<_> = record.flows.iter().map(|flow| (flow.policy, plane[&flow.policy].clone())).collect();
+    world.delete(A, "s");
+    world.crash(A);
+    world.nodes[A].plane.extend(left);
+    world.restart(A);
+    recover(&mut world);
+    assert_eq!((world.state(A, "s"), world.flows_in_plane(A)), (Some(SessionState::Ended), 0));
+}
+
 #[test]
 fn a_delete_at_the_second_side_is_not_lost_while_the_first_side_still_waits() {
     let mut world = World::connected();
@@ -327,7 +342,7 @@ fn counted_by_a(world: &mut World) -> Vec<turnpike_broker::policy::Counters> {
 fn the_readings_of_a_one_way_session_outlive_a_death_while_the_peer_is_asked() {
     let mut world = World::connected();
     let flows = vec![flow("there", "ab", (5000, 5000), 100_000)];
-    let (record, _) = session(world.create(A, SessionRequest { id: name("s"), flows }));
+    let (record, _) = session(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows }));
     world.lose("release");
     world.request(A, Request::DeleteSession(name("s")));
     assert_eq!(counted_by_a(&mut world), [counted(record.flows[0].policy)]);

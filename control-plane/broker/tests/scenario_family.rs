@@ -13,7 +13,7 @@ use turnpike_broker::address::Family;
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::policy::{Policy, Rtcp};
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{FlowRequest, Request, SessionRequest};
+use turnpike_broker::{FlowRequest, Request, Schedule, SessionRequest};
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
@@ -28,7 +28,7 @@ fn with_rtcp(port: u16) -> FlowRequest {
 }
 
 fn one(id: &str, flow: FlowRequest) -> SessionRequest {
-    SessionRequest { id: name(id), flows: vec![flow] }
+    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow] }
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn rtcp_on_the_next_ports_is_part_of_its_flow_and_of_no_other() {
 fn flows_of_one_session_do_not_have_each_others_rtcp() {
     let mut world = World::connected();
     let odd = FlowRequest { id: name("odd"), ..flow("odd", "ab", (5001, 5001), 1_000) };
-    let request = SessionRequest { id: name("s"), flows: vec![with_rtcp(5000), odd] };
+    let request = SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![with_rtcp(5000), odd] };
     let refused = refusal(world.create(A, request));
     assert_eq!((refused.reason, refused.field.as_deref()), (Reason::EndpointsInUse, Some("flows[1].source")));
     assert_eq!(world.pool_used(A, "ab"), 0);

@@ -12,8 +12,9 @@ mod pair;
 use pair::{A, B, World, aggregate, call, configs, endpoints, flow, name, perfect};
 use proptest::prelude::*;
 use turnpike_broker::address::Family;
+use turnpike_broker::name::Nanos;
 use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
-use turnpike_broker::{AggregateRequest, FlowRequest, Request, SecondSide, SessionRequest};
+use turnpike_broker::{AggregateRequest, FlowRequest, Request, Schedule, SecondSide, SessionRequest};
 
 /// What flows may differ in.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +51,36 @@ fn kind() -> impl Strategy<Value = Kind> {
     })
 }
 
+/// From when on and how long, in ms; from now on and without end where there is none.
+#[derive(Debug, Clone, Copy)]
+struct When {
+    starts_in_ms: Option<u64>,
+    lasts_ms: Option<u64>,
+}
+
+impl When {
+    fn schedule(self, world: &World, node: usize) -> Schedule {
+        let now = world.clock(node);
+        let start = self.starts_in_ms.map(|ms| now.plus(Nanos::from_millis(ms)));
+        let end = self.lasts_ms.map(|ms| start.unwrap_or(now).plus(Nanos::from_millis(ms)));
+        Schedule { starts_at: start, ends_at: end }
+    }
+}
+
+fn when() -> impl Strategy<Value = When> {
+    let ms = || prop::option::of(prop_oneof![2 => 1u64..20, 3 => 20u64..20_000, 1 => 20_000u64..200_000]);
+    (ms(), ms()).prop_map(|(starts_in_ms, lasts_ms)| When { starts_in_ms, lasts_ms })
+}
+
 #[derive(Debug, Clone)]
 enum Operation {
-    Call { node: usize, id: u8, rate_kbps: u64, kind: Kind },
-    OneWay { node: usize, id: u8, out: bool, extra: bool, kind: Kind },
+    Call { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When },
+    OneWay { node: usize, id: u8, out: bool, extra: bool, kind: Kind, when: When },
+    Ask { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When },
+    WaitFor { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When, ms: u64 },
+    Take { node: usize },
     Hangup { node: usize, id: u8 },
+    ChangeEnd { node: usize, id: u8, ends_in_ms: Option<u64> },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
     GiveUp { node: usize },
     FailInstalls { node: usize, count: u32 },
@@ -67,19 +93,45 @@ fn operation() -> impl Strategy<Value = Operation> {
     let node = || 0usize..2;
     let id = || 0u8..6;
     prop_oneof![
-        8 => (node(), id(), 50u64..600, kind())
-            .prop_map(|(node, id, rate_kbps, kind)| Operation::Call { node, id, rate_kbps, kind }),
-        4 => (node(), id(), any::<bool>(), any::<bool>(), kind())
-            .prop_map(|(node, id, out, extra, kind)| Operation::OneWay { node, id, out, extra, kind }),
+        8 => (node(), id(), 50u64..600, kind(), when())
+            .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Call { node, id, rate_kbps, kind, when }),
+        4 => (node(), id(), any::<bool>(), any::<bool>(), kind(), when())
+            .prop_map(|(node, id, out, extra, kind, when)| Operation::OneWay { node, id, out, extra, kind, when }),
+        4 => (node(), id(), prop::option::weighted(0.9, prop_oneof![0u64..20, 20u64..20_000, 20_000u64..200_000]))
+            .prop_map(|(node, id, ends_in_ms)| Operation::ChangeEnd { node, id, ends_in_ms }),
+        3 => (node(), id(), 50u64..1_200, kind(), when())
+            .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Ask { node, id, rate_kbps, kind, when }),
+        8 => (node(), id(), 50u64..900, kind(), when(), prop_oneof![1u64..5_000, 5_000u64..200_000])
+            .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        6 => node().prop_map(|node| Operation::Take { node }),
         6 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
         3 => (node(), 500u64..12_000, any::<bool>(), tag())
             .prop_map(|(node, rate_kbps, copy, tag)| Operation::Reserve { node, rate_kbps, copy, tag }),
         1 => node().prop_map(|node| Operation::GiveUp { node }),
         2 => (node(), 1u32..3).prop_map(|(node, count)| Operation::FailInstalls { node, count }),
-        1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
+        1 => (node(), any::<bool>(), prop_oneof![0u64..5_000, 5_000u64..100_000]).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
         2 => node().prop_map(|node| Operation::KillAfterPersist { node }),
         6 => (0u64..8).prop_map(|ms| Operation::Wait { ms }),
         2 => (100u64..12_000).prop_map(|ms| Operation::Wait { ms }),
+        1 => (12_000u64..100_000).prop_map(|ms| Operation::Wait { ms }),
+    ]
+}
+
+/// More than the pools have is asked for, by those who wait and take what they are offered.
+fn crowded() -> impl Strategy<Value = Operation> {
+    let (node, id) = (|| 0usize..2, || 0u8..6);
+    let open = When { starts_in_ms: None, lasts_ms: None };
+    prop_oneof![
+        6 => (node(), id(), 300u64..800, kind(), prop_oneof![3 => Just(open), 1 => when()], 5_000u64..200_000)
+            .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        2 => (node(), id(), 300u64..800, kind())
+            .prop_map(move |(node, id, rate_kbps, kind)| Operation::Call { node, id, rate_kbps, kind, when: open }),
+        6 => node().prop_map(|node| Operation::Take { node }),
+        10 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
+        1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
+        1 => node().prop_map(|node| Operation::KillAfterPersist { node }),
+        6 => (0u64..2_000).prop_map(|ms| Operation::Wait { ms }),
+        1 => (2_000u64..40_000).prop_map(|ms| Operation::Wait { ms }),
     ]
 }
 
@@ -108,13 +160,35 @@ fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
 fn apply(world: &mut World, operation: &Operation) {
     let session = |id: u8| format!("s{id}");
     match *operation {
-        Operation::Call { node, id, rate_kbps, kind } => {
+        Operation::Call { node, id, rate_kbps, kind, when } => {
             let port = 1_000 + u16::from(id);
             let mut request = call(&session(id), port, rate_kbps * 1_000);
+            request.schedule = when.schedule(world, node);
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             world.request(node, Request::CreateSession(request));
         }
-        Operation::OneWay { node, id, out, extra, kind } => {
+        Operation::WaitFor { node, id, rate_kbps, kind, when, ms } => {
+            let port = 1_000 + u16::from(id);
+            let mut request = call(&session(id), port, rate_kbps * 1_000);
+            request.schedule = when.schedule(world, node);
+            request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            let until = world.clock(node).plus(Nanos::from_millis(ms));
+            world.request(node, Request::WaitForSession { request, until });
+        }
+        Operation::Take { node } => {
+            let offered: Vec<_> = world.nodes[node].broker.sessions().filter_map(pair::wish_of_offered).collect();
+            for request in offered {
+                world.request(node, Request::CreateSession(request));
+            }
+        }
+        Operation::Ask { node, id, rate_kbps, kind, when } => {
+            let port = 1_000 + u16::from(id);
+            let mut request = call(&session(id), port, rate_kbps * 1_000);
+            request.schedule = when.schedule(world, node);
+            request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            world.request(node, Request::WouldAdmit(request));
+        }
+        Operation::OneWay { node, id, out, extra, kind, when } => {
             let carrier = match (extra, out) {
                 (false, true) => "ab",
                 (false, false) => "ba",
@@ -124,11 +198,16 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 2_000 + u16::from(id);
             let mut flow = flow("only", carrier, (port, port), 100_000);
             kind.apply(&mut flow, port);
-            let request = SessionRequest { id: name(&session(id)), flows: vec![flow] };
+            let request =
+                SessionRequest { schedule: when.schedule(world, node), id: name(&session(id)), flows: vec![flow] };
             world.request(node, Request::CreateSession(request));
         }
         Operation::Hangup { node, id } => {
             world.request(node, Request::DeleteSession(name(&session(id))));
+        }
+        Operation::ChangeEnd { node, id, ends_in_ms } => {
+            let ends_at = ends_in_ms.map(|ms| world.clock(node).plus(Nanos::from_millis(ms)));
+            world.request(node, Request::ChangeSessionEnd { id: name(&session(id)), ends_at });
         }
         Operation::Reserve { node, rate_kbps, copy, tag } => {
             let (own, peer) = [("extra-ab", "b"), ("extra-ba", "a")][node];
@@ -166,7 +245,7 @@ fn apply(world: &mut World, operation: &Operation) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_given_twice_and_nothing_is_left_over(
@@ -177,7 +256,11 @@ proptest! {
         tag_family in family(),
         tags in [tag(), tag()],
         sessions_ended_max in 1usize..4,
-        operations in prop::collection::vec(operation(), 1..60),
+        ahead_ms in [0u64..1_500, 0u64..1_500],
+        operations in prop_oneof![
+            2 => prop::collection::vec(operation(), 1..60),
+            1 => prop::collection::vec(crowded(), 40..120),
+        ],
     ) {
         let configs = configs(tag_family).map(|mut config| {
             let flow_rate_bps_max = Some(400_000);
@@ -187,6 +270,9 @@ proptest! {
             config
         });
         let mut world = World::connected_by(configs, tags);
+        for (node, ms) in world.nodes.iter_mut().zip(ahead_ms) {
+            node.ahead = Nanos::from_millis(ms);
+        }
         world.network = bad_network(seed, loss_percent);
         for operation in &operations {
             apply(&mut world, operation);

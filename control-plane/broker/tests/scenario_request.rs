@@ -17,12 +17,12 @@ use turnpike_broker::name::{Label, Nanos};
 use turnpike_broker::policy::{Excess, Rtcp::NextPort};
 use turnpike_broker::record::{SessionState, Side};
 use turnpike_broker::refusal::{Reason, Refusal};
-use turnpike_broker::{FlowRequest, Input, Output, Request, SessionRequest};
+use turnpike_broker::{FlowRequest, Input, Output, Request, Schedule, SessionRequest};
 
 fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     let mut flow = flow("out", "ab", (5000, 5000), 100_000);
     change(&mut flow);
-    SessionRequest { id: name("s"), flows: vec![flow] }
+    SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![flow] }
 }
 
 fn one_ipv6(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
@@ -49,7 +49,14 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
     let flow = flow("out", "ab", (5000, 5000), 100_000);
     let mut flow = hold_flow(flow);
     change(&mut flow);
-    PeerRequest::HoldSession { session: name(session), attempt, flows: vec![flow] }
+    PeerRequest::HoldSession {
+        schedule: Schedule::OPEN,
+        sent_at: Nanos(0),
+        offer: false,
+        session: name(session),
+        attempt,
+        flows: vec![flow],
+    }
 }
 
 fn commit(attempt: u64) -> PeerRequest {
@@ -71,8 +78,12 @@ fn refused(answer: PeerAnswer) -> Refusal {
 fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
     type Case = (SessionRequest, &'static str, &'static str);
     let cases: Vec<Case> = vec![
-        (SessionRequest { id: name("s"), flows: vec![] }, "flows", "1 to 16"),
-        (SessionRequest { id: name("s"), flows: vec![one(|_| ()).flows[0].clone(); 17] }, "flows", "17 flows"),
+        (SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![] }, "flows", "1 to 16"),
+        (
+            SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![one(|_| ()).flows[0].clone(); 17] },
+            "flows",
+            "17 flows",
+        ),
         (one(|f| f.meter.rate_bps = 0), "flows[0].rate_bps", "is 0; allowed: 1 to 1000000"),
         (one(|f| f.meter.rate_bps = 1_000_001), "flows[0].rate_bps", "1000001"),
         (one(|f| f.rate_bps_min = 0), "flows[0].rate_bps_min", "1 to 100000"),
@@ -149,7 +160,10 @@ fn endpoints_are_carried_by_one_flow_in_each_direction() {
     world.create(A, call("s", 5000, 100_000));
     assert_eq!(reason(world.create(A, call("t", 5000, 100_000))), Reason::EndpointsInUse);
     let twice = vec![flow("1", "ab", (6000, 6000), 1_000), flow("2", "ab", (6000, 6000), 1_000)];
-    assert_eq!(reason(world.create(A, SessionRequest { id: name("t"), flows: twice })), Reason::EndpointsInUse);
+    assert_eq!(
+        reason(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("t"), flows: twice })),
+        Reason::EndpointsInUse
+    );
     world.delete(A, "s");
     assert!(session(world.create(A, call("t", 5000, 100_000))).1);
 }

@@ -10,11 +10,11 @@ mod pair;
 
 use pair::{A, B, World, call, config, counted, flow, hold_flow, name, reason, refusal, session};
 use turnpike_broker::message::{HoldFlow, PeerAnswer, PeerRequest};
-use turnpike_broker::name::NodeName;
+use turnpike_broker::name::{Nanos, NodeName};
 use turnpike_broker::policy::Policy;
 use turnpike_broker::record::{SessionState, Side, UsageKind};
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{Limits, SecondSide, SessionRequest};
+use turnpike_broker::{Limits, Schedule, SecondSide, SessionRequest};
 
 fn world_with_second_side(second_side: SecondSide) -> World {
     let mut second = config(B);
@@ -23,7 +23,7 @@ fn world_with_second_side(second_side: SecondSide) -> World {
 }
 
 fn out(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
-    SessionRequest { id: name(id), flows: vec![flow("out", "ab", (port, port), rate_bps)] }
+    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow("out", "ab", (port, port), rate_bps)] }
 }
 
 #[test]
@@ -112,6 +112,9 @@ fn a_second_side_whose_most_is_below_the_least_asked_refuses() {
 fn fill_at_second_side(world: &mut World, rate_bps: u64) {
     let flow = flow("out", "ab", (9, 9), rate_bps);
     let hold = PeerRequest::HoldSession {
+        schedule: Schedule::OPEN,
+        sent_at: Nanos(0),
+        offer: false,
         session: name("hidden"),
         attempt: 1,
         flows: vec![HoldFlow { rate_bps_min: rate_bps, ..hold_flow(flow) }],
@@ -169,10 +172,13 @@ fn a_pool_without_burst_refuses_and_names_the_numbers() {
 fn the_flows_of_a_session_are_admitted_all_or_none() {
     let mut world = World::connected();
     let flows = |second| vec![flow("1", "ab", (1, 1), 500_000), flow("2", "ab", (2, 2), second)];
-    let refused = refusal(world.create(A, SessionRequest { id: name("s"), flows: flows(480_000) }));
+    let refused =
+        refusal(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: flows(480_000) }));
     assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::PoolRateExhausted, Some(461_538)));
     assert_eq!(world.pool_used(A, "ab"), 0);
-    assert!(session(world.create(A, SessionRequest { id: name("s"), flows: flows(461_538) })).1);
+    assert!(
+        session(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: flows(461_538) })).1
+    );
 }
 
 #[test]

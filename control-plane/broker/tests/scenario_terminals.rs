@@ -18,7 +18,7 @@ use turnpike_broker::name::{Label, Nanos, PolicyId};
 use turnpike_broker::policy::{Policy, Tag};
 use turnpike_broker::record::{AggregateState, Direction, SessionState, UsageKind};
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{AggregateRequest, Answer, Request, SessionRequest};
+use turnpike_broker::{AggregateRequest, Answer, Request, Schedule, SessionRequest};
 
 /// `ab` and `ba`, both with tags that tell their terminals.
 fn world() -> World {
@@ -30,7 +30,7 @@ fn with_terminals(name: &str, rate_bps: u64) -> AggregateRequest {
 }
 
 fn one(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
-    SessionRequest { id: name(id), flows: vec![flow("out", "ab", (port, port), rate_bps)] }
+    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow("out", "ab", (port, port), rate_bps)] }
 }
 
 fn at_rest(world: &mut World) {
@@ -164,7 +164,7 @@ fn a_receiver_without_a_label_left_refuses_and_holds_nothing() {
     assert_eq!(world.nodes[B].broker.tables()[3].full, 1);
     // Flows of such an aggregate need none.
     let flows = ["a", "b"].map(|id| flow(id, "one", (id.as_bytes()[0].into(), 9), 100_000)).to_vec();
-    assert!(session(world.create(A, SessionRequest { id: name("s"), flows })).1);
+    assert!(session(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows })).1);
     at_rest(&mut world);
 }
 
@@ -220,7 +220,14 @@ fn a_receiver_that_gives_no_label_or_gives_one_unasked_is_not_believed() {
 #[test]
 fn a_label_for_a_flow_of_such_an_aggregate_is_refused_in_a_hold() {
     let mut world = world();
-    let hold = |flow: HoldFlow| PeerRequest::HoldSession { session: name("s"), attempt: 7, flows: vec![flow] };
+    let hold = |flow: HoldFlow| PeerRequest::HoldSession {
+        schedule: Schedule::OPEN,
+        sent_at: Nanos(0),
+        offer: false,
+        session: name("s"),
+        attempt: 7,
+        flows: vec![flow],
+    };
     let flow = flow("back", "ab", (5000, 5000), 100_000);
     // `ba` comes from the second side.
     let back = HoldFlow { aggregate: name("ba"), label: Some(Label(1)), ..hold_flow(flow) };

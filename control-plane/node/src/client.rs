@@ -70,6 +70,11 @@ impl Client {
         Ok((status == StatusCode::CREATED, self.understand((status, bytes))?))
     }
 
+    pub(crate) async fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::Failed(error.to_string()))?;
+        self.understand(self.call(Method::PATCH, path, Some(body.into())).await?)
+    }
+
     /// Nothing where the API answers without a body.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
         let (status, bytes) = self.call(Method::DELETE, path, None).await?;

@@ -1,11 +1,15 @@
 //! The command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
-use turnpike_api::{AggregateRequest, AggregateView, FlowRequest, NodeView, SessionRequest, SessionView, UsageRecord};
-use turnpike_broker::name::{AggregateName, NodeName, SessionId};
+use turnpike_api::{
+    AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest, SessionView,
+    UsageRecord,
+};
+use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
 
 use crate::client::{Client, Failure};
@@ -15,6 +19,7 @@ use crate::flow_spec;
 use crate::problem::read_word;
 use crate::quantity;
 use crate::show;
+use crate::time::Clock;
 
 const EXIT_CODES: &str = "\
 Rates and sizes are whole numbers, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind them.
@@ -154,6 +159,17 @@ enum Session {
     },
     /// Ask for one; repeating the same request is safe.
     Create(CreateSession),
+    /// Let one end at another time, at both ends, or leave it as it is.
+    Change {
+        /// Its id, at the node that was asked for it.
+        id: SessionId,
+        /// When it is to end, such as 2030-06-01T14:00:00Z.
+        #[arg(long, required_unless_present = "no_end")]
+        ends_at: Option<Nanos>,
+        /// Not before it is deleted.
+        #[arg(long, conflicts_with = "ends_at")]
+        no_end: bool,
+    },
     /// End one; prints its final usage.
     Delete {
         /// Its id.
@@ -172,9 +188,24 @@ struct CreateSession {
     /// [,concealment=no].
     #[arg(long, value_parser = flow_spec::parse)]
     flow: Vec<FlowRequest>,
+    /// When it is to start, such as 2030-06-01T14:00:00Z; at once if it is left out. Until then it is booked.
+    #[arg(long)]
+    starts_at: Option<Nanos>,
+    /// When it is to end; not before it is deleted if it is left out.
+    #[arg(long, conflicts_with = "duration")]
+    ends_at: Option<Nanos>,
+    /// How long it is to last, such as 90s, 45m, 2h or 1d, from its start or, by this host's clock, from now on.
+    #[arg(long, value_parser = quantity::parse_duration)]
+    duration: Option<Duration>,
+    /// If there is no room, wait so long for some, such as 10m; then it is offered for a short time, and taken by the same command again.
+    #[arg(long, value_parser = quantity::parse_duration)]
+    wait: Option<Duration>,
     /// The request as JSON, instead; - is standard input.
-    #[arg(long, conflicts_with_all = ["id", "flow"])]
+    #[arg(long, conflicts_with_all = ["id", "flow", "starts_at", "ends_at", "duration", "wait"])]
     file: Option<PathBuf>,
+    /// Only ask both nodes whether it would be admitted now, and with what values; nothing is held.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What is to be done by the process itself, or nothing more.
@@ -266,9 +297,19 @@ impl CommandLine {
                 let view: SessionView = client.get(&format!("/v1/sessions/{id}")).await?;
                 self.print(&view, show::session)
             }
+            Session::Create(create) if create.dry_run => {
+                let (_, view): (_, SessionPreview) =
+                    client.post("/v1/sessions?dry_run=true", &create.request()?).await?;
+                self.print(&view, show::preview)
+            }
             Session::Create(create) => {
                 let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::session(view)))
+            }
+            Session::Change { id, ends_at, .. } => {
+                let change = SessionChange { ends_at: ends_at.map(|time| time.to_string()) };
+                let view: SessionView = client.patch(&format!("/v1/sessions/{id}"), &change).await?;
+                self.print(&view, show::session)
             }
             Session::Delete { id } => {
                 let view: Option<SessionView> = client.delete(&format!("/v1/sessions/{id}")).await?;
@@ -290,11 +331,38 @@ const fn made(created: bool) -> &'static str {
     if created { "" } else { "it was there already:\n" }
 }
 
+fn from(start: Nanos, duration: Duration) -> Option<Nanos> {
+    let nanos = u64::try_from(duration.as_nanos()).ok();
+    nanos.and_then(|nanos| start.0.checked_add(nanos)).map(Nanos)
+}
+
+fn beyond(option: &str) -> Failure {
+    Failure::Usage(format!("{option}: that is after the end of time; give less"))
+}
+
 impl CreateSession {
+    /// Start and end as the API takes them.
+    fn interval(&self) -> Result<(Option<String>, Option<String>), Failure> {
+        let end_of =
+            |duration: Duration| from(self.starts_at.unwrap_or_else(|| Clock::start(Nanos(0)).now()), duration);
+        let ends_at = match self.duration {
+            Some(duration) => Some(end_of(duration).ok_or_else(|| beyond("--duration"))?),
+            None => self.ends_at,
+        };
+        Ok((self.starts_at.map(|time| time.to_string()), ends_at.map(|time| time.to_string())))
+    }
+
     fn request(&self) -> Result<serde_json::Value, Failure> {
         let Some(file) = &self.file else {
             let id = self.id.clone().ok_or_else(|| Failure::Usage("a session needs an id".to_owned()))?;
-            let request = SessionRequest { id, flows: self.flow.clone() };
+            let (starts_at, ends_at) = self.interval()?;
+            let wait_until = match self.wait {
+                Some(wait) => {
+                    Some(from(Clock::start(Nanos(0)).now(), wait).ok_or_else(|| beyond("--wait"))?.to_string())
+                }
+                None => None,
+            };
+            let request = SessionRequest { id, starts_at, ends_at, wait_until, flows: self.flow.clone() };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {
@@ -365,7 +433,14 @@ mod tests {
                 .to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag terminals".to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
+            format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
+            format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
+            format!("turnpike session create s1 {flow} --dry-run"),
+            format!("turnpike session create s1 {flow} --wait 10m"),
+            "turnpike session create --file - --dry-run".to_owned(),
             "turnpike session create --file -".to_owned(),
+            "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z".to_owned(),
+            "turnpike session change s1 --no-end".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
             "turnpike adopt --config node.toml --json".to_owned(),
@@ -388,7 +463,13 @@ mod tests {
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),
             "turnpike session create".to_owned(),
             "turnpike session create s1".to_owned(),
+            "turnpike session change s1".to_owned(),
+            "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z --no-end".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),
+            "turnpike session create --file x --wait 10m".to_owned(),
+            format!("turnpike session create s1 {flow} --starts-at tomorrow"),
+            format!("turnpike session create s1 {flow} --ends-at 2030-06-01T14:00:00Z --duration 1h"),
+            format!("turnpike session create s1 {flow} --duration 1.5h"),
         ];
         for line in bad {
             assert!(parse(&line).is_err(), "{line}");

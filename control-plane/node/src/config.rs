@@ -119,6 +119,10 @@ pub struct Limits {
     pub flows_per_session_max: u32,
     /// Requests under way at once.
     pub requests_max: u32,
+    /// Questions whether a session would be admitted, under way at once.
+    pub questions_max: u32,
+    /// Sessions that wait for room.
+    pub watches_max: u32,
     /// Body of one request.
     pub body_bytes_max: u32,
     /// How long one request may take.
@@ -179,6 +183,8 @@ impl Default for Limits {
             sessions_ended_max: 4_096,
             flows_per_session_max: 16,
             requests_max: 1_024,
+            questions_max: 256,
+            watches_max: 256,
             body_bytes_max: 65_536,
             request_timeout_s: 30,
         }
@@ -268,6 +274,8 @@ impl Config {
         faults.check("limits.sessions_ended_max", limits.sessions_ended_max.into(), 0..=1_048_576);
         faults.check("limits.flows_per_session_max", limits.flows_per_session_max.into(), 1..=1_024);
         faults.check("limits.requests_max", limits.requests_max.into(), 1..=65_536);
+        faults.check("limits.questions_max", limits.questions_max.into(), 0..=65_536);
+        faults.check("limits.watches_max", limits.watches_max.into(), 0..=65_536);
         faults.check("limits.body_bytes_max", limits.body_bytes_max.into(), 1_024..=16_777_216);
         faults.check("limits.request_timeout_s", limits.request_timeout_s, 1..=600);
     }

@@ -20,6 +20,7 @@ use crate::dataplane::{self, Ended, JOBS_MAX, Job, Report, Unanswered};
 use crate::decision::Decision;
 use crate::http::STREAMS_MAX;
 use crate::peer_client::{Exchange, PeerClient};
+use crate::problem;
 use crate::time::Clock;
 
 /// Inputs that share one transaction.
@@ -58,6 +59,7 @@ pub(crate) struct View<'a> {
     pub(crate) broker: &'a Broker,
     pub(crate) store: &'a Store,
     pub(crate) peers: &'a BTreeMap<NodeName, Contact>,
+    pub(crate) notices: &'a BTreeMap<String, u64>,
 }
 
 /// What came of the last request to a peer.
@@ -185,6 +187,8 @@ pub(crate) struct Core {
     jobs_under_way: usize,
     sends: BTreeMap<NodeName, Sends>,
     contacts: BTreeMap<NodeName, Contact>,
+    /// Of sessions that wait, by the state that they came to.
+    notices: BTreeMap<String, u64>,
     wake_at: Option<Nanos>,
     best_effort_rate_bps: Option<u64>,
 }
@@ -203,6 +207,7 @@ impl Core {
             jobs_under_way: 0,
             sends: BTreeMap::new(),
             contacts: BTreeMap::new(),
+            notices: BTreeMap::new(),
             wake_at: None,
             best_effort_rate_bps: None,
         }
@@ -285,7 +290,7 @@ impl Core {
             Message::Read(work, _permit) => {
                 self.carry_out()?;
                 let Parts { broker, store, .. } = &self.parts;
-                work(&View { broker, store, peers: &self.contacts });
+                work(&View { broker, store, peers: &self.contacts, notices: &self.notices });
             }
             Message::Stop => {}
         }
@@ -405,6 +410,11 @@ impl Core {
                     let _ = asker.send(answer);
                 }
             }
+            Output::Notify { session, state } => {
+                let state = problem::word(&state);
+                info!(session = %session, state, "session that waits");
+                *self.notices.entry(state).or_default() += 1;
+            }
             Output::WakeAt(time) => self.wake_at = Some(time),
         }
     }
@@ -430,7 +440,7 @@ impl Core {
         if !self.parts.limit_best_effort {
             return;
         }
-        let rate_bps = self.parts.broker.links().map(|(_, out, _)| out.free_bps).sum();
+        let rate_bps = self.parts.broker.links().map(|(_, out, _)| out.capacity_bps.saturating_sub(out.used_bps)).sum();
         if self.best_effort_rate_bps != Some(rate_bps) {
             self.best_effort_rate_bps = Some(rate_bps);
             self.jobs.push_back(Job::SetBestEffortRate(rate_bps));

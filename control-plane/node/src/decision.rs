@@ -25,6 +25,9 @@ impl Decision {
             Request::CreateAggregate(request) => ("create aggregate", request.name.to_string()),
             Request::DeleteAggregate(name) => ("delete aggregate", name.to_string()),
             Request::CreateSession(request) => ("create session", request.id.to_string()),
+            Request::WaitForSession { request, .. } => ("create session or wait", request.id.to_string()),
+            Request::WouldAdmit(request) => ("ask whether to create session", request.id.to_string()),
+            Request::ChangeSessionEnd { id, .. } => ("change session", id.to_string()),
             Request::DeleteSession(id) => ("delete session", id.to_string()),
         };
         Self { verb, name, asker: "client".to_owned(), since: Instant::now() }
@@ -35,7 +38,10 @@ impl Decision {
             PeerRequest::OfferAggregate(offer) => ("offer aggregate", offer.name.to_string()),
             PeerRequest::WithdrawAggregate { name, .. } => ("withdraw aggregate", name.to_string()),
             PeerRequest::HoldSession { session, .. } => ("hold session", session.to_string()),
+            PeerRequest::WouldHoldSession { session, .. } => ("ask whether to hold session", session.to_string()),
+            PeerRequest::BookSession { session, .. } => ("book session", session.to_string()),
             PeerRequest::CommitSession { session, .. } => ("commit session", session.to_string()),
+            PeerRequest::ChangeSessionEnd { session, .. } => ("change session", session.to_string()),
             PeerRequest::ReleaseSession { session, .. } => ("release session", session.to_string()),
         };
         Self { verb, name, asker: peer.to_string(), since: Instant::now() }
@@ -46,6 +52,7 @@ impl Decision {
             Answer::Aggregate { created, .. } => self.line(if *created { "created" } else { "unchanged" }),
             Answer::Session { created, record } if *created => self.line(&problem::word(&record.state)),
             Answer::Session { record, .. } => self.line(&format!("{} already", problem::word(&record.state))),
+            Answer::WouldAdmit(_) => self.line("would be admitted"),
             Answer::AggregateDeleted => self.line("deleted"),
             Answer::Refused(refusal) => self.refused(refusal),
         }
@@ -56,7 +63,10 @@ impl Decision {
             PeerAnswer::AggregateAccepted { .. } => self.line("accepted"),
             PeerAnswer::AggregateWithdrawn => self.line("withdrawn"),
             PeerAnswer::Held { .. } => self.line("held"),
+            PeerAnswer::WouldHold { .. } => self.line("would be held"),
+            PeerAnswer::Booked => self.line("booked"),
             PeerAnswer::Committed => self.line("committed"),
+            PeerAnswer::EndChanged => self.line("changed"),
             PeerAnswer::Released { .. } => self.line("released"),
             PeerAnswer::Refused { refusal } => self.refused(refusal),
         }

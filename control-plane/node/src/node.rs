@@ -27,7 +27,7 @@ use crate::http::{self, Protocol};
 use crate::peer_client::PeerClient;
 use crate::peer_server;
 use crate::rest::{self, Rest};
-use crate::time::{Clock, rfc3339};
+use crate::time::Clock;
 use crate::tls::{self, Tls, TlsError};
 
 /// The database's name in `state_dir`.
@@ -166,7 +166,7 @@ impl Node {
             data_plane: data_plane.handle.clone(),
             node: config.node.clone(),
             epoch,
-            started_at: rfc3339(clock.now()),
+            started_at: clock.now().to_string(),
             peers: config.peers.iter().map(|peer| (peer.name.clone(), peer.tag_address)).collect(),
             body_bytes_max: size(config.limits.body_bytes_max),
             request_timeout: Duration::from_secs(config.limits.request_timeout_s),
@@ -263,6 +263,8 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
             sessions_ended_max: size(limits.sessions_ended_max),
             flows_per_session_max: size(limits.flows_per_session_max),
             flows_max: limits.flows_max,
+            questions_max: size(limits.questions_max),
+            watches_max: size(limits.watches_max),
         },
         timers: broker::Timers::default(),
         second_side: broker::SecondSide {
@@ -275,7 +277,10 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
 }
 
 fn log_restored(aggregates: &[AggregateRecord], sessions: &[SessionRecord], adopted: &BTreeSet<PolicyId>) {
-    let running: Vec<_> = sessions.iter().filter(|session| session.state != SessionState::Ended).collect();
+    let running: Vec<_> = sessions
+        .iter()
+        .filter(|session| !matches!(session.state, SessionState::Ended | SessionState::Waiting))
+        .collect();
     let flows = running.iter().flat_map(|session| &session.flows).map(|flow| flow.policy);
     let kept: BTreeSet<PolicyId> = aggregates.iter().map(|aggregate| aggregate.policy).chain(flows).collect();
     let missing = kept.difference(adopted).count();

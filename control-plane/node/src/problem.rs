@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use turnpike_api::Problem;
 use turnpike_broker::refusal::{Reason, Refusal};
 
+use crate::view;
+
 /// Every code that is not a [`Reason`] of the broker, with its status and title.
 const CODES: &[(&str, StatusCode, &str)] = &[
     ("malformed_body", StatusCode::BAD_REQUEST, "The body is not valid JSON"),
@@ -49,7 +51,7 @@ impl ProblemReply {
     pub(crate) fn refused(refusal: Refusal, named: Named) -> Self {
         let mut reply = Self::of_reason(refusal.reason, refusal.detail, named);
         reply.0.field = refusal.field;
-        reply.0.pool = refusal.pool;
+        reply.0.pool = refusal.pool.map(view::pool);
         reply.0.counter_offer_rate_bps = refusal.counter_offer_rate_bps;
         reply
     }
@@ -128,10 +130,14 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::Busy => (StatusCode::CONFLICT, "Another request for the same thing is under way"),
         Reason::LimitReached => (StatusCode::SERVICE_UNAVAILABLE, "A limit of this node is reached"),
         Reason::PeerUnreachable => (StatusCode::GATEWAY_TIMEOUT, "The peer did not answer in time"),
+        Reason::ClocksDiffer => (StatusCode::CONFLICT, "The nodes' clocks differ too much"),
         Reason::TagFamilyDiffers => (StatusCode::CONFLICT, "The nodes have tag addresses of different families"),
         Reason::NotEnforceable => {
             (StatusCode::UNPROCESSABLE_ENTITY, "The data plane cannot enforce or deliver what was asked")
         }
+        // Of sessions that have ended; nothing is refused with them.
+        Reason::WaitExpired => (StatusCode::CONFLICT, "There was no room as long as it waited"),
+        Reason::OfferLapsed => (StatusCode::CONFLICT, "What was offered was not taken in time"),
         Reason::InstallFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The data plane did not take the policy"),
     }
 }

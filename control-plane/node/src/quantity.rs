@@ -1,5 +1,7 @@
 //! Rates and sizes as people write them: `80k`, `1M`, `64Ki`.
 
+use std::time::Duration;
+
 const UNITS: [(&str, u64); 6] =
     [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
 
@@ -19,6 +21,18 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
 pub(crate) fn parse_u32(text: &str) -> Result<u32, String> {
     let number = parse(text)?;
     u32::try_from(number).map_err(|_| format!("{text:?} must be at most {}", u32::MAX))
+}
+
+/// A whole number with s, m, h or d behind it.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let found = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+    let whole = found.filter(|(digits, _)| digits.chars().all(|c| c.is_ascii_digit()));
+    whole
+        .and_then(|(digits, seconds)| digits.parse::<u64>().ok()?.checked_mul(seconds))
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:?} must be a whole number above 0 with s, m, h or d behind it"))
 }
 
 /// The shortest exact text, which [`parse`] reads back.
@@ -48,6 +62,16 @@ mod tests {
             assert_eq!(parse(&text(number)), Ok(number));
         }
         assert_eq!(text(1_500_000), "1500k");
+    }
+
+    #[test]
+    fn durations_are_read_exactly() {
+        for (text, seconds) in [("90s", 90), ("45m", 2_700), ("2h", 7_200), ("1d", 86_400)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "s", "0s", "90", "-1s", "1.5h", "1h30m", "213503982334602d"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -25,6 +25,22 @@ pub(crate) struct ListQuery {
     pub(crate) session: Option<SessionId>,
 }
 
+/// The query of `POST /v1/sessions`: whether it is only a question. What is not understood is refused, because a question
+/// must not become a session by a slip of the pen.
+pub(crate) fn dry_run(raw: Raw) -> Result<bool, ProblemReply> {
+    let Query(pairs) = raw.map_err(|rejection| ProblemReply::new("invalid_query", rejection.body_text()))?;
+    match pairs.as_slice() {
+        [] => Ok(false),
+        [(key, value)] if key == "dry_run" => value
+            .parse()
+            .map_err(|_| ProblemReply::invalid_value("dry_run", format!("dry_run is {value}: must be true or false"))),
+        [(key, _)] | [_, (key, _), ..] => {
+            let detail = format!("{key} is not known here, or given twice; known is dry_run");
+            Err(ProblemReply::new("invalid_query", detail).in_field(key))
+        }
+    }
+}
+
 impl ListQuery {
     /// Checks the query. Only usage is asked by session.
     pub(crate) fn parse(raw: Raw, by_session: bool) -> Result<Self, ProblemReply> {

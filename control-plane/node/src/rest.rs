@@ -15,7 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionView, TableView,
+    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionChange, SessionView, TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
@@ -31,7 +31,7 @@ use crate::dataplane::{self, Unanswered};
 use crate::frame::frame;
 use crate::payload::Room;
 use crate::problem::{self, Named, ProblemReply};
-use crate::query::{ListQuery, Raw};
+use crate::query::{self, ListQuery, Raw};
 use crate::view;
 
 /// What the handlers need.
@@ -57,7 +57,7 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/aggregates", get(list_aggregates).post(create_aggregate))
         .route("/v1/aggregates/{name}", get(show_aggregate).delete(delete_aggregate))
         .route("/v1/sessions", get(list_sessions).post(create_session))
-        .route("/v1/sessions/{id}", get(show_session).delete(delete_session))
+        .route("/v1/sessions/{id}", get(show_session).patch(change_session).delete(delete_session))
         .route("/v1/usage", get(list_usage))
         .route("/v1/node", get(show_node))
         .route("/v1/health", get(show_health))
@@ -130,9 +130,26 @@ async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode,
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn create_session(State(rest): Shared, request: Request) -> Result<Response, ProblemReply> {
-    let wish = view::session_wish(body::read(request, rest.body_bytes_max).await?);
-    let (record, created) = rest.ask_session(Wish::CreateSession(wish), Named::Body).await?;
+async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Result<Response, ProblemReply> {
+    let dry_run = query::dry_run(query)?;
+    let (wish, wait_until) = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
+    if dry_run {
+        let (record, is_there) = match rest.ask(Wish::WouldAdmit(wish), Named::Body).await? {
+            Answer::WouldAdmit(record) => (record, false),
+            // It is there: so the request would be answered.
+            Answer::Session { record, .. } => (record, true),
+            other @ (Answer::Aggregate { .. } | Answer::AggregateDeleted | Answer::Refused(_)) => {
+                return Err(out_of_place(&other));
+            }
+        };
+        let room = rest.room(&record.peer);
+        return Ok(Json(view::preview(record, is_there, room)).into_response());
+    }
+    let wish = match wait_until {
+        None => Wish::CreateSession(wish),
+        Some(until) => Wish::WaitForSession { request: wish, until },
+    };
+    let (record, created) = rest.ask_session(wish, Named::Body).await?;
     let location = format!("/v1/sessions/{}", record.id);
     // What has just come up has counted nothing, and the data plane may be too busy to say so in time.
     let view = if created { rest.session_with(record, &[]) } else { rest.session(record).await? };
@@ -143,7 +160,8 @@ async fn list_sessions(State(rest): Shared, query: Raw) -> Result<Json<Page<Sess
     let query = ListQuery::parse(query, false)?;
     let (records, next) = rest
         .look(move |view| {
-            let mut all: Vec<&SessionRecord> = view.broker.sessions().chain(view.broker.ended()).collect();
+            let mut all: Vec<&SessionRecord> = view.broker.sessions().collect();
+            all.extend(view.broker.waiting().chain(view.broker.ended()));
             all.sort_unstable_by_key(|record| &record.id);
             let selected = query.select(all.into_iter(), |record| record.id.as_str());
             let (records, next) = query.page(selected, |record| record.id.to_string());
@@ -160,6 +178,14 @@ async fn show_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>
     let record = rest.look(move |view| view.broker.session(&wanted).cloned()).await?;
     let unknown = || ProblemReply::unknown(Reason::UnknownSession, format!("session {id} is not known on this node"));
     Ok(Json(rest.session(record.ok_or_else(unknown)?).await?))
+}
+
+async fn change_session(State(rest): Shared, id: Name, request: Request) -> Result<Json<SessionView>, ProblemReply> {
+    let id = named(id, Reason::UnknownSession)?;
+    let SessionChange { ends_at } = body::read(request, rest.body_bytes_max).await?;
+    let ends_at = view::time("ends_at", ends_at)?;
+    let (record, _) = rest.ask_session(Wish::ChangeSessionEnd { id, ends_at }, Named::Path).await?;
+    Ok(Json(rest.session(record).await?))
 }
 
 async fn delete_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>, ProblemReply> {
@@ -186,17 +212,21 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     let status = rest.data_plane.read(|data_plane| data_plane.status()).await.map_err(unanswered)?;
     let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
     let peers = rest.peers.clone();
-    let (links, refusals, own_tables, peers) = rest
+    let (links, refusals, own_tables, peers, waiting_notices) = rest
         .look(move |view| {
             let links = view.broker.links();
-            let links = links.map(|(name, out, r#in)| LinkView { name: name.clone(), out, r#in });
+            let links = links.map(|(name, out, r#in)| LinkView {
+                name: name.clone(),
+                out: view::pool(out),
+                r#in: view::pool(r#in),
+            });
             let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
             let tables = view
                 .broker
                 .tables()
                 .map(|table| (table.name.to_owned(), TableView { used: table.used, max: table.max, full: table.full }));
             let peers = peers.into_iter().map(|(name, tag_address)| peer_view(view, name, tag_address));
-            (links.collect(), refusals.collect(), tables, peers.collect())
+            (links.collect(), refusals.collect(), tables, peers.collect(), view.notices.clone())
         })
         .await?;
     let mut tables: BTreeMap<String, TableView> = own_tables.into();
@@ -218,6 +248,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
         tables,
         verdicts: status.verdicts,
         refusals,
+        waiting_notices,
     }))
 }
 

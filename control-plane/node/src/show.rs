@@ -2,15 +2,13 @@
 
 use std::fmt::{Display, Write as _};
 
-use turnpike_api::{AggregateView, FlowView, NodeView, Problem, SessionView, UsageRecord};
+use turnpike_api::{AggregateView, FlowView, NodeView, PoolView, Problem, SessionPreview, SessionView, UsageRecord};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
-use turnpike_broker::refusal::PoolState;
 
 use crate::problem::word;
 use crate::quantity::text;
-use crate::time::rfc3339;
 
 /// Columns as wide as their widest cell.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
@@ -36,8 +34,8 @@ fn facts(lines: &[(&str, &dyn Display)]) -> String {
     lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-fn pool(pool: &PoolState) -> String {
-    let PoolState { capacity_bps, used_bps, free_bps, .. } = pool;
+fn pool(pool: &PoolView) -> String {
+    let PoolView { capacity_bps, used_bps, free_bps, .. } = pool;
     format!("{} of {} bit/s used, {} free", text(*used_bps), text(*capacity_bps), text(*free_bps))
 }
 
@@ -102,6 +100,11 @@ fn figure(counters: Option<Counters>, of: fn(Counters) -> u64) -> String {
     counters.map_or_else(|| "-".to_owned(), |counters| of(counters).to_string())
 }
 
+/// Where there is no time.
+fn none() -> String {
+    "-".to_owned()
+}
+
 fn counted(packets: u64, bytes: u64) -> String {
     format!("{packets} packets, {bytes} bytes")
 }
@@ -117,10 +120,11 @@ pub(crate) fn sessions(views: &[SessionView]) -> String {
             view.peer.to_string(),
             view.flows.len().to_string(),
             text(rate),
-            view.since.clone(),
+            view.starts_at.clone().or_else(|| view.since.clone()).unwrap_or_else(none),
+            view.ends_at.clone().unwrap_or_else(none),
         ]
     });
-    table(["ID", "STATE", "SIDE", "PEER", "FLOWS", "RATE", "SINCE"], rows)
+    table(["ID", "STATE", "SIDE", "PEER", "FLOWS", "RATE", "FROM", "UNTIL"], rows)
 }
 
 /// `turnpike session show`
@@ -130,8 +134,18 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("state", &word(&view.state)),
         ("side", &word(&view.side)),
         ("peer", &view.peer),
-        ("since", &view.since),
+        ("since", &view.since.clone().unwrap_or_else(none)),
+        ("starts at", &view.starts_at.clone().unwrap_or_else(none)),
+        ("ends at", &view.ends_at.clone().unwrap_or_else(none)),
     ]);
+    if let Some(until) = &view.offered_until {
+        let _ = write!(out, "{}", facts(&[("offered", &format!("until {until}; take it by the same request again"))]));
+    } else if let Some(until) = &view.wait_until {
+        let _ = write!(out, "{}", facts(&[("waits", &format!("for room, until {until}"))]));
+    }
+    if let Some(failure) = &view.failure {
+        let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
+    }
     let rows = view.flows.iter().map(|flow| {
         let (asked, granted) = (rate(flow.asked_rate_bps, flow.asked_excess), rate(flow.rate_bps, flow.excess));
         let rate = if granted == asked { granted } else { format!("{granted} ({asked} asked)") };
@@ -187,6 +201,26 @@ pub(crate) fn session(view: &SessionView) -> String {
         let _ = write!(out, "\nfinal usage\n{}", table(USAGE_HEAD, rows));
     }
     out
+}
+
+/// `turnpike session create --dry-run`
+pub(crate) fn preview(view: &SessionPreview) -> String {
+    let rows = view.flows.iter().map(|flow| {
+        [
+            flow.id.to_string(),
+            flow.aggregate.to_string(),
+            word(&flow.direction),
+            rate(flow.asked_rate_bps, flow.asked_excess),
+            rate(flow.rate_bps, flow.excess),
+            flow.payload_bytes_max.map_or_else(String::new, |max| max.to_string()),
+        ]
+    });
+    let rows = table(["FLOW", "AGGREGATE", "DIRECTION", "ASKED", "RATE", "PAYLOAD MAX"], rows);
+    let answer = match &view.there_already {
+        None => "would be admitted now; nothing is held".to_owned(),
+        Some(state) => format!("is there already: {}", word(state)),
+    };
+    format!("session {} to {} {answer}\n{rows}", view.id, view.peer)
 }
 
 fn arrival_row(flow: &FlowView, reception: &Reception) -> [String; 11] {
@@ -264,7 +298,7 @@ fn usage_row(at: &str, session: &str, kind: &str, usage: &FlowUsage) -> [String;
 /// `turnpike usage`
 pub(crate) fn usage(records: &[UsageRecord]) -> String {
     let rows = records.iter().flat_map(|record| {
-        let (at, session, kind) = (rfc3339(record.at), record.session.to_string(), word(&record.kind));
+        let (at, session, kind) = (record.at.to_string(), record.session.to_string(), word(&record.kind));
         record.flows.iter().map(move |flow| usage_row(&at, &session, &kind, flow))
     });
     let mut head = [""; 3 + USAGE_HEAD.len()];
@@ -338,6 +372,9 @@ pub(crate) fn problem(problem: &Problem) -> String {
     if let Some(state) = &problem.pool {
         let _ = writeln!(out, "  pool: {} on node {}: {}", state.name, state.node, pool(state));
     }
+    if let Some(time) = problem.pool.as_ref().and_then(|state| state.fits_at.as_ref()) {
+        let _ = writeln!(out, "  later: from {time} on it would fit, if nothing changes");
+    }
     if let Some(rate) = problem.counter_offer_rate_bps {
         let _ = writeln!(out, "  offer: with rate={} it would be admitted now", text(rate));
     }
@@ -356,6 +393,7 @@ fn next_step(code: &str) -> Option<&'static str> {
         "aggregate_name_reused" => "choose another name, or delete that aggregate first",
         "aggregate_in_use" => "`turnpike session list` shows its sessions; delete them first",
         "endpoints_in_use" => "`turnpike session list` shows who has them",
+        "clocks_differ" => "set both nodes' clocks by NTP or PTP, and restart the node whose clock was wrong",
         "tag_family_differs" => "set [[peers]].tag_address on both nodes to addresses of one family, and restart them",
         "link_exhausted" => "ask for less, or delete an aggregate that is not needed",
         "pool_rate_exhausted" | "pool_burst_exhausted" | "second_side_refused" => {
@@ -396,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_numbers_offer_and_next_step() {
-        let state = PoolState {
+        let state = PoolView {
             name: "aggregate ab".to_owned(),
             node: "b".to_owned(),
             capacity_bps: 1_000_000,
@@ -404,6 +442,7 @@ mod tests {
             free_bps: 40_000,
             burst_capacity_bytes: 0,
             burst_free_bytes: 0,
+            fits_at: Some("2030-06-01T14:00:00.000Z".to_owned()),
         };
         let shown = problem(&Problem {
             r#type: String::new(),
@@ -415,8 +454,14 @@ mod tests {
             pool: Some(state),
             counter_offer_rate_bps: Some(38_000),
         });
-        for part in ["pool_rate_exhausted", "960k of 1M bit/s used, 40k free", "rate=38k", "next:", "flows[0].rate_bps"]
-        {
+        for part in [
+            "pool_rate_exhausted",
+            "960k of 1M bit/s used, 40k free",
+            "from 2030-06-01T14:00:00.000Z on",
+            "rate=38k",
+            "next:",
+            "flows[0].rate_bps",
+        ] {
             assert!(shown.contains(part), "{shown}");
         }
     }

@@ -1,19 +1,23 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
-use turnpike_api::{AggregateView, FlowView, Media as MediaView, SessionRequest, SessionView};
+use turnpike_api::{
+    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest, SessionView,
+};
 use turnpike_broker::media::Media;
-use turnpike_broker::name::{NodeName, PolicyId};
+use turnpike_broker::name::{Nanos, NodeName, PolicyId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
 use turnpike_broker::quality;
 use turnpike_broker::record::{AggregateRecord, Direction, FlowRecord, SessionRecord, SessionState};
 use turnpike_broker::refusal::PoolState;
-use turnpike_broker::{FlowRequest, SessionRequest as Wish};
+use turnpike_broker::{FlowRequest, Schedule, SessionRequest as Wish};
 
 use crate::payload::Room;
-use crate::time::rfc3339;
+use crate::problem::{self, ProblemReply};
 
-/// The request as the broker takes it.
-pub(crate) fn session_wish(request: SessionRequest) -> Wish {
+/// The request as the broker takes it, and until when it may wait.
+pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nanos>), ProblemReply> {
+    let wait_until = time("wait_until", request.wait_until)?;
+    let (starts_at, ends_at) = (time("starts_at", request.starts_at)?, time("ends_at", request.ends_at)?);
     let flows = request.flows.into_iter().map(|flow| FlowRequest {
         endpoints: Endpoints { source: flow.source, destination: flow.destination },
         rtcp: flow.rtcp,
@@ -28,7 +32,23 @@ pub(crate) fn session_wish(request: SessionRequest) -> Wish {
         aggregate: flow.aggregate,
         media: flow.media.map(media).unwrap_or_default(),
     });
-    Wish { id: request.id, flows: flows.collect() }
+    let wish = Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, flows: flows.collect() };
+    Ok((wish, wait_until))
+}
+
+/// A time that may be absent.
+pub(crate) fn time(field: &str, text: Option<String>) -> Result<Option<Nanos>, ProblemReply> {
+    let time = text.map(|text| text.parse::<Nanos>()).transpose();
+    time.map_err(|error| ProblemReply::invalid_value(field, format!("{field}: {error}")))
+}
+
+/// A pool for people and orchestrators.
+pub(crate) fn pool(state: PoolState) -> PoolView {
+    let PoolState { name, node, capacity_bps, used_bps, free_bps, burst_capacity_bytes, burst_free_bytes, fits_at } =
+        state;
+    // Not before it fits, where that is within a millisecond.
+    let fits_at = fits_at.map(|time| time.to_next_millisecond().to_string());
+    PoolView { name, node, capacity_bps, used_bps, free_bps, burst_capacity_bytes, burst_free_bytes, fits_at }
 }
 
 fn media(asked: MediaView) -> Media {
@@ -61,6 +81,7 @@ pub(crate) fn aggregate(
         free_bps: record.rate_bps,
         burst_capacity_bytes: record.burst_bytes.into(),
         burst_free_bytes: record.burst_bytes.into(),
+        fits_at: None,
     });
     let Marking { dscp, excess_dscp, deliver_dscp } = record.marking;
     AggregateView {
@@ -77,14 +98,14 @@ pub(crate) fn aggregate(
         tag: record.tag,
         payload_bytes_max: room.map(|room| room.of_both(record.tag)),
         state: record.state,
-        pool,
+        pool: self::pool(pool),
         counters,
     }
 }
 
 /// The policies whose counters a view of the session shows: none once it has ended, when it has its own readings.
 pub(crate) fn policies(record: &SessionRecord) -> Vec<PolicyId> {
-    if record.state == SessionState::Ended {
+    if matches!(record.state, SessionState::Ended | SessionState::Waiting) {
         return Vec::new();
     }
     record.flows.iter().filter(|flow| flow.has_policy()).map(|flow| flow.policy).collect()
@@ -112,8 +133,25 @@ pub(crate) fn session(
         side: record.side,
         peer: record.peer,
         state: record.state,
-        since: rfc3339(record.since),
+        starts_at: record.schedule.starts_at.map(|time| time.to_string()),
+        ends_at: record.schedule.ends_at.map(|time| time.to_string()),
+        wait_until: record.wait.map(|wait| wait.until.to_string()),
+        offered_until: record.wait.and_then(|wait| wait.offered_until).map(|time| time.to_string()),
+        since: (record.since > Nanos(0)).then(|| record.since.to_string()),
+        failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
+    }
+}
+
+/// What a session would be given.
+pub(crate) fn preview(record: SessionRecord, is_there: bool, room: Option<Room>) -> SessionPreview {
+    SessionPreview {
+        there_already: is_there.then_some(record.state),
+        flows: record.flows.iter().map(|flow| flow_view(flow, None, room)).collect(),
+        id: record.id,
+        peer: record.peer,
+        starts_at: record.schedule.starts_at.map(|time| time.to_string()),
+        ends_at: record.schedule.ends_at.map(|time| time.to_string()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::StoreError;
 /// "TPKE": the mark of our files in SQLite's header.
 pub(crate) const APPLICATION_ID: i64 = 0x5450_4b45;
 /// The schema below. A change to it, or to what the JSON in it means, takes the next number and a migration.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 4;
 /// 3.7.0 to 3.51.2 can damage a database in WAL mode.
 const LIBRARY_VERSION_MIN: i32 = 3_051_003;
 /// Long enough for a process that is just ending.
@@ -33,12 +33,16 @@ CREATE INDEX usage_by_session ON usage (session, node, epoch, sequence);
 ";
 
 /// What makes of the schema with a number the next one, 1 first.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 3] = [
     // An aggregate had one DSCP, which was set. Everything else that is new may be absent.
     "UPDATE aggregates SET json = json_remove(
         json_set(json, '$.marking', json_object(
             'dscp', json_object('set', json_extract(json, '$.dscp')), 'excess_dscp', NULL, 'deliver_dscp', 'copy')),
         '$.dscp')",
+    // Sessions got a start and an end, which may be absent, and bookings, which an earlier program would not know.
+    "",
+    // Sessions may wait for room, which an earlier program would not know.
+    "",
 ];
 
 /// Opens or makes the file for `node`, checks it whole, and takes it for this process alone.

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use turnpike_broker::Schedule;
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, FlowUsage, SessionRecord, SessionState, Side,
-    UsageKind, UsageRecord,
+    UsageKind, UsageRecord, Wait,
 };
+use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_store::{Store, StoreError, UsageCursor};
 
 fn node() -> NodeName {
@@ -60,10 +62,14 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         side: Side::First,
         peer,
         state,
+        schedule: Schedule::OPEN,
+        booked: false,
+        failure: None,
         since: Nanos(7),
         flows: vec![],
         usage: vec![],
         ledger_due: false,
+        wait: None,
     }
 }
 
@@ -190,9 +196,9 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 5, known: 4, .. }), "{error}");
 }
 
 /// What the program with schema 1 wrote.
@@ -225,7 +231,69 @@ fn what_an_earlier_program_kept_is_all_there() {
     drop(store);
     assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
     let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!(version(Connection::open(&path).unwrap()), Ok(2));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(4));
+}
+
+#[test]
+fn sessions_that_knew_no_time_are_from_now_on_without_end() {
+    let (_directory, path) = place();
+    Connection::open(&path).unwrap().execute_batch(include_str!("schema_2.sql")).unwrap();
+    let mut store = open(&path);
+    let (aggregates, sessions) = store.load().unwrap();
+    assert_eq!(aggregates.iter().map(|record| record.tag).collect::<Vec<_>>(), [Tag::Label, Tag::Terminals]);
+    let kept: Vec<_> = sessions.iter().map(|record| (record.id.as_str(), record.state, record.schedule)).collect();
+    assert_eq!(
+        kept,
+        [("active", SessionState::Active, Schedule::OPEN), ("ended", SessionState::Ended, Schedule::OPEN)]
+    );
+    assert!(sessions.iter().all(|record| !record.booked && record.failure.is_none()));
+    assert_eq!((store.begin_epoch().unwrap(), store.usage(None, 10, None).unwrap().records.len()), (Epoch(3), 2));
+    drop(store);
+    assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
+}
+
+#[test]
+fn sessions_of_a_program_that_knew_no_waiting_do_not_wait() {
+    let (_directory, path) = place();
+    Connection::open(&path).unwrap().execute_batch(include_str!("schema_3.sql")).unwrap();
+    let store = open(&path);
+    let (_, sessions) = store.load().unwrap();
+    let kept: Vec<_> = sessions.iter().map(|record| (record.id.as_str(), record.state, record.booked)).collect();
+    let expected = [
+        ("active", SessionState::Active, false),
+        ("booked", SessionState::Booked, true),
+        ("ended", SessionState::Ended, false),
+    ];
+    assert_eq!(kept, expected);
+    assert!(sessions.iter().all(|record| record.wait.is_none()));
+    drop(store);
+    assert_eq!(open(&path).load().unwrap().1, sessions);
+    let connection = Connection::open(&path).unwrap();
+    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(4));
+}
+
+#[test]
+fn one_that_waits_is_kept_as_it_is() {
+    let (_directory, path) = place();
+    let wait = Wait { until: Nanos(9), number: 7, passed: 3, failures: 1, offered_until: Some(Nanos(8)) };
+    for state in [SessionState::Waiting, SessionState::Offered] {
+        let record = SessionRecord { wait: Some(wait), ..session("s", state) };
+        open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
+        assert_eq!(open(&path).load().unwrap().1, [record]);
+    }
+}
+
+#[test]
+fn a_booking_is_kept_as_it_is() {
+    let (_directory, path) = place();
+    let schedule = Schedule { starts_at: Some(Nanos(7)), ends_at: Some(Nanos(u64::MAX - 1)) };
+    let failure = Some(Box::new(Refusal::new(Reason::PeerUnreachable, "not yet")));
+    let record = SessionRecord { schedule, booked: true, failure, ..session("s", SessionState::Booked) };
+    open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
+    assert_eq!(open(&path).load().unwrap().1, [record]);
+    let sql = "SELECT state FROM sessions";
+    let state: String = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(state, "booked");
 }
 
 #[test]

@@ -98,7 +98,8 @@ impl Size {
 
 /// Charges a packet to a flow by the interim numbers of its rate or, where `excess`, of its excess.
 ///
-/// If the entry's own numbers count again meanwhile, they are the same: between two changes of what counts there is a grace period.
+/// If the entry's own numbers count again meanwhile, they are the same: between two changes of what counts there is a grace period. Unless the
+/// change was taken back because it did not read back: then this packet is the last one that is charged by what was wanted.
 #[inline(always)]
 fn charge_interim<T: Tables>(tables: &T, due: &AtomicU64, excess: bool, coarse_ns: u64, size: Size) -> Charge {
     let Some(Config { interim, .. }) = tables.config() else { return Charge::Exceeds };

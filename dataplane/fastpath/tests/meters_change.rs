@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use turnpike_fastpath::change::{FlowNumbers, carried_due, carried_spent_ns, empty_due};
-use turnpike_fastpath::entry::{Colour, INTERIM, Interim};
+use turnpike_fastpath::entry::{Colour, EXACT_CLOCK, EXCESS, INTERIM, Interim};
 use turnpike_fastpath::memory::MemoryTables;
 use turnpike_fastpath::meter::{PoolRate, pool_rate};
 use world::host::World;
@@ -336,4 +336,26 @@ fn a_packet_that_meets_a_change_is_charged_once_and_by_the_new_numbers() {
         let left = (u128::from(left_ns) << 24) / u128::from(new.rate.byte_cost);
         assert!(left <= 1, "{left} bytes are left of {from:?} to {to:?}");
     }
+}
+
+#[test]
+fn interim_numbers_count_as_a_whole() {
+    let own = (8_000_000, 20_000);
+    let (green, yellow) = (Some(Colour::Green), Some(Colour::Yellow));
+    let colours = |interim_flags| {
+        let meters = Meters::new(own, Some(own));
+        let interim = Meters::new((8_000_000, 400), Some((8_000_000, 200))).interim();
+        let mut world = World::new();
+        world.config.interim = Interim { flags: interim_flags, packet_bytes_min: 200, ..interim };
+        for due in [&meters.due, &meters.detail.excess_due] {
+            due.store(START_NS << 4 | INTERIM, Ordering::Relaxed);
+        }
+        let tables = world.tables();
+        tables.exact_ns.set(START_NS);
+        [(); 4].map(|()| meters.colour(&tables, 100))
+    };
+    // Bursts of two packets and of one, each counted as 200 bytes.
+    assert_eq!(colours(EXACT_CLOCK | EXCESS), [green, green, yellow, None]);
+    // The coarse clock stands at zero, when the meter is spent for long.
+    assert_eq!(colours(EXCESS), [None; 4]);
 }

@@ -20,6 +20,17 @@ const BYTES: u64 = 200;
 /// long from reading to writing, and the operating system may take a thread off its CPU between them: up to two in a thousand were seen.
 const CONTENDED_MAX: u64 = THREADS * PACKETS / 20;
 
+/// How many of a thread's packets, which all conform, lose all of their tries.
+fn contended(charge: impl Fn() -> Charge) -> u64 {
+    (0..PACKETS)
+        .filter(|_| match charge() {
+            Charge::Conforms => false,
+            Charge::Contended => true,
+            other @ (Charge::Exceeds | Charge::Interim) => panic!("{other:?}"),
+        })
+        .count() as u64
+}
+
 /// Runs the same on all threads at once; the sum of what they found.
 fn together(work: impl Fn() -> u64 + Send + Sync + 'static) -> u64 {
     let (work, start) = (Arc::new(work), Arc::new(Barrier::new(THREADS as usize)));
@@ -39,31 +50,25 @@ fn together(work: impl Fn() -> u64 + Send + Sync + 'static) -> u64 {
 fn threads_at_one_flow_are_charged_each_once_and_lose_no_race_for_good() {
     let (rate, due) = (flow_rate(8_000_000_000, u32::MAX, 0).unwrap(), Arc::new(AtomicU64::new(0)));
     let shared = Arc::clone(&due);
-    let contended = together(move || {
+    let lost = together(move || {
         let world = World::new();
         let tables = world.tables();
         tables.exact_ns.set(START_NS);
         let charge = || charge_flow(&tables, &rate, &shared, EXACT_CLOCK, 0, BYTES);
-        (0..PACKETS)
-            .filter(|_| match charge() {
-                Charge::Conforms => false,
-                Charge::Contended => true,
-                other @ (Charge::Exceeds | Charge::Interim) => panic!("{other:?}"),
-            })
-            .count() as u64
+        contended(charge)
     });
-    println!("{contended} of {} packets lost all tries", THREADS * PACKETS);
+    println!("{lost} of {} packets lost all tries", THREADS * PACKETS);
     // A nanosecond for each byte.
     let charged = ((due.load(Ordering::Relaxed) >> 4) - START_NS) / BYTES;
-    assert_eq!(charged, THREADS * PACKETS - contended);
-    assert!(contended <= CONTENDED_MAX, "{contended}");
+    assert_eq!(charged, THREADS * PACKETS - lost);
+    assert!(lost <= CONTENDED_MAX, "{lost}");
 }
 
 #[test]
 fn threads_at_one_pool_are_charged_each_once_and_lose_no_race_for_good() {
     let pool = Arc::new(Pool { byte_cost: 1 << 24, ..Pool::default() });
     let shared = Arc::clone(&pool);
-    let contended = together(move || {
+    let lost = together(move || {
         let world = World::new();
         let tables = world.tables();
         tables.exact_ns.set(START_NS);
@@ -72,17 +77,11 @@ fn threads_at_one_pool_are_charged_each_once_and_lose_no_race_for_good() {
             Aggregate { quantum_bytes: BYTES, quantum_ns: BYTES, depth_ns: START_NS, ..Aggregate::default() };
         let share = AggregateShare::default();
         let charge = || charge_aggregate(&tables, &aggregate, || Some(&*shared), &share, BYTES);
-        (0..PACKETS)
-            .filter(|_| match charge() {
-                Charge::Conforms => false,
-                Charge::Contended => true,
-                other @ (Charge::Exceeds | Charge::Interim) => panic!("{other:?}"),
-            })
-            .count() as u64
+        contended(charge)
     });
-    println!("{contended} of {} packets lost all tries", THREADS * PACKETS);
-    assert_eq!(pool.spent_ns.load(Ordering::Relaxed) / BYTES, THREADS * PACKETS - contended);
-    assert!(contended <= CONTENDED_MAX, "{contended}");
+    println!("{lost} of {} packets lost all tries", THREADS * PACKETS);
+    assert_eq!(pool.spent_ns.load(Ordering::Relaxed) / BYTES, THREADS * PACKETS - lost);
+    assert!(lost <= CONTENDED_MAX, "{lost}");
 }
 
 #[test]

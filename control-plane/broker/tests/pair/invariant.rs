@@ -26,22 +26,28 @@ impl World {
             for (_, out, into) in node.broker.links() {
                 assert!(out.used_bps <= out.capacity_bps && into.used_bps <= into.capacity_bps);
             }
+            node.check_calendars();
             for table in node.broker.tables() {
                 assert!(table.used <= table.max, "{table:?}");
             }
-            node.check_plane();
+            node.check_plane(node.time(self.now));
         }
     }
 
-    /// A session is answered as active only when both ends carry it, unless the peer is ending it by now (R-004-9).
+    /// A session is answered as active only when both ends carry it, and as booked when both keep it, unless the peer is ending it by now
+    /// (R-004-9).
     pub(crate) fn check_answer(&self, node: usize, answer: &Answer) {
         let Answer::Session { record, created: true } = answer else {
             return;
         };
+        let peer = &self.nodes[1 - node];
+        if record.state == SessionState::Booked {
+            let theirs = peer.store.sessions.get(&record.id).expect("the peer knows a booked session");
+            assert!(theirs.booked && theirs.schedule == record.schedule, "{theirs:?}");
+        }
         if record.state != SessionState::Active {
             return;
         }
-        let peer = &self.nodes[1 - node];
         let theirs = peer.store.sessions.get(&record.id).expect("the peer knows an active session");
         assert!(
             matches!(theirs.state, SessionState::Active | SessionState::Releasing | SessionState::Ended),
@@ -69,7 +75,7 @@ impl World {
         let active = |node: usize| -> Vec<_> {
             let sessions = self.nodes[node].broker.sessions();
             let flow = |f: &FlowRecord| (f.id.clone(), f.endpoints, f.rtcp, f.meter, f.label, f.tag);
-            sessions.map(|s| (s.id.clone(), s.flows.iter().map(flow).collect::<Vec<_>>())).collect()
+            sessions.map(|s| (s.id.clone(), s.schedule, s.flows.iter().map(flow).collect::<Vec<_>>())).collect()
         };
         assert_eq!(active(A), active(B), "the nodes carry the same sessions with the same values");
         let aggregates = |node: usize| -> Vec<_> {
@@ -81,10 +87,62 @@ impl World {
 }
 
 impl Node {
+    fn time(&self, now: Nanos) -> Nanos {
+        now.plus(self.ahead)
+    }
+
     fn cost(&self, meter: &Meter, endpoints: &Endpoints, tag: Tag) -> u64 {
+        self.whole_cost(meter, endpoints, tag).rate_bps
+    }
+
+    fn whole_cost(&self, meter: &Meter, endpoints: &Endpoints, tag: Tag) -> Cost {
         let outer = self.config.peers.values().next().unwrap().tag_family;
         let inner = if endpoints.source.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-        Cost::of(meter, overhead_bytes(inner, outer, tag)).unwrap().rate_bps
+        Cost::of(meter, overhead_bytes(inner, outer, tag)).unwrap()
+    }
+
+    /// At every instant, now and later, what sessions have together is what their aggregate's calendar says, and at most the aggregate's.
+    fn check_calendars(&self) {
+        let is_held = |record: &&SessionRecord| !matches!(record.state, SessionState::Releasing | SessionState::Ended);
+        let held: Vec<&SessionRecord> = self.broker.sessions().filter(is_held).collect();
+        let releasing = self.broker.sessions().any(|record| record.state == SessionState::Releasing);
+        let now = self.time_of_last_input;
+        let bounds = held.iter().flat_map(|record| [record.schedule.starts_at, record.schedule.ends_at]).flatten();
+        let instants: BTreeSet<Nanos> = bounds.filter(|bound| *bound > now).chain([now]).collect();
+        for aggregate in self.broker.aggregates() {
+            for &instant in &instants {
+                let mut used = Cost::default();
+                for record in held.iter().filter(|record| record.schedule.interval().contains(instant)) {
+                    for flow in record.flows.iter().filter(|flow| flow.aggregate == aggregate.name) {
+                        let cost = self.whole_cost(&flow.meter, &flow.endpoints, flow.tag);
+                        used.rate_bps += cost.rate_bps;
+                        used.burst_bytes += cost.burst_bytes;
+                    }
+                }
+                let counted = self.broker.used_at(&aggregate.name, instant).unwrap();
+                let place = format!("{} of {} at {instant:?}", aggregate.name, self.config.node);
+                assert!(counted.rate_bps <= aggregate.rate_bps, "{counted:?} of {place}");
+                assert!(counted.burst_bytes <= u64::from(aggregate.burst_bytes / 2), "{counted:?} of {place}");
+                if releasing || !self.changing.is_empty() {
+                    assert!(used.rate_bps <= counted.rate_bps && used.burst_bytes <= counted.burst_bytes, "{place}");
+                } else {
+                    assert_eq!(used, counted, "{place}");
+                }
+            }
+        }
+    }
+
+    /// Policies that may be in force although their session's end has come: it was not up yet, or waits for its peer to stop sending.
+    fn outlasting(&self, now: Nanos) -> BTreeSet<PolicyId> {
+        let over = |record: &&SessionRecord| {
+            record.state == SessionState::Releasing && record.schedule.ends_at.is_some_and(|end| end <= now)
+        };
+        let of_one = |record: &SessionRecord| {
+            let up = record.since > Nanos(0);
+            let flows = record.flows.iter().filter(move |flow| !up || flow.direction == Direction::In);
+            flows.map(|flow| flow.policy).collect::<Vec<_>>()
+        };
+        self.broker.sessions().filter(over).flat_map(of_one).collect()
     }
 
     /// Whether the data plane carries a flow: by its own policy, or by the one that lets all of its aggregate in.
@@ -98,11 +156,12 @@ impl Node {
         matches!(let_in, Some(Policy::TerminalsIn { label, .. }) if Some(*label) == aggregate.label)
     }
 
-    fn check_plane(&self) {
+    fn check_plane(&self, now: Nanos) {
+        let outlasting = self.outlasting(now);
         let mut labels = BTreeSet::new();
         let mut endpoints = BTreeSet::new();
         let mut carried: BTreeMap<PolicyId, u64> = BTreeMap::new();
-        for policy in self.plane.values() {
+        for (id, policy) in &self.plane {
             let (direction, aggregate, ends, meter, rtcp, tag) = match policy {
                 Policy::FlowOut { aggregate, endpoints, meter, rtcp, tag, .. } => {
                     (Direction::Out, aggregate, endpoints, meter, rtcp, *tag)
@@ -121,6 +180,9 @@ impl Node {
                 }
                 Policy::AggregateOut { .. } | Policy::AggregateIn { .. } => continue,
             };
+            if outlasting.contains(id) {
+                continue;
+            }
             for ends in std::iter::once(*ends).chain(rtcp_ends(*ends, *rtcp)) {
                 assert!(endpoints.insert((direction, ends)), "{ends:?} is carried twice");
             }
@@ -181,6 +243,8 @@ impl Node {
         let labels = (flows().filter(own_label).count() + of_aggregates.count()) as u64;
         let used: BTreeMap<_, _> = self.broker.tables().into_iter().map(|table| (table.name, table.used)).collect();
         assert_eq!((used["flows"], used["labels"]), (out, labels), "tables of {node}");
+        assert_eq!((used["questions"], used["watches"]), (0, 0), "questions and watches of {node}");
+        assert_eq!(self.broker.waiting().count(), 0, "nobody waits for ever at {node}");
         self.check_ledger(&sessions);
     }
 

@@ -22,7 +22,7 @@ use turnpike_broker::record::{
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request,
+    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
     SecondSide, SessionRequest, Timers, overhead_bytes,
 };
 
@@ -32,7 +32,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What travels, by kind: `offer`, `withdraw`, `hold`, `commit`, `release`, or `answer`.
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `question`, `book`, `commit`, `change`, `release`, or `answer`.
 pub(crate) type Kind = &'static str;
 
 /// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
@@ -45,7 +45,7 @@ enum Event {
     Tick { node: usize, life: u32, at: Nanos },
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
@@ -66,15 +66,22 @@ pub(crate) struct Node {
     pub(crate) answers: BTreeMap<u64, Answer>,
     /// Installations, deinstallations and sends, as they came.
     pub(crate) log: Vec<String>,
+    /// What clients may be told.
+    pub(crate) notices: Vec<String>,
     asked: BTreeSet<u64>,
     life: u32,
     down: bool,
     /// Its data plane may have less than it has confirmed, until it is all installed again.
     host_was_lost: bool,
+    /// Its clock is that much ahead of the world's time.
+    pub(crate) ahead: Nanos,
+    time_of_last_input: Nanos,
     wake: Option<Nanos>,
     /// Peers' requests that are not answered: who asked, in which life, by which ticket.
     incoming: BTreeMap<u64, (usize, u32, u64)>,
     outgoing: BTreeSet<u64>,
+    /// Those of them that ask for another end, for which it may hold more than its records say.
+    changing: BTreeSet<u64>,
 }
 
 pub(crate) struct World {
@@ -179,7 +186,23 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
 /// A call: one flow each way, over `ab` and `ba`.
 pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     let flows = vec![flow("there", "ab", (port, port), rate_bps), flow("back", "ba", (port, port), rate_bps)];
-    SessionRequest { id: name(id), flows }
+    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows }
+}
+
+/// The request by which an offered session is taken.
+pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> {
+    let flow = |flow: &FlowRecord| FlowRequest {
+        id: flow.id.clone(),
+        aggregate: flow.aggregate.clone(),
+        endpoints: flow.endpoints,
+        rtcp: flow.rtcp,
+        meter: Meter { rate_bps: flow.asked_rate_bps, excess: flow.asked_excess, ..flow.meter },
+        rate_bps_min: flow.rate_bps_min,
+        media: flow.media.clone(),
+    };
+    let flows = record.flows.iter().map(flow).collect();
+    let offered = record.state == SessionState::Offered;
+    offered.then(|| SessionRequest { schedule: record.schedule, id: record.id.clone(), flows })
 }
 
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
@@ -187,7 +210,10 @@ pub(crate) fn kind(request: &PeerRequest) -> Kind {
         PeerRequest::OfferAggregate(_) => "offer",
         PeerRequest::WithdrawAggregate { .. } => "withdraw",
         PeerRequest::HoldSession { .. } => "hold",
+        PeerRequest::WouldHoldSession { .. } => "question",
+        PeerRequest::BookSession { .. } => "book",
         PeerRequest::CommitSession { .. } => "commit",
+        PeerRequest::ChangeSessionEnd { .. } => "change",
         PeerRequest::ReleaseSession { .. } => "release",
     }
 }
@@ -219,13 +245,17 @@ impl Node {
             dies_after_persist: false,
             answers: BTreeMap::new(),
             log: Vec::new(),
+            notices: Vec::new(),
             asked: BTreeSet::new(),
             life: 0,
             down: false,
             host_was_lost: false,
+            ahead: Nanos(0),
+            time_of_last_input: Nanos(0),
             wake: None,
             incoming: BTreeMap::new(),
             outgoing: BTreeSet::new(),
+            changing: BTreeSet::new(),
         }
     }
 
@@ -323,6 +353,16 @@ impl World {
         self.network = Box::new(move |_, kind| if kind == lost { vec![] } else { vec![1] });
     }
 
+    /// A node's time.
+    pub(crate) fn clock(&self, node: usize) -> Nanos {
+        self.now.plus(self.nodes[node].ahead)
+    }
+
+    /// When a node's clock shows that.
+    fn world_time(&self, node: usize, time: Nanos) -> Nanos {
+        Nanos(time.0.saturating_sub(self.nodes[node].ahead.0))
+    }
+
     fn at(&mut self, at: Nanos, event: Event) {
         self.sequence += 1;
         self.events.insert((at, self.sequence), event);
@@ -358,6 +398,27 @@ impl World {
         self.ask(node, Request::CreateSession(request))
     }
 
+    /// Asks for a session that may wait so long.
+    pub(crate) fn wait_for(&mut self, node: usize, request: SessionRequest, ms: u64) -> Answer {
+        let until = self.clock(node).plus(Nanos(ms * MS));
+        self.ask(node, Request::WaitForSession { request, until })
+    }
+
+    /// What a session would be answered now.
+    pub(crate) fn would_admit(&mut self, node: usize, request: SessionRequest) -> Answer {
+        self.ask(node, Request::WouldAdmit(request))
+    }
+
+    /// The same session from a time of the world on and up to another, in ms from now.
+    pub(crate) fn schedule(&self, starts_in_ms: Option<u64>, ends_in_ms: Option<u64>) -> Schedule {
+        let from_now = |ms: u64| self.now.plus(Nanos(ms * MS));
+        Schedule { starts_at: starts_in_ms.map(from_now), ends_at: ends_in_ms.map(from_now) }
+    }
+
+    pub(crate) fn change_end(&mut self, node: usize, id: &str, ends_at: Option<Nanos>) -> Answer {
+        self.ask(node, Request::ChangeSessionEnd { id: name(id), ends_at })
+    }
+
     pub(crate) fn delete(&mut self, node: usize, id: &str) -> Answer {
         self.ask(node, Request::DeleteSession(name(id)))
     }
@@ -367,8 +428,10 @@ impl World {
         self.sequence += 1;
         let ticket = self.sequence;
         let peer: NodeName = self.nodes[1 - to].config.node.clone();
+        let now = self.clock(to);
         let node = &mut self.nodes[to];
-        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, self.now);
+        node.time_of_last_input = now;
+        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, now);
         let mut outputs: Vec<Output> = std::iter::from_fn(|| node.broker.poll()).collect();
         let place = outputs.iter().position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
         let answer = place.map(|place| outputs.remove(place));
@@ -413,6 +476,7 @@ impl World {
             Event::Input { node, life, input } if self.nodes[node].life == life => self.input(node, input),
             Event::Reply { to, life, ticket, answer } if self.nodes[to].life == life => {
                 if self.nodes[to].outgoing.remove(&ticket) {
+                    self.nodes[to].changing.remove(&ticket);
                     self.input(to, Input::PeerAnswered { ticket, answer });
                 }
             }
@@ -439,7 +503,9 @@ impl World {
         if self.nodes[node].down {
             return;
         }
-        self.nodes[node].broker.handle(input, self.now);
+        let now = self.clock(node);
+        self.nodes[node].time_of_last_input = now;
+        self.nodes[node].broker.handle(input, now);
         self.drain(node);
     }
 
@@ -471,6 +537,7 @@ impl World {
         let life = self.nodes[node].life;
         match output {
             Output::Persist(_) => {}
+            Output::Notify { session, state } => self.nodes[node].notices.push(format!("{session} {state:?}")),
             Output::Install { ticket, policies, terminals } => {
                 for (_, policy) in &policies {
                     self.nodes[node].log.push(format!("install {}", policy_kind(policy)));
@@ -495,13 +562,16 @@ impl World {
                 let to_life = self.nodes[1 - node].life;
                 self.nodes[node].log.push(format!("send {kind}"));
                 self.nodes[node].outgoing.insert(ticket);
+                if kind == "change" {
+                    self.nodes[node].changing.insert(ticket);
+                }
                 for delay in (self.network)(node, kind) {
                     let request = request.clone();
                     let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request };
                     self.after(delay, event);
                 }
                 let answer = Err("no answer in time".to_owned());
-                self.at(deadline, Event::Reply { to: node, life, ticket, answer });
+                self.at(self.world_time(node, deadline), Event::Reply { to: node, life, ticket, answer });
             }
             Output::Answer { ticket, answer } => {
                 self.check_answer(node, &answer);
@@ -516,7 +586,7 @@ impl World {
             }
             Output::WakeAt(at) => {
                 self.nodes[node].wake = Some(at);
-                self.at(at, Event::Tick { node, life, at });
+                self.at(self.world_time(node, at), Event::Tick { node, life, at });
             }
         }
     }
@@ -530,6 +600,7 @@ impl World {
         node.asked.clear();
         node.incoming.clear();
         node.outgoing.clear();
+        node.changing.clear();
         node.broker = Broker::new(node.config.clone());
     }
 
@@ -541,8 +612,9 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self, node: usize) {
-        let now = self.now;
+        let now = self.clock(node);
         let this = &mut self.nodes[node];
+        this.time_of_last_input = now;
         this.down = false;
         this.life += 1;
         this.config.epoch.0 += 1;

@@ -156,6 +156,13 @@ impl Bench {
         self.client(Place::EdgeA).create("/v1/sessions", &json!({ "id": id, "flows": flows })).unwrap()
     }
 
+    /// The same with `starts_at` and `ends_at`.
+    pub(crate) fn book(&self, id: &str, flows: &[Value], schedule: &Value) -> SessionView {
+        let mut body = json!({ "id": id, "flows": flows });
+        merge(&mut body, schedule);
+        self.client(Place::EdgeA).create("/v1/sessions", &body).unwrap()
+    }
+
     /// The problem for which it is not admitted.
     pub(crate) fn refused(&self, id: &str, flows: &[Value]) -> (String, String) {
         match self.client(Place::EdgeA).post::<Value>("/v1/sessions", &json!({ "id": id, "flows": flows })).unwrap() {

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod bench;
+mod booking;
 mod families;
 mod marking;
 mod network;

@@ -1,0 +1,136 @@
+//! What must hold in the world, found out from the outside: by what the brokers say in public, and by what really is in the stores and
+//! data planes.
+
+mod answers;
+mod pools;
+mod rest;
+mod usage;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, SessionId};
+
+use crate::node::Node;
+use crate::time::Time;
+
+/// What must hold; `docs/simulation.md` says how it is found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// The sum of holds and commits is at most the capacity, on every pool, and is what the sessions and aggregates of the node take.
+    Capacity,
+    /// What is in the data planes fits: no endpoints and no label twice, and no aggregate with more than it has.
+    DataPlane,
+    /// Nothing is answered before it is confirmed.
+    Confirmation,
+    /// A hold that was not committed ends in time.
+    Lapse,
+    /// An attempt that is over is not heard again.
+    Fence,
+    /// At rest nothing is left over, and both ends tell the same.
+    Leak,
+    /// What a client was told is there, until somebody ends it.
+    Durability,
+    /// The ledger has exactly the traffic that was.
+    Usage,
+    /// Every request is answered, and the world comes to rest.
+    Liveness,
+    /// The broker stopped at one of its own assertions.
+    Panic,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Capacity => "capacity",
+            Self::DataPlane => "data plane",
+            Self::Confirmation => "confirmation",
+            Self::Lapse => "lapse",
+            Self::Fence => "fence",
+            Self::Leak => "leak",
+            Self::Durability => "durability",
+            Self::Usage => "usage",
+            Self::Liveness => "liveness",
+            Self::Panic => "panic",
+        })
+    }
+}
+
+/// What did not hold, when and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: Rule,
+    /// True time, ns.
+    pub at_ns: u64,
+    /// The node that was at work, if it was one.
+    pub node: Option<usize>,
+    /// For people.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, at_ns, node, detail } = self;
+        let ms = at_ns / 1_000_000;
+        write!(f, "{rule} at {}.{:03} s", ms / 1_000, ms % 1_000)?;
+        if let Some(node) = node {
+            write!(f, ", node n{node}")?;
+        }
+        write!(f, ": {detail}")
+    }
+}
+
+/// A rule and how it was broken.
+pub(crate) type Broken = (Rule, String);
+pub(crate) type Held = Result<(), Broken>;
+
+/// Holds, or is broken in this way.
+pub(crate) fn hold(rule: Rule, holds: bool, detail: impl FnOnce() -> String) -> Held {
+    if holds { Ok(()) } else { Err((rule, detail())) }
+}
+
+/// Remembers what it has seen, by the numbers of nodes.
+#[derive(Default)]
+pub(crate) struct Checker {
+    /// The last attempt that a first side asked to commit.
+    commits_asked: BTreeMap<(usize, SessionId), u64>,
+    /// Attempts of a first side's that a second side has confirmed while all was in force there.
+    commits: BTreeSet<(usize, usize, SessionId, u64)>,
+    offers_asked: BTreeMap<(usize, AggregateName), u64>,
+    offers: BTreeSet<(usize, AggregateName, u64)>,
+    /// The last attempt of a first side's that a second side has held, and when, by the second side's clock.
+    holds: BTreeMap<(usize, NodeName, SessionId), (u64, Nanos)>,
+    /// The last attempt that is over, and the ticket of the request with whose answer it was: by the node that says so, the node that asked,
+    /// and what it is about.
+    over: BTreeMap<(usize, usize, String), (u64, u64)>,
+    /// The highest epoch that a process has heard of another node.
+    epochs: BTreeMap<(usize, usize), Epoch>,
+    usage: usage::Usage,
+    pub(crate) checks: u64,
+}
+
+impl Checker {
+    /// A process is gone, and with it all connections to it.
+    pub(crate) fn killed(&mut self, index: usize) {
+        self.over.retain(|(node, ..), _| *node != index);
+        self.epochs.retain(|(node, _), _| *node != index);
+    }
+
+    /// A message comes to a process; whether it is one of an earlier life of its sender's than was heard before.
+    pub(crate) fn heard(&mut self, by: usize, from: usize, epoch: Epoch) -> bool {
+        let highest = self.epochs.entry((by, from)).or_insert(epoch);
+        *highest = epoch.max(*highest);
+        epoch < *highest
+    }
+
+    /// A data plane is about to forget everything.
+    pub(crate) fn host_lost(&mut self, index: usize, node: &Node) {
+        self.usage.host_lost(index, node);
+    }
+
+    /// What names the violation.
+    pub(crate) fn violation((rule, detail): Broken, now: Time, node: Option<usize>) -> Violation {
+        Violation { rule, at_ns: now.0, node, detail }
+    }
+}

@@ -1,0 +1,209 @@
+//! One node: the real broker, and models of the shell, the disk and the data plane around it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use turnpike_broker::message::PeerRequest;
+use turnpike_broker::name::{AggregateName, Nanos, PolicyId};
+use turnpike_broker::policy::{InstallError, Policy};
+use turnpike_broker::record::Change;
+use turnpike_broker::{Broker, Config, Input, Output};
+
+use crate::plane::Plane;
+use crate::store::Store;
+use crate::time::{Clock, Time};
+
+/// A request of a peer's that is not answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Incoming {
+    pub(crate) from: usize,
+    pub(crate) from_life: u32,
+    pub(crate) ticket: u64,
+    /// A later life of the asking node was heard before it.
+    pub(crate) is_stale: bool,
+    pub(crate) request: PeerRequest,
+}
+
+/// What the data plane's thread has to do, one after the other.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Install {
+        ticket: u64,
+        policies: Vec<(PolicyId, Policy)>,
+        fails: bool,
+    },
+    Deinstall {
+        ticket: u64,
+        policies: Vec<PolicyId>,
+    },
+    /// The final readings of these are on disk.
+    Forget {
+        policies: Vec<PolicyId>,
+    },
+}
+
+/// What comes to the thread that owns the broker.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) input: Input,
+    /// With [`Input::Deinstalled`]: what is out of force.
+    pub(crate) deinstalled: Vec<PolicyId>,
+}
+
+impl From<Input> for Message {
+    fn from(input: Input) -> Self {
+        Self { input, deinstalled: Vec::new() }
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) broker: Broker,
+    pub(crate) store: Store,
+    pub(crate) plane: Plane,
+    pub(crate) clock: Clock,
+    /// What the clock showed when the broker was last given something.
+    pub(crate) shown: Nanos,
+    /// Counts processes: what is scheduled for an earlier one is void.
+    pub(crate) life: u32,
+    pub(crate) down: bool,
+    pub(crate) paused_until: Time,
+    pub(crate) inbox: Vec<Message>,
+    pub(crate) work_is_due: bool,
+    pub(crate) jobs: VecDeque<Job>,
+    pub(crate) wake: Option<Nanos>,
+    pub(crate) incoming: BTreeMap<u64, Incoming>,
+    pub(crate) outgoing: BTreeSet<u64>,
+    /// Clients' tickets that are not answered, with the aggregate that one is to give up.
+    pub(crate) asked: BTreeMap<u64, Option<AggregateName>>,
+    recorded: Vec<PolicyId>,
+}
+
+impl Node {
+    pub(crate) fn new(config: Config, clock: Clock, prepare: fn(&mut Broker)) -> Self {
+        let mut broker = Broker::new(config.clone());
+        prepare(&mut broker);
+        Self {
+            config,
+            broker,
+            store: Store::default(),
+            plane: Plane::default(),
+            clock,
+            shown: Nanos(0),
+            life: 0,
+            down: false,
+            paused_until: Time(0),
+            inbox: Vec::new(),
+            work_is_due: false,
+            jobs: VecDeque::new(),
+            wake: None,
+            incoming: BTreeMap::new(),
+            outgoing: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            recorded: Vec::new(),
+        }
+    }
+
+    /// All that has come is handled before anything is carried out: changes for one transaction, then the effects.
+    pub(crate) fn handle_all(&mut self, now: Time) -> (Vec<Change>, VecDeque<Output>) {
+        let shown = self.clock.at(now);
+        self.shown = shown;
+        for Message { input, deinstalled } in std::mem::take(&mut self.inbox) {
+            self.broker.handle(input, shown);
+            self.recorded.extend(deinstalled);
+        }
+        self.drain()
+    }
+
+    fn drain(&mut self) -> (Vec<Change>, VecDeque<Output>) {
+        let (mut changes, mut effects) = (Vec::new(), VecDeque::new());
+        while let Some(output) = self.broker.poll() {
+            match output {
+                Output::Persist(change) => changes.push(change),
+                effect @ (Output::Install { .. }
+                | Output::Deinstall { .. }
+                | Output::Send { .. }
+                | Output::Answer { .. }
+                | Output::PeerAnswer { .. }
+                | Output::Notify { .. }
+                | Output::WakeAt(_)) => effects.push_back(effect),
+            }
+        }
+        (changes, effects)
+    }
+
+    /// One transaction. What is final in it may go from the data plane.
+    pub(crate) fn persist(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.store.apply(change);
+        }
+        if !self.recorded.is_empty() {
+            let policies = std::mem::take(&mut self.recorded);
+            self.jobs.push_back(Job::Forget { policies });
+        }
+    }
+
+    /// The next job of the data plane; its report. The outer error is a broken promise of the broker's.
+    pub(crate) fn do_job(&mut self) -> Result<Option<Message>, String> {
+        let Some(job) = self.jobs.pop_front() else {
+            return Ok(None);
+        };
+        Ok(match job {
+            Job::Install { ticket, fails: true, .. } => {
+                let error = InstallError {
+                    code: "flow_table_full".to_owned(),
+                    detail: "a fault of the simulation".to_owned(),
+                    of_request: false,
+                };
+                Some(Input::InstallFailed { ticket, error }.into())
+            }
+            Job::Install { ticket, policies, fails: false } => Some(match self.plane.install(policies)? {
+                Ok(()) => Input::Installed { ticket }.into(),
+                Err(error) => Input::InstallFailed { ticket, error }.into(),
+            }),
+            Job::Deinstall { ticket, policies } => {
+                let counters = self.plane.deinstall(&policies);
+                Some(Message { input: Input::Deinstalled { ticket, counters }, deinstalled: policies })
+            }
+            Job::Forget { policies } => {
+                self.plane.forget(&policies);
+                None
+            }
+        })
+    }
+
+    /// `kill -9`: policies stay in force, what is on disk stays, everything else is gone.
+    pub(crate) fn kill(&mut self) {
+        self.life += 1;
+        self.down = true;
+        self.paused_until = Time(0);
+        self.work_is_due = false;
+        self.inbox.clear();
+        self.jobs.clear();
+        self.wake = None;
+        self.incoming.clear();
+        self.outgoing.clear();
+        self.asked.clear();
+        self.recorded.clear();
+    }
+
+    /// Starts the next process on what is left. Its first effects are to be carried out.
+    pub(crate) fn start(&mut self, now: Time, prepare: fn(&mut Broker)) -> (Vec<Change>, VecDeque<Output>) {
+        self.down = false;
+        // Durable before anything else is done.
+        self.config.epoch.0 += 1;
+        self.broker = Broker::new(self.config.clone());
+        prepare(&mut self.broker);
+        let aggregates = self.store.aggregates.values().cloned().collect();
+        let sessions = self.store.sessions.values().cloned().collect();
+        self.broker.restore(aggregates, sessions, &self.plane.adopted(), self.clock.at(now));
+        self.drain()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inbox.is_empty()
+            && self.jobs.is_empty()
+            && self.incoming.is_empty()
+            && self.outgoing.is_empty()
+            && self.asked.is_empty()
+    }
+}

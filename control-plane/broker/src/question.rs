@@ -1,0 +1,124 @@
+//! Questions: what would a session be answered now? Both sides say, and neither holds, keeps or counts anything (R-000-1, R-000-2).
+//!
+//! What both say holds for the moment in which each says it: what is asked for meanwhile may take the room. Data planes are not asked.
+
+use crate::broker::{Broker, TableName};
+use crate::event::{Answer, FlowRequest, SessionRequest};
+use crate::fence::Subject;
+use crate::first_side::{check_values, misfit, silent};
+use crate::flow::are_answer_to;
+use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
+use crate::name::{Nanos, NodeName, SessionId};
+use crate::record::{SessionRecord, Side};
+use crate::refusal::{Reason, Refusal};
+use crate::second_side::{Hold, values};
+use crate::session::{session_busy, session_id_reused};
+
+/// First side: the second was asked what it would hold.
+pub(crate) struct Question {
+    client: u64,
+    /// With what this side would give.
+    record: SessionRecord,
+}
+
+impl Broker {
+    /// First side: a client wants to know what [`Self::create_session`] would come to.
+    pub(crate) fn ask_would_admit(&mut self, ticket: u64, request: SessionRequest, now: Nanos) {
+        if let Err(refusal) = self.would_admit_at_both(ticket, request, now) {
+            self.answer_question(ticket, Err(refusal));
+        }
+    }
+
+    fn would_admit_at_both(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
+        let SessionRequest { id, schedule, flows } = request;
+        let asked: Vec<HoldFlow> = flows.iter().map(FlowRequest::to_hold).collect();
+        if self.repeated(ticket, &id, schedule, &asked)? {
+            return Ok(());
+        }
+        schedule.check(now)?;
+        if self.sessions.len() >= self.config.limits.sessions_max {
+            return Err(self.no_place(TableName::Sessions));
+        }
+        let (peer, flows) = self.would_admit(None, &asked, schedule, now)?;
+        if self.questions.len() >= self.config.limits.questions_max {
+            return Err(self.full(TableName::Questions));
+        }
+        let request = PeerRequest::WouldHoldSession { session: id.clone(), schedule, sent_at: now, flows: asked };
+        let ask = self.send(Subject::Question, peer.clone(), request, now);
+        let record = SessionRecord::held(id, Side::First, peer, schedule, flows);
+        self.questions.insert(ask, Question { client: ticket, record });
+        Ok(())
+    }
+
+    /// First side: what the second would hold, which are the values that count.
+    pub(crate) fn question_answered(&mut self, ask: u64, answer: Result<PeerAnswer, String>) {
+        let Some(Question { client, mut record }) = self.questions.remove(&ask) else { return };
+        let id = &record.id;
+        let values = match answer {
+            Ok(PeerAnswer::WouldHold { flows }) => check_values(&record.flows, &flows).map(|()| flows).map_err(|why| {
+                let detail = format!("the second side's answer to session {id} is wrong: {why}");
+                Refusal::new(Reason::SecondSideRefused, detail)
+            }),
+            Ok(PeerAnswer::Refused { refusal }) => Err(refusal),
+            Ok(other) => Err(misfit(id, &other)),
+            Err(why) => Err(silent(id, &why)),
+        };
+        let answer = values.map(|values| {
+            for (flow, HeldFlow { meter, .. }) in record.flows.iter_mut().zip(values) {
+                flow.meter = meter;
+            }
+            Answer::WouldAdmit(record)
+        });
+        self.answer_question(client, answer);
+    }
+
+    /// Second side: what a hold would be answered.
+    pub(crate) fn would_hold_received(
+        &mut self,
+        ticket: u64,
+        peer: &NodeName,
+        id: &SessionId,
+        hold: Hold<'_>,
+        now: Nanos,
+    ) {
+        let flows = self.would_hold(peer, id, hold, now);
+        self.answer_peers_question(ticket, flows.map(|flows| PeerAnswer::WouldHold { flows }));
+    }
+
+    fn would_hold(
+        &mut self,
+        peer: &NodeName,
+        id: &SessionId,
+        Hold { schedule, sent_at, asked, .. }: Hold<'_>,
+        now: Nanos,
+    ) -> Result<Vec<HeldFlow>, Refusal> {
+        let without_labels = |flow: HeldFlow| HeldFlow { label: None, ..flow };
+        if let Some(session) = self.sessions.get(id) {
+            if session.is_ending() {
+                return Err(session_busy(id));
+            }
+            let record = &session.record;
+            let same = record.side == Side::Second
+                && record.peer == *peer
+                && record.schedule == schedule
+                // Questions have no labels, as requests of clients.
+                && are_answer_to(&record.flows, asked, Side::Second);
+            if !same {
+                return Err(session_id_reused(id, &self.config.node));
+            }
+            return Ok(values(&record.flows).into_iter().map(without_labels).collect());
+        }
+        if self.watches.contains_key(id) {
+            return Err(session_id_reused(id, &self.config.node));
+        }
+        if self.ended.get(id).is_some_and(|record| record.side == Side::First || record.peer != *peer) {
+            return Err(session_id_reused(id, &self.config.node));
+        }
+        schedule.check_peers(sent_at, now, &self.config.timers)?;
+        if self.sessions.len() >= self.config.limits.sessions_max {
+            return Err(self.no_place(TableName::Sessions));
+        }
+        let (_, flows) = self.would_admit(Some(peer), asked, schedule, now)?;
+        Ok(values(&flows))
+    }
+}
