@@ -19,7 +19,7 @@ pub struct Claims {
     /// Who signed it.
     #[serde(rename = "iss")]
     pub issuer: String,
-    /// The node that is to take it.
+    /// Who is to take it: what all nodes of a domain call themselves for this purpose, so that one token does for both sides of a session.
     #[serde(rename = "aud")]
     pub audience: String,
     /// Its own id, never used twice by the issuer.
@@ -142,16 +142,17 @@ pub(crate) mod tests {
         assert_eq!(claims.cover("call-3", &both[..1]), Ok(()));
         assert_eq!(claims.cover("call-4", &both), Err(Unauthorised::WrongSession("call-3".to_owned())));
         let turned = Wish { source: both[0].destination, destination: both[0].source, ..both[0] };
-        assert_eq!(claims.cover("call-3", &[turned]).unwrap_err().code(), "token_wrong_flow");
+        assert_eq!(claims.cover("call-3", &[turned]).unwrap_err().claim(), Some("flows"));
         let more = wish(&claims.flows[1], 88_001);
-        assert_eq!(claims.cover("call-3", &[both[0], more]).unwrap_err().code(), "token_rate_too_high");
+        let too_high = claims.cover("call-3", &[both[0], more]).unwrap_err();
+        assert!(matches!(too_high, Unauthorised::RateTooHigh { asked_bps: 88_001, .. }), "{too_high}");
     }
 
     #[test]
     fn a_flow_that_is_authorised_once_is_not_two() {
         let claims = claims();
         let one = wish(&claims.flows[0], 1);
-        assert_eq!(claims.cover("call-3", &[one, one]).unwrap_err().code(), "token_wrong_flow");
+        assert_eq!(claims.cover("call-3", &[one, one]).unwrap_err().claim(), Some("flows"));
     }
 
     #[test]

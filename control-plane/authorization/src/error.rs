@@ -17,6 +17,9 @@ pub enum Unauthorised {
     /// The signature does not fit.
     #[error("the token was changed, or not signed with the key that it names")]
     Forged,
+    /// Its key was taken back.
+    #[error("key {0} was revoked; have the token signed with another")]
+    KeyRevoked(String),
     /// Its issuer may not use this key.
     #[error("issuer {issuer:?} may not sign with key {key}")]
     WrongIssuer {
@@ -25,17 +28,17 @@ pub enum Unauthorised {
         /// The key's id.
         key: String,
     },
-    /// It is for another node.
-    #[error("the token is for {0:?}, not for this node")]
+    /// It is for other nodes.
+    #[error("the token is for {0:?}, which is not the audience of this node")]
     WrongAudience(String),
     /// Its time has not come.
     #[error("the token is in force from {0} on")]
     NotYet(Instant),
     /// Its time is over.
-    #[error("the token has expired, at {0}")]
+    #[error("the token has expired, at {0}; ask its issuer for a new one")]
     Expired(Instant),
     /// It was taken back.
-    #[error("token {0} was revoked")]
+    #[error("token {0} was revoked; ask its issuer for a new one")]
     Revoked(String),
     /// It is of another session.
     #[error("the token is for session {0:?}")]
@@ -58,33 +61,34 @@ pub enum Unauthorised {
         /// Bits per second.
         max_bps: u64,
     },
-    /// It was used for something else.
-    #[error("token {0} was used before; ask for a new one")]
-    Used(String),
-    /// So many tokens are in use that no more can be remembered.
-    #[error("{0} tokens are remembered, and no more can be; try again when some have expired")]
-    Full(usize),
+    /// It is in force for longer than a node remembers what was used and revoked.
+    #[error("the token is in force for {asked_s} s from its iat on; allowed: {max_s} s")]
+    ValidTooLong {
+        /// Seconds from `iat` to `exp`.
+        asked_s: u64,
+        /// Seconds.
+        max_s: u64,
+    },
 }
 
 impl Unauthorised {
-    /// A stable name for it, the same in the API and in counters.
+    /// The claim that does not fit what is asked, for a token that is genuine and in force; none for any other error.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub const fn claim(&self) -> Option<&'static str> {
         match self {
-            Self::Malformed(_) => "token_malformed",
-            Self::UnknownKey(_) => "token_key_unknown",
-            Self::KeyNotInForce(_) => "token_key_not_in_force",
-            Self::Forged => "token_forged",
-            Self::WrongIssuer { .. } => "token_wrong_issuer",
-            Self::WrongAudience(_) => "token_wrong_audience",
-            Self::NotYet(_) => "token_not_yet",
-            Self::Expired(_) => "token_expired",
-            Self::Revoked(_) => "token_revoked",
-            Self::WrongSession(_) => "token_wrong_session",
-            Self::WrongFlow { .. } => "token_wrong_flow",
-            Self::RateTooHigh { .. } => "token_rate_too_high",
-            Self::Used(_) => "token_used",
-            Self::Full(_) => "token_limit_reached",
+            Self::WrongAudience(_) => Some("aud"),
+            Self::WrongSession(_) => Some("session"),
+            Self::WrongFlow { .. } | Self::RateTooHigh { .. } => Some("flows"),
+            Self::Malformed(_)
+            | Self::UnknownKey(_)
+            | Self::KeyNotInForce(_)
+            | Self::KeyRevoked(_)
+            | Self::Forged
+            | Self::WrongIssuer { .. }
+            | Self::NotYet(_)
+            | Self::Expired(_)
+            | Self::Revoked(_)
+            | Self::ValidTooLong { .. } => None,
         }
     }
 }

@@ -159,6 +159,17 @@ struct Trusted {
 pub struct Keys {
     by_id: BTreeMap<String, Trusted>,
     revoked: BTreeSet<(String, String)>,
+    revoked_keys: BTreeSet<String>,
+    validity_s_max: Option<u64>,
+}
+
+/// A token that is genuine and in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// What it says.
+    pub claims: Claims,
+    /// The key that it was signed with, `k4.pid.…`.
+    pub key_id: String,
 }
 
 impl Keys {
@@ -180,16 +191,46 @@ impl Keys {
         Ok(())
     }
 
+    /// Refuses tokens that are in force for more seconds than this, so that what was used and revoked need not be remembered for longer.
+    pub const fn limit_validity(&mut self, seconds: u64) {
+        self.validity_s_max = Some(seconds);
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Takes a key back, by its id, and with it all that it has signed.
+    pub fn revoke_key(&mut self, id: String) {
+        self.revoked_keys.insert(id);
+    }
+
+    /// Whether a token of an issuer was taken back, or the key that it was signed with.
+    ///
+    /// # Errors
+    /// [`Unauthorised::Revoked`] or [`Unauthorised::KeyRevoked`].
+    pub fn check_revoked(&self, issuer: &str, id: &str, key_id: &str) -> Result<(), Unauthorised> {
+        if self.revoked_keys.contains(key_id) {
+            return Err(Unauthorised::KeyRevoked(key_id.to_owned()));
+        }
+        if self.revoked.contains(&(issuer.to_owned(), id.to_owned())) {
+            return Err(Unauthorised::Revoked(id.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Takes a token of an issuer back, by its id.
     pub fn revoke(&mut self, issuer: String, id: String) {
         self.revoked.insert((issuer, id));
     }
 
-    /// Whether a token is genuine, in force and for this node; what it says.
+    /// Whether a token is genuine, in force and for `audience`; what it says.
     ///
     /// # Errors
     /// Why it is not.
-    pub fn verify(&self, token: &str, audience: &str, now: Instant) -> Result<Claims, Unauthorised> {
+    pub fn verify(&self, token: &str, audience: &str, now: Instant) -> Result<Verified, Unauthorised> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(malformed(format!("it has {} bytes; allowed: {TOKEN_BYTES_MAX}", token.len())));
         }
@@ -213,16 +254,19 @@ impl Keys {
         if claims.audience != audience {
             return Err(Unauthorised::WrongAudience(claims.audience));
         }
-        if claims.not_before > now.plus(LEEWAY) {
-            return Err(Unauthorised::NotYet(claims.not_before));
+        self.check_revoked(&claims.issuer, &claims.id, &kid)?;
+        let asked_s = claims.expires_at.0.saturating_sub(claims.issued_at.0);
+        if let Some(max_s) = self.validity_s_max.filter(|max_s| asked_s > *max_s) {
+            return Err(Unauthorised::ValidTooLong { asked_s, max_s });
+        }
+        let begins_at = claims.not_before.max(claims.issued_at);
+        if begins_at > now.plus(LEEWAY) {
+            return Err(Unauthorised::NotYet(begins_at));
         }
         if claims.expires_at.plus(LEEWAY) < now {
             return Err(Unauthorised::Expired(claims.expires_at));
         }
-        if self.revoked.contains(&(claims.issuer.clone(), claims.id.clone())) {
-            return Err(Unauthorised::Revoked(claims.id));
-        }
-        Ok(claims)
+        Ok(Verified { claims, key_id: kid })
     }
 }
 

@@ -11,17 +11,15 @@
 //! ```
 //!
 //! Nothing here reads a clock, a file or a socket. [`Keys::verify`] says whether a token is genuine and in force; [`Claims::cover`] whether it is for
-//! what is asked; [`Uses::take`] whether it was used before.
+//! what is asked. Whether it was used before is for whoever keeps sessions to say.
 #![forbid(unsafe_code)]
 
 mod claims;
 mod error;
 mod instant;
 mod key;
-mod uses;
 
 pub use claims::{AuthorisedFlow, Claims, FLOWS_MAX, NAME_BYTES_MAX, Wish};
 pub use error::Unauthorised;
 pub use instant::Instant;
-pub use key::{KeyError, Keys, LEEWAY, PublicKey, SecretKey, TOKEN_BYTES_MAX};
-pub use uses::{USES_MAX, Uses};
+pub use key::{KeyError, Keys, LEEWAY, PublicKey, SecretKey, TOKEN_BYTES_MAX, Verified};

@@ -7,8 +7,16 @@ fn keys(key: &PublicKey) -> Keys {
     keys
 }
 
-fn code(keys: &Keys, token: &str) -> &'static str {
-    keys.verify(token, "edge-a", NOW).map_or_else(|error| error.code(), |_| "authorised")
+fn code_at(keys: &Keys, token: &str, now: Instant) -> String {
+    let name = |error: Unauthorised| {
+        let text = format!("{error:?}");
+        text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned()
+    };
+    keys.verify(token, "edge-a", now).map_or_else(name, |_| "authorised".to_owned())
+}
+
+fn code(keys: &Keys, token: &str) -> String {
+    code_at(keys, token, NOW)
 }
 
 #[test]
@@ -16,7 +24,8 @@ fn what_was_signed_is_what_is_read() {
     let (secret, public) = SecretKey::generate().unwrap();
     let token = secret.sign(&claims()).unwrap();
     assert!(token.starts_with("v4.public."), "{token}");
-    assert_eq!(keys(&public).verify(&token, "edge-a", NOW), Ok(claims()));
+    let verified = Verified { claims: claims(), key_id: public.id().to_owned() };
+    assert_eq!(keys(&public).verify(&token, "edge-a", NOW), Ok(verified));
 }
 
 #[test]
@@ -49,17 +58,20 @@ fn the_signature_is_that_of_the_standard() {
     let untrusted = UntrustedToken::<Public, V4>::try_from(token).unwrap();
     let trusted = PublicToken::verify(&key, &untrusted, None, None).unwrap();
     assert_eq!(trusted.payload(), r#"{"data":"this is a signed message","exp":"2022-01-01T00:00:00+00:00"}"#);
-    assert_eq!(code(&keys(&PublicKey::of(key)), token), "token_malformed");
+    assert_eq!(code(&keys(&PublicKey::of(key)), token), "Malformed");
 }
 
 #[test]
 fn a_token_is_in_force_for_its_time_and_a_little_more() {
     let (secret, public) = SecretKey::generate().unwrap();
     let (token, keys) = (secret.sign(&claims()).unwrap(), keys(&public));
-    let at = |now| keys.verify(&token, "edge-a", now).map_or_else(|error| error.code(), |_| "authorised");
-    assert_eq!((at(Instant(NOW.0 - LEEWAY)), at(Instant(NOW.0 - LEEWAY - 1))), ("authorised", "token_not_yet"));
+    let at = |now| code_at(&keys, &token, now);
+    assert_eq!([at(Instant(NOW.0 - LEEWAY)), at(Instant(NOW.0 - LEEWAY - 1))], ["authorised", "NotYet"]);
     let end = claims().expires_at;
-    assert_eq!((at(end.plus(LEEWAY)), at(end.plus(LEEWAY + 1))), ("authorised", "token_expired"));
+    assert_eq!([at(end.plus(LEEWAY)), at(end.plus(LEEWAY + 1))], ["authorised", "Expired"]);
+    // One that says that it was signed later is of no use before.
+    let late = secret.sign(&Claims { issued_at: NOW.plus(LEEWAY + 1), ..claims() }).unwrap();
+    assert_eq!(code(&keys, &late), "NotYet");
 }
 
 #[test]
@@ -67,13 +79,13 @@ fn a_token_is_for_one_node_and_of_one_issuer_and_can_be_taken_back() {
     let (secret, public) = SecretKey::generate().unwrap();
     let mut keys = keys(&public);
     let signed = |claims| secret.sign(&claims).unwrap();
-    assert_eq!(code(&keys, &signed(Claims { audience: "edge-b".to_owned(), ..claims() })), "token_wrong_audience");
-    assert_eq!(code(&keys, &signed(Claims { issuer: "me".to_owned(), ..claims() })), "token_wrong_issuer");
+    assert_eq!(code(&keys, &signed(Claims { audience: "edge-b".to_owned(), ..claims() })), "WrongAudience");
+    assert_eq!(code(&keys, &signed(Claims { issuer: "me".to_owned(), ..claims() })), "WrongIssuer");
     let token = signed(claims());
     keys.revoke("another".to_owned(), claims().id);
     assert_eq!(code(&keys, &token), "authorised");
     keys.revoke("billing".to_owned(), claims().id);
-    assert_eq!(code(&keys, &token), "token_revoked");
+    assert_eq!(code(&keys, &token), "Revoked");
 }
 
 #[test]
@@ -84,15 +96,34 @@ fn keys_rotate() {
     keys.trust(old_public, issuer(), None, Some(NOW.plus(100))).unwrap();
     keys.trust(new_public, issuer(), Some(NOW.plus(50)), None).unwrap();
     let tokens = [old, new].map(|key| key.sign(&claims()).unwrap());
-    let at = |now| {
-        let code =
-            |token: &String| keys.verify(token, "edge-a", now).map_or_else(|error| error.code(), |_| "authorised");
-        [code(&tokens[0]), code(&tokens[1])]
-    };
-    assert_eq!(at(NOW), ["authorised", "token_key_not_in_force"]);
+    let at = |now| [code_at(&keys, &tokens[0], now), code_at(&keys, &tokens[1], now)];
+    assert_eq!(at(NOW), ["authorised", "KeyNotInForce"]);
     assert_eq!(at(NOW.plus(50)), ["authorised", "authorised"]);
-    assert_eq!(at(NOW.plus(100)), ["token_key_not_in_force", "authorised"]);
-    assert_eq!(code(&Keys::default(), &tokens[0]), "token_key_unknown");
+    assert_eq!(at(NOW.plus(100)), ["KeyNotInForce", "authorised"]);
+    assert_eq!(code(&Keys::default(), &tokens[0]), "UnknownKey");
+}
+
+#[test]
+fn a_key_can_be_taken_back_with_all_that_it_signed() {
+    let ((old, old_public), (new, new_public)) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+    let mut keys = keys(&old_public);
+    keys.trust(new_public, "billing".to_owned(), None, None).unwrap();
+    let tokens = [old, new].map(|key| key.sign(&claims()).unwrap());
+    assert_eq!(tokens.each_ref().map(|token| code(&keys, token)), ["authorised", "authorised"]);
+    keys.revoke_key(old_public.id().to_owned());
+    assert_eq!(tokens.each_ref().map(|token| code(&keys, token)), ["KeyRevoked", "authorised"]);
+    assert!(keys.check_revoked("billing", "5b1f", old_public.id()).is_err());
+}
+
+#[test]
+fn a_token_that_is_in_force_for_too_long_is_refused() {
+    let (secret, public) = SecretKey::generate().unwrap();
+    let mut keys = keys(&public);
+    let token = secret.sign(&claims()).unwrap();
+    keys.limit_validity(299);
+    assert_eq!(code(&keys, &token), "ValidTooLong");
+    keys.limit_validity(300);
+    assert_eq!(code(&keys, &token), "authorised");
 }
 
 #[test]
@@ -110,7 +141,7 @@ fn what_is_changed_in_a_token_is_found() {
     let footer = serde_json::to_vec(&Footer { kid: public.id().to_owned() }).unwrap();
     let payload = serde_json::to_vec(&claims()).unwrap();
     let forged = PublicToken::sign(&stranger.0, &payload, Some(&footer), None).unwrap();
-    assert_eq!(code(&keys, &forged), "token_forged");
+    assert_eq!(code(&keys, &forged), "Forged");
 }
 
 #[test]
@@ -121,16 +152,16 @@ fn rubbish_is_refused() {
     let long = format!("v4.public.{}", "A".repeat(TOKEN_BYTES_MAX));
     for wrong in ["", "v4.public.", "v3.public.AAAA", "v4.local.AAAA.AAAA", &token[..token.len() - 60], &long, "\u{0}"]
     {
-        assert_eq!(code(&keys, wrong), "token_malformed", "{wrong:?}");
+        assert_eq!(code(&keys, wrong), "Malformed", "{wrong:?}");
     }
     let signed = |payload: &[u8]| {
         let footer = serde_json::to_vec(&Footer { kid: public.id().to_owned() }).unwrap();
         PublicToken::sign(&secret.0, payload, Some(&footer), None).unwrap()
     };
     for payload in ["{}", "[]", "nothing", r#"{"iss":1}"#] {
-        assert_eq!(code(&keys, &signed(payload.as_bytes())), "token_malformed", "{payload}");
+        assert_eq!(code(&keys, &signed(payload.as_bytes())), "Malformed", "{payload}");
     }
     let mut value = serde_json::to_value(claims()).unwrap();
     value["admin"] = true.into();
-    assert_eq!(code(&keys, &signed(value.to_string().as_bytes())), "token_malformed");
+    assert_eq!(code(&keys, &signed(value.to_string().as_bytes())), "Malformed");
 }
