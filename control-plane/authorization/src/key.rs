@@ -231,13 +231,7 @@ impl Keys {
     /// # Errors
     /// Why it is not.
     pub fn verify(&self, token: &str, audience: &str, now: Instant) -> Result<Verified, Unauthorised> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(malformed(format!("it has {} bytes; allowed: {TOKEN_BYTES_MAX}", token.len())));
-        }
-        let untrusted = UntrustedToken::<Public, V4>::try_from(token)
-            .map_err(|_| malformed("it is no PASETO v4.public token".to_owned()))?;
-        let Footer { kid } = serde_json::from_slice(untrusted.untrusted_footer())
-            .map_err(|error| malformed(format!("its footer does not name its key: {error}")))?;
+        let (untrusted, kid) = read(token)?;
         let Some(Trusted { key, issuer, not_before, not_after }) = self.by_id.get(&kid) else {
             return Err(Unauthorised::UnknownKey(kid.chars().take(80).collect()));
         };
@@ -268,6 +262,27 @@ impl Keys {
         }
         Ok(Verified { claims, key_id: kid })
     }
+}
+
+/// What a token says, and the key that it names: for people to look at. Nothing is verified.
+///
+/// # Errors
+/// [`Unauthorised::Malformed`].
+pub fn unverified(token: &str) -> Result<(Claims, String), Unauthorised> {
+    let (untrusted, kid) = read(token)?;
+    let claims = serde_json::from_slice(untrusted.untrusted_payload()).map_err(|error| malformed(error.to_string()))?;
+    Ok((claims, kid))
+}
+
+fn read(token: &str) -> Result<(UntrustedToken<Public, V4>, String), Unauthorised> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(malformed(format!("it has {} bytes; allowed: {TOKEN_BYTES_MAX}", token.len())));
+    }
+    let untrusted = UntrustedToken::<Public, V4>::try_from(token)
+        .map_err(|_| malformed("it is no PASETO v4.public token".to_owned()))?;
+    let Footer { kid } = serde_json::from_slice(untrusted.untrusted_footer())
+        .map_err(|error| malformed(format!("its footer does not name its key: {error}")))?;
+    Ok((untrusted, kid))
 }
 
 fn malformed(what: String) -> Unauthorised {

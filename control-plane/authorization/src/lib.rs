@@ -22,4 +22,4 @@ mod key;
 pub use claims::{AuthorisedFlow, Claims, FLOWS_MAX, NAME_BYTES_MAX, Wish};
 pub use error::Unauthorised;
 pub use instant::Instant;
-pub use key::{KeyError, Keys, LEEWAY, PublicKey, SecretKey, TOKEN_BYTES_MAX, Verified};
+pub use key::{KeyError, Keys, LEEWAY, PublicKey, SecretKey, TOKEN_BYTES_MAX, Verified, unverified};

@@ -19,7 +19,7 @@ pub struct Credential {
     /// As it came; passed on to the second side, which judges it by itself.
     pub token: Option<String>,
     /// What it authorises, or why the request is refused; none where this node asks for no token and knows no keys.
-    pub found: Option<Result<Authorization, Refusal>>,
+    pub found: Option<Result<Authorization, Box<Refusal>>>,
 }
 
 /// A token that was found to be genuine, in force, and for what is asked.
@@ -118,7 +118,7 @@ impl Credential {
     /// Whether the shell found it good, or did not ask.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         match &self.found {
-            Some(Err(refusal)) => Err(refusal.clone()),
+            Some(Err(refusal)) => Err((**refusal).clone()),
             Some(Ok(_)) | None => Ok(()),
         }
     }

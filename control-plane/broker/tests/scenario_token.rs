@@ -3,7 +3,7 @@
 
 mod pair;
 
-use pair::{A, B, World, call, config, name, session};
+use pair::{A, B, World, call, config, name, reason, session};
 use turnpike_broker::name::Nanos;
 use turnpike_broker::record::SessionState;
 use turnpike_broker::refusal::{Reason, Refusal};
@@ -13,13 +13,13 @@ use turnpike_broker::{Answer, Authorization, Limits, Request, Schedule, SessionR
 const EXPIRES_AT: Nanos = Nanos(1_000_000_000_000);
 
 #[expect(clippy::unnecessary_wraps, reason = "it is one judge of two")]
-fn genuine(token: &str) -> Result<Authorization, Refusal> {
+fn genuine(token: &str) -> Result<Authorization, Box<Refusal>> {
     let (issuer, token_id, key_id) = ("i".to_owned(), token.to_owned(), "k".to_owned());
     Ok(Authorization { issuer, token_id, key_id, expires_at: EXPIRES_AT })
 }
 
-fn forged(_: &str) -> Result<Authorization, Refusal> {
-    Err(Refusal::new(Reason::TokenInvalid, "not with that key"))
+fn forged(_: &str) -> Result<Authorization, Box<Refusal>> {
+    Err(Box::new(Refusal::new(Reason::TokenInvalid, "not with that key")))
 }
 
 fn world() -> World {
@@ -40,13 +40,6 @@ fn ask(world: &mut World, request: Request, token: &str) -> Answer {
 
 fn create(world: &mut World, request: SessionRequest, token: &str) -> Answer {
     ask(world, Request::CreateSession(request), token)
-}
-
-fn reason(answer: Answer) -> Reason {
-    match answer {
-        Answer::Refused(refusal) => refusal.reason,
-        other => panic!("not refused: {other:?}"),
-    }
 }
 
 fn used(world: &World, node: usize) -> Vec<(&str, bool)> {

@@ -1,18 +1,19 @@
 //! The process: logs, signals, exit codes.
 
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use crate::client::Failure;
 use crate::command::{CommandLine, Task};
 use crate::config::{Config, LogFormat};
 use crate::doctor::Diagnosis;
-use crate::node::NodeError;
+use crate::node::{Node, NodeError};
 use crate::show;
 
 /// What `main` does.
@@ -25,7 +26,7 @@ pub fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match command_line.run().await? {
-            Task::Serve(config, log_format) => serve(&config, log_format).await?,
+            Task::Serve(config, log_format, path) => serve(&config, log_format, &path).await?,
             Task::Print(text) => print(&text)?,
             Task::Diagnose(Diagnosis { text, ok }) => {
                 print(&text)?;
@@ -64,11 +65,12 @@ fn fail(failure: &Failure, json: bool) -> ExitCode {
     ExitCode::from(failure.exit_code())
 }
 
-async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
+async fn serve(config: &Config, log_format: LogFormat, path: &Path) -> Result<(), Failure> {
     start_log(log_format);
     let failed = |error: std::io::Error| Failure::Failed(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let node_failed = |error: NodeError| {
         let text = error.to_string();
         // Certificates are part of the configuration.
@@ -76,14 +78,26 @@ async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
     };
     let mut node = start(config).await.map_err(node_failed)?;
     notify_ready();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        error = node.failed() => return Err(node_failed(error)),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&node, path),
+            error = node.failed() => return Err(node_failed(error)),
+        }
     }
     info!("stopping; the data plane stays in force");
     node.stop().await;
     Ok(())
+}
+
+/// Takes `[authorization]` from the file as it is now, and leaves everything as it is where the file is wrong.
+fn reload(node: &Node, path: &Path) {
+    let loaded = Config::load(path).map_err(|error| error.to_string());
+    match loaded.and_then(|config| node.reload(config.authorization).map_err(|error| error.to_string())) {
+        Ok(()) => info!("took [authorization] from the configuration; all else needs a start"),
+        Err(error) => error!(error, "the configuration is not taken; what was in force stays so"),
+    }
 }
 
 fn start_log(format: LogFormat) {
@@ -114,12 +128,12 @@ fn notify_ready() {
 }
 
 #[cfg(feature = "engine")]
-async fn start(config: &Config) -> Result<crate::node::Node, NodeError> {
+async fn start(config: &Config) -> Result<Node, NodeError> {
     let engine = crate::engine::Start::new(config);
-    crate::node::Node::start(config, move || engine.start()).await
+    Node::start(config, move || engine.start()).await
 }
 
 #[cfg(not(feature = "engine"))]
-async fn start(_: &Config) -> Result<crate::node::Node, NodeError> {
+async fn start(_: &Config) -> Result<Node, NodeError> {
     Err(NodeError::DataPlane(crate::detach::WITHOUT_ENGINE.to_owned()))
 }

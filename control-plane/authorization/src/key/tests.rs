@@ -26,6 +26,8 @@ fn what_was_signed_is_what_is_read() {
     assert!(token.starts_with("v4.public."), "{token}");
     let verified = Verified { claims: claims(), key_id: public.id().to_owned() };
     assert_eq!(keys(&public).verify(&token, "edge-a", NOW), Ok(verified));
+    assert_eq!(unverified(&token), Ok((claims(), public.id().to_owned())));
+    assert!(unverified("v4.public.AAAA").is_err());
 }
 
 #[test]

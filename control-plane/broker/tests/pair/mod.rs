@@ -75,7 +75,7 @@ pub(crate) struct Store {
 }
 
 /// What a node's shell finds of a token.
-pub(crate) type Judge = fn(&str) -> Result<Authorization, Refusal>;
+pub(crate) type Judge = fn(&str) -> Result<Authorization, Box<Refusal>>;
 
 pub(crate) struct Node {
     pub(crate) config: Config,
