@@ -137,3 +137,55 @@ async fn start(config: &Config) -> Result<Node, NodeError> {
 async fn start(_: &Config) -> Result<Node, NodeError> {
     Err(NodeError::DataPlane(crate::detach::WITHOUT_ENGINE.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+    use crate::fake::FakeDataPlane;
+    use turnpike_authorization::SecretKey;
+
+    /// The code that a session without a token is refused with.
+    async fn refused(node: &Node) -> String {
+        let flow = serde_json::json!({
+            "id": "f", "aggregate": "none", "source": "10.1.0.2:4000", "destination": "10.2.0.2:4000",
+            "rate_bps": 8_000, "burst_bytes": 1_600, "packet_bytes_min": 200,
+        });
+        let client = Client::new(&format!("http://{}", node.api())).unwrap();
+        let body = serde_json::json!({ "id": "s", "flows": [flow] });
+        let answer = client.post::<serde_json::Value>("/v1/sessions", &body);
+        match answer.await {
+            Err(Failure::Refused(problem)) => problem.code,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hangup_takes_the_keys_of_the_file_or_leaves_all_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.toml");
+        let rest = format!(
+            "node = \"a\"\nstate_dir = {directory:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[data_plane]\nlan = \"l\"\nwan = \"w\"\n\
+             tag_address = \"192.0.2.1\"\n[link]\nrate_out_bps = 1000000\nrate_in_bps = 1000000\n",
+            directory = directory.path().display().to_string(),
+        );
+        let (_, public) = SecretKey::generate().unwrap();
+        let required = format!(
+            "[authorization]\nrequired = true\naudience = \"x\"\n[[authorization.keys]]\nkey = \"{public}\"\nissuer = \"i\"\n"
+        );
+        std::fs::write(&path, &rest).unwrap();
+        let config = Config::load(&path).unwrap();
+        let node = Node::start(&config, || Ok::<_, String>(FakeDataPlane::default())).await.unwrap();
+        assert_eq!(refused(&node).await, "unknown_aggregate");
+        std::fs::write(&path, format!("{rest}{required}")).unwrap();
+        reload(&node, &path);
+        assert_eq!(refused(&node).await, "token_required");
+        std::fs::write(&path, "nonsense").unwrap();
+        reload(&node, &path);
+        assert_eq!(refused(&node).await, "token_required");
+        std::fs::write(&path, &rest).unwrap();
+        reload(&node, &path);
+        assert_eq!(refused(&node).await, "unknown_aggregate");
+        node.stop().await;
+    }
+}
