@@ -138,6 +138,7 @@ const IMPORT_RULES: &[ImportRule] = &[
         ours: &[
             "turnpike-api",
             "turnpike-broker",
+            "turnpike-demo",
             "turnpike-engine",
             "turnpike-fastpath",
             "turnpike-protocols",

@@ -149,6 +149,9 @@ pub(crate) fn session(view: &SessionView) -> String {
     if let Some(AuthorizationView { issuer, token_id, key_id }) = &view.authorization {
         let _ = write!(out, "{}", facts(&[("authorized", &format!("by {issuer}, token {token_id}, key {key_id}"))]));
     }
+    for policies in &view.policies {
+        let _ = write!(out, "{}", facts(&[("policies", &format!("{} at {}", word(&policies.state), policies.node))]));
+    }
     if let Some(failure) = &view.failure {
         let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
     }
