@@ -82,15 +82,17 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether the token is for this session with these flows. One of its flows allows one that is asked for.
+    /// Whether the token is for this session with these flows, and the most bits per second of each, in their order. One of its flows allows one
+    /// that is asked for.
     ///
     /// # Errors
     /// [`Unauthorised::WrongSession`], [`Unauthorised::WrongFlow`] or [`Unauthorised::RateTooHigh`].
-    pub fn cover(&self, session: &str, flows: &[Wish]) -> Result<(), Unauthorised> {
+    pub fn cover(&self, session: &str, flows: &[Wish]) -> Result<Vec<u64>, Unauthorised> {
         if self.session != session {
             return Err(Unauthorised::WrongSession(self.session.clone()));
         }
         let mut left: Vec<&AuthorisedFlow> = self.flows.iter().collect();
+        let mut rates_bps_max = Vec::with_capacity(flows.len());
         for Wish { source, destination, rate_bps } in flows {
             let at = left.iter().position(|flow| flow.source == *source && flow.destination == *destination);
             let Some(at) = at else { return Err(Unauthorised::WrongFlow { from: *source, to: *destination }) };
@@ -98,8 +100,9 @@ impl Claims {
             if *rate_bps > max_bps {
                 return Err(Unauthorised::RateTooHigh { from: *source, asked_bps: *rate_bps, max_bps });
             }
+            rates_bps_max.push(max_bps);
         }
-        Ok(())
+        Ok(rates_bps_max)
     }
 }
 
@@ -138,8 +141,8 @@ pub(crate) mod tests {
     fn a_token_is_for_its_session_its_flows_and_their_rates() {
         let claims = claims();
         let both: Vec<Wish> = claims.flows.iter().map(|flow| wish(flow, 88_000)).collect();
-        assert_eq!(claims.cover("call-3", &both), Ok(()));
-        assert_eq!(claims.cover("call-3", &both[..1]), Ok(()));
+        assert_eq!(claims.cover("call-3", &both), Ok(vec![88_000, 88_000]));
+        assert_eq!(claims.cover("call-3", &both[..1]), Ok(vec![88_000]));
         assert_eq!(claims.cover("call-4", &both), Err(Unauthorised::WrongSession("call-3".to_owned())));
         let turned = Wish { source: both[0].destination, destination: both[0].source, ..both[0] };
         assert_eq!(claims.cover("call-3", &[turned]).unwrap_err().claim(), Some("flows"));

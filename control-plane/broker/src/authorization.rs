@@ -33,6 +33,23 @@ pub struct Authorization {
     pub key_id: String,
     /// From then on it is refused as expired.
     pub expires_at: Nanos,
+    /// Most bits per second of each flow, excess included, in the order of the session's flows.
+    pub rates_bps_max: Vec<u64>,
+}
+
+impl Authorization {
+    /// Whether a flow, by its place among the session's, may have this rate with its excess: for who changes a session that is there.
+    pub fn check_rate(&self, flow: usize, rate_bps: u64) -> Result<(), Refusal> {
+        let max_bps = self.rates_bps_max.get(flow).copied().unwrap_or_default();
+        if rate_bps <= max_bps {
+            return Ok(());
+        }
+        let Self { issuer, token_id, .. } = self;
+        let detail = format!(
+            "token {token_id} of {issuer} (claim flows) allows flows[{flow}] {max_bps} bit/s, and {rate_bps} are asked for"
+        );
+        Err(Refusal::new(Reason::TokenMismatch, detail))
+    }
 }
 
 /// A token that is taken.

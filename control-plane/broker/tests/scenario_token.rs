@@ -15,7 +15,7 @@ const EXPIRES_AT: Nanos = Nanos(1_000_000_000_000);
 #[expect(clippy::unnecessary_wraps, reason = "it is one judge of two")]
 fn genuine(token: &str) -> Result<Authorization, Box<Refusal>> {
     let (issuer, token_id, key_id) = ("i".to_owned(), token.to_owned(), "k".to_owned());
-    Ok(Authorization { issuer, token_id, key_id, expires_at: EXPIRES_AT })
+    Ok(Authorization { issuer, token_id, key_id, expires_at: EXPIRES_AT, rates_bps_max: vec![88_000] })
 }
 
 fn forged(_: &str) -> Result<Authorization, Box<Refusal>> {
@@ -51,7 +51,12 @@ fn a_token_is_used_once_at_either_side_over_restarts() {
     let mut world = world();
     let first = session(create(&mut world, call("s", 5000, 100_000), "t"));
     assert!(first.1);
-    assert_eq!(first.0.authorization.unwrap().token_id, "t");
+    let authorization = first.0.authorization.unwrap();
+    assert_eq!(authorization.token_id, "t");
+    assert_eq!(authorization.check_rate(0, 88_000), Ok(()));
+    for (flow, rate_bps) in [(0, 88_001), (1, 1)] {
+        assert_eq!(authorization.check_rate(flow, rate_bps).unwrap_err().reason, Reason::TokenMismatch);
+    }
     let again = session(create(&mut world, call("s", 5000, 100_000), "t"));
     assert_eq!((again.0.state, again.1), (SessionState::Active, false), "a repeated request is answered as before");
     assert_eq!(reason(create(&mut world, call("other", 5002, 100_000), "t")), Reason::TokenUsed);

@@ -171,8 +171,11 @@ impl Authorizer {
         };
         let audience = state.config.audience.as_deref().unwrap_or_default();
         let verified = state.keys.verify(token, audience, Instant(self.clock.now().0 / NANOS_PER_S));
-        let covered = verified.and_then(|verified| verified.claims.cover(session.as_str(), flows).map(|()| verified));
-        Some(covered.map(authorization).map_err(|error| self.refusal(&error)))
+        let covered = verified.and_then(|verified| {
+            let rates_bps_max = verified.claims.cover(session.as_str(), flows)?;
+            Ok(authorization(verified, rates_bps_max))
+        });
+        Some(covered.map_err(|error| self.refusal(&error)))
     }
 
     fn refusal(&self, error: &Unauthorised) -> Box<Refusal> {
@@ -210,10 +213,10 @@ fn wish(Endpoints { source, destination }: Endpoints, meter: Meter) -> Wish {
     Wish { source, destination, rate_bps: meter.rate_bps.saturating_add(excess_bps) }
 }
 
-fn authorization(Verified { claims, key_id }: Verified) -> Authorization {
+fn authorization(Verified { claims, key_id }: Verified, rates_bps_max: Vec<u64>) -> Authorization {
     // The first second in which it is refused.
     let expires_at = Nanos(claims.expires_at.plus(LEEWAY + 1).0.saturating_mul(NANOS_PER_S));
-    Authorization { issuer: claims.issuer, token_id: claims.id, key_id, expires_at }
+    Authorization { issuer: claims.issuer, token_id: claims.id, key_id, expires_at, rates_bps_max }
 }
 
 fn reason(error: &Unauthorised) -> Reason {

@@ -304,6 +304,7 @@ fn tokens_are_kept_with_their_sessions_or_not_at_all() {
         token_id: "t".to_owned(),
         key_id: "k4.pid.x".to_owned(),
         expires_at: Nanos(9),
+        rates_bps_max: vec![88_000],
     };
     let record = SessionRecord {
         authorization: Some(Box::new(found)),
