@@ -118,7 +118,23 @@ impl Handle {
         &self,
         work: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
-        let permit = permit(&self.requests)?;
+        self.read_in(&self.requests, work).await
+    }
+
+    /// The same for a peer, whom clients do not keep waiting.
+    pub(crate) async fn peer_read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        self.read_in(&self.peer_requests, work).await
+    }
+
+    async fn read_in<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let permit = permit(permits)?;
         let (answer, answered) = oneshot::channel();
         let work = Box::new(move |view: &View<'_>| {
             // The asker may have given up.

@@ -73,7 +73,7 @@ async fn exchange(
     let Exchange { epoch, request, token } = body::read(request, BODY_BYTES_MAX).await?;
     if let PeerRequest::ChangeSessionEnd { session, .. } = &request {
         let session = session.clone();
-        let found = core.read(move |view| view.broker.session(&session)?.authorization.clone()).await;
+        let found = core.peer_read(move |view| view.broker.session(&session)?.authorization.clone()).await;
         if let Err(refusal) = authorizer.may_change(found.map_err(unanswered)?.as_deref()) {
             return Ok(Json(PeerAnswer::Refused { refusal: *refusal }).into_response());
         }
