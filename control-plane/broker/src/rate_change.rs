@@ -157,6 +157,16 @@ impl FlowChange {
 }
 
 impl SessionRecord {
+    /// Whether the token that the session was asked for with allows a flow this rate.
+    fn check_token(&self, field: &str, flow: &FlowRecord, rate_bps: u64) -> Result<(), Refusal> {
+        let place = self.flows.iter().position(|own| own.id == flow.id).unwrap_or(usize::MAX);
+        let excess_bps = flow.asked_excess.map_or(0, |excess| excess.rate_bps);
+        self.authorization.as_ref().map_or(Ok(()), |authorization| {
+            let checked = authorization.check_rate(place, rate_bps.saturating_add(excess_bps));
+            checked.map_err(|refusal| refusal.at(format!("{field}.rate_bps")))
+        })
+    }
+
     fn flow_change(&self, id: &FlowId) -> Option<&FlowChange> {
         self.rate_change.as_ref().and_then(|change| change.flows.iter().find(|flow| flow.id == *id))
     }

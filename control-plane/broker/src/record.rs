@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::{Authorization, TakenToken};
 use crate::class::{NamedClass, Quality};
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
@@ -211,6 +212,12 @@ pub struct SessionRecord {
     /// Second side: the last change of rates that it committed; 0 if there was none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rate_change_done: u64,
+    /// The token that it was asked for with, where this node has looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Box<Authorization>>,
+    /// While it waits: the token as it came, for the second side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
@@ -242,6 +249,8 @@ impl SessionRecord {
             wait: None,
             rate_change: None,
             rate_change_done: 0,
+            authorization: None,
+            token: None,
         }
     }
 
@@ -315,4 +324,13 @@ pub enum Change {
     DeleteSession(SessionId),
     /// Append to the ledger.
     AppendUsage(UsageRecord),
+    /// Write a token that is taken.
+    PutToken(TakenToken),
+    /// Forget a token: it was not used, or has expired.
+    DeleteToken {
+        /// Who signed it.
+        issuer: String,
+        /// Its id.
+        token_id: String,
+    },
 }

@@ -3,7 +3,8 @@
 use std::fmt::{Display, Write as _};
 
 use turnpike_api::{
-    AggregateView, ClassView, FlowView, NodeView, PoolView, Problem, SessionPreview, SessionView, UsageRecord,
+    AggregateView, AuthorizationView, ClassView, FlowView, NodeView, PoolView, Problem, RevocationView, SessionPreview,
+    SessionView, UsageRecord,
 };
 use turnpike_broker::class::Class;
 use turnpike_broker::name::ClassName;
@@ -208,6 +209,12 @@ pub(crate) fn session(view: &SessionView) -> String {
     if let Some(stage) = &view.changing_rates {
         let _ = write!(out, "{}", facts(&[("rates", &format!("are being changed: {}", word(stage)))]));
     }
+    if let Some(AuthorizationView { issuer, token_id, key_id }) = &view.authorization {
+        let _ = write!(out, "{}", facts(&[("authorized", &format!("by {issuer}, token {token_id}, key {key_id}"))]));
+    }
+    for policies in &view.policies {
+        let _ = write!(out, "{}", facts(&[("policies", &format!("{} at {}", word(&policies.state), policies.node))]));
+    }
     if let Some(failure) = &view.failure {
         let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
     }
@@ -373,6 +380,15 @@ pub(crate) fn usage(records: &[UsageRecord]) -> String {
     head[..3].copy_from_slice(&["AT", "SESSION", "KIND"]);
     head[3..].copy_from_slice(&USAGE_HEAD);
     table(head, rows)
+}
+
+/// `turnpike token revoked`
+pub(crate) fn revocations(views: &[RevocationView]) -> String {
+    let rows = views.iter().map(|view| {
+        let of = |name: &Option<String>| name.clone().unwrap_or_else(none);
+        [of(&view.issuer), of(&view.token_id), of(&view.key_id), view.revoked_at.clone()]
+    });
+    table(["ISSUER", "TOKEN", "KEY", "REVOKED AT"], rows)
 }
 
 /// `turnpike status`

@@ -1,8 +1,8 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
 use turnpike_api::{
-    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionChange, SessionPreview, SessionRequest,
-    SessionView,
+    AggregateView, AuthorizationView, Failure, FlowView, Media as MediaView, PoolView, SessionChange, SessionPreview,
+    SessionRequest, SessionView,
 };
 use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
@@ -163,6 +163,7 @@ pub(crate) fn session(
     });
     SessionView {
         flows: flows.collect(),
+        policies: record.policy_states(node),
         id: record.id,
         side: record.side,
         peer: record.peer,
@@ -173,6 +174,11 @@ pub(crate) fn session(
         offered_until: record.wait.and_then(|wait| wait.offered_until).map(|time| time.to_string()),
         since: (record.since > Nanos(0)).then(|| record.since.to_string()),
         changing_rates: record.rate_change.map(|change| change.stage),
+        authorization: record.authorization.map(|found| AuthorizationView {
+            issuer: found.issuer,
+            token_id: found.token_id,
+            key_id: found.key_id,
+        }),
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
     }

@@ -103,6 +103,7 @@ impl Broker {
             let mut asked = flow.to_hold();
             asked.meter = Meter { rate_bps: after.rate_bps, burst_bytes: after.burst_bytes, ..asked.meter };
             asked.rate_bps_min = after.rate_bps_min;
+            record.check_token(&field, flow, wish.rate_bps)?;
             if let Some(aggregate) = self.aggregates.get(&flow.aggregate) {
                 check_meter(&field, &asked, aggregate)?;
             }

@@ -108,6 +108,7 @@ impl Broker {
             hold.meter = Meter { rate_bps: wish.rate_bps, burst_bytes: wish.burst_bytes, ..hold.meter };
             hold.rate_bps_min = wish.rate_bps_min;
             check_meter(&field, &hold, aggregate)?;
+            record.check_token(&field, flow, wish.rate_bps)?;
             let mut rate_bps = wish.rate_bps.min(settings.flow_rate_bps_max.unwrap_or(u64::MAX));
             if rate_bps < wish.rate_bps_min {
                 let detail = format!(
