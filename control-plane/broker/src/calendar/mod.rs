@@ -24,7 +24,7 @@ pub use level::LEVEL_MAX;
 pub use recurrence::{OCCURRENCES_MAX, Recurrence, RecurrenceError, Until};
 pub use search::ATTEMPTS_MAX;
 
-/// The most instants at which something changes; beyond, commitments are refused. About 90 bytes each.
+/// The most instants at which something changes; beyond, commitments are refused. About 45 bytes each.
 pub const CHANGES_MAX: usize = 4_000_000;
 /// The most instants to come at which a capacity changes.
 pub const STEPS_MAX: usize = 1_000;

@@ -1,13 +1,13 @@
 //! The instants at which what is used changes: a B+ tree whose nodes know the levels, not only the times.
 //!
-//! A leaf has up to 31 changes, as times and the levels after them; an inner node has up to 31 children, and of each the time from which on
+//! A leaf has up to 15 changes, as times and the levels after them; an inner node has up to 15 children, and of each the time from which on
 //! its changes are, the level before them, and the highest and the lowest level after any of them. All levels are *seen from the level
 //! before the node's first change*. So a change at an instant moves what follows in one leaf, and in one node of each height above it what
 //! is known of later children: no other node is touched, however many commitments there are later. The highest and the lowest level of any
-//! interval come from the nodes on the ways to its two ends.
+//! interval come from the nodes on the ways to its two ends. Each node but the root has 4 entries at least: heights are O(log n).
 //!
-//! Nodes are a few hundred bytes in flat arrays, since at hundreds of thousands of changes most of the time goes into waiting for memory:
-//! a way down is 4 nodes where a binary tree has 19, and the lines of one node are fetched at the same time.
+//! Nodes are a few hundred bytes in flat arrays, since at hundreds of thousands of changes much of the time goes into waiting for memory:
+//! a way down is 6 nodes where a binary tree has 19, and the lines of one node are fetched at the same time.
 
 mod arena;
 mod edit;
