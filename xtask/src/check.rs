@@ -131,6 +131,7 @@ const IMPORT_RULES: &[ImportRule] = &[
         ours: &[
             "turnpike-api",
             "turnpike-broker",
+            "turnpike-demo",
             "turnpike-engine",
             "turnpike-fastpath",
             "turnpike-protocols",

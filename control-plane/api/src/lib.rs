@@ -24,6 +24,7 @@ use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 
 pub use turnpike_broker::AggregateRequest;
+pub use turnpike_broker::policy_state::NodePolicies;
 pub use turnpike_broker::record::UsageRecord;
 
 /// A list, in a stable order.
@@ -131,6 +132,9 @@ pub struct SessionView {
     pub peer: NodeName,
     /// Where it is in its life.
     pub state: SessionState,
+    /// Where its policies are at this node and at the other, as this node knows it.
+    #[serde(default)]
+    pub policies: Vec<NodePolicies>,
     /// The start that was asked for, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<String>,

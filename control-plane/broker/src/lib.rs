@@ -14,6 +14,7 @@ pub mod media;
 pub mod message;
 pub mod name;
 pub mod policy;
+pub mod policy_state;
 pub mod quality;
 pub mod record;
 pub mod refusal;

@@ -143,6 +143,9 @@ pub(crate) fn session(view: &SessionView) -> String {
     } else if let Some(until) = &view.wait_until {
         let _ = write!(out, "{}", facts(&[("waits", &format!("for room, until {until}"))]));
     }
+    for policies in &view.policies {
+        let _ = write!(out, "{}", facts(&[("policies", &format!("{} at {}", word(&policies.state), policies.node))]));
+    }
     if let Some(failure) = &view.failure {
         let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
     }

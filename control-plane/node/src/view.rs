@@ -129,6 +129,7 @@ pub(crate) fn session(
     });
     SessionView {
         flows: flows.collect(),
+        policies: record.policy_states(node),
         id: record.id,
         side: record.side,
         peer: record.peer,

@@ -16,6 +16,7 @@ use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp, Tag};
+use turnpike_broker::policy_state::PolicyState;
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, SessionRecord, SessionState, Side, UsageKind,
     UsageRecord,
