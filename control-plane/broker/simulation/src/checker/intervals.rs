@@ -67,12 +67,11 @@ impl Checker {
         if known.0 != record.schedule.ends_at {
             *known = (record.schedule.ends_at, shown);
         }
-        match record.state {
-            SessionState::Active if record.booked && record.side == Side::First => drop(self.came_up.insert(key)),
-            SessionState::Ended if record.booked && record.side == Side::First && record.failure.is_some() => {
-                self.failed.insert(key);
-            }
-            _ => {}
+        let is_first_sides = record.booked && record.side == Side::First;
+        if is_first_sides && record.state == SessionState::Active {
+            self.came_up.insert(key);
+        } else if is_first_sides && record.state == SessionState::Ended && record.failure.is_some() {
+            self.failed.insert(key);
         }
     }
 
