@@ -126,6 +126,11 @@ pub(crate) struct Checker {
     failed: BTreeSet<(usize, SessionId)>,
     /// The end that a node keeps for a session, and since when, by its clock.
     ends_known: BTreeMap<(usize, SessionId), (Option<Nanos>, Nanos)>,
+    /// The earliest end that a session of this name ever had at a node.
+    ends_earliest: BTreeMap<SessionId, Nanos>,
+    /// Sessions whose end was asked for, and nodes whose hosts went down.
+    ends_wanted: BTreeSet<SessionId>,
+    hosts_lost: BTreeSet<usize>,
     waiting: waiting::Waiting,
     /// The last attempt that is over, and the ticket of the request with whose answer it was: by the node that says so, the node that asked,
     /// and what it is about.
@@ -185,6 +190,7 @@ impl Checker {
 
     /// A data plane is about to forget everything.
     pub(crate) fn host_lost(&mut self, index: usize, node: &Node) {
+        self.hosts_lost.insert(index);
         self.usage.host_lost(index, node);
     }
 

@@ -303,6 +303,9 @@ impl World {
 
     fn ask(&mut self, node: usize, request: Request) -> u64 {
         let ticket = self.next_ticket();
+        if let Request::DeleteSession(id) = &request {
+            self.checker.end_is_wanted(id);
+        }
         self.nodes[node].asked.insert(ticket, Asked::of(&request));
         self.give(node, Input::Request { ticket, request }.into());
         ticket

@@ -1,6 +1,7 @@
 //! A session is in force in its interval only, by the clock of each node for itself; and what was booked comes up, or fails with a reason.
 
-use turnpike_broker::name::{Nanos, PolicyId};
+use turnpike_broker::calendar::OPEN;
+use turnpike_broker::name::{Nanos, PolicyId, SessionId};
 use turnpike_broker::record::{Direction, FlowRecord, SessionRecord, SessionState, Side};
 
 use super::{Checker, Held, Rule, hold};
@@ -73,6 +74,29 @@ impl Checker {
         } else if is_first_sides && record.state == SessionState::Ended && record.failure.is_some() {
             self.failed.insert(key);
         }
+    }
+
+    /// Before a record is made durable: what a first side has as active ends because somebody asks for it, because its end has come at
+    /// either node, or because a host was lost.
+    pub(super) fn ends_for_a_reason(&mut self, nodes: &[Node], index: usize, record: &SessionRecord) -> Held {
+        let node = &nodes[index];
+        let earliest = self.ends_earliest.entry(record.id.clone()).or_insert(OPEN);
+        *earliest = record.schedule.interval().end().min(*earliest);
+        let was_active = node.store.sessions.get(&record.id).is_some_and(|before| before.state == SessionState::Active);
+        if record.side == Side::Second || record.state != SessionState::Releasing || !was_active {
+            return Ok(());
+        }
+        let Some(peer) = nodes.iter().position(|node| node.config.node == record.peer) else { return Ok(()) };
+        let has_come = nodes[peer].shown.max(node.shown) >= *earliest;
+        let host_lost = [index, peer].iter().any(|node| self.hosts_lost.contains(node));
+        hold(Rule::Durability, has_come || host_lost || self.ends_wanted.contains(&record.id), || {
+            format!("session {} is ended at {}, and nobody asked for it: {record:?}", record.id, node.shown)
+        })
+    }
+
+    /// A client asks for the end of a session.
+    pub(crate) fn end_is_wanted(&mut self, id: &SessionId) {
+        self.ends_wanted.insert(id.clone());
     }
 
     /// At rest all starts have come.

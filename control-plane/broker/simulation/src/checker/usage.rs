@@ -123,6 +123,7 @@ impl Checker {
     pub(crate) fn change(&mut self, nodes: &[Node], index: usize, change: &Change) -> Held {
         let line = match change {
             Change::PutSession(record) => {
+                self.ends_for_a_reason(nodes, index, record)?;
                 self.note_booking(index, record, nodes[index].shown);
                 self.waiting.keeps(index, record);
                 // Who waits has no policies.
