@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
+use crate::authorization::{Credential, Tokens};
 use crate::config::Config;
 use crate::cost::Cost;
 use crate::endpoints::Carried;
@@ -41,6 +42,7 @@ pub struct Broker {
     /// By the ticket that the second side was asked with.
     pub(crate) questions: BTreeMap<u64, Question>,
     pub(crate) watches: BTreeMap<SessionId, Watch>,
+    pub(crate) tokens: Tokens,
     /// Those whose turn it is: the second side was asked.
     pub(crate) calling: BTreeSet<SessionId>,
     /// Those that wait no longer, because they are called, offered, or given back after that.
@@ -69,14 +71,15 @@ pub(crate) enum TableName {
     Labels,
     Questions,
     Watches,
+    Tokens,
 }
 
 /// How full a bounded table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
-    /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet)
-    /// or `watches` (sessions that wait for room, or are called).
+    /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
+    /// `watches` (sessions that wait for room, or are called) or `tokens` (that are taken and have not expired).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -105,6 +108,7 @@ impl Broker {
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
             questions: BTreeMap::new(),
             watches: BTreeMap::new(),
+            tokens: Tokens::default(),
             calling: BTreeSet::new(),
             called: BTreeSet::new(),
             room: false,
@@ -129,9 +133,9 @@ impl Broker {
         self.now = now;
         self.handle_timers(now);
         match input {
-            Input::Request { ticket, request } => self.handle_request(ticket, request, now),
-            Input::PeerRequest { ticket, peer, epoch, request } => {
-                self.handle_peer_request(ticket, peer, epoch, request, now);
+            Input::Request { ticket, request, credential } => self.handle_request(ticket, request, &credential, now),
+            Input::PeerRequest { ticket, peer, epoch, request, credential } => {
+                self.handle_peer_request(ticket, peer, epoch, request, &credential, now);
             }
             Input::PeerAnswered { ticket, answer } => self.handle_peer_answered(ticket, answer, now),
             Input::Installed { ticket } => self.handle_installed(ticket, Ok(()), now),
@@ -209,9 +213,9 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 6] {
-        use TableName::{Aggregates, Flows, Labels, Questions, Sessions, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 7] {
+        use TableName::{Aggregates, Flows, Labels, Questions, Sessions, Tokens, Watches};
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Tokens].map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -223,6 +227,7 @@ impl Broker {
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
+            TableName::Tokens => ("tokens", self.tokens.len(), limits.tokens_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
@@ -245,13 +250,15 @@ impl Broker {
         Refusal::new(Reason::LimitReached, detail)
     }
 
-    fn handle_request(&mut self, ticket: u64, request: Request, now: Nanos) {
+    fn handle_request(&mut self, ticket: u64, request: Request, credential: &Credential, now: Nanos) {
         let done = match request {
             Request::CreateAggregate(request) => self.create_aggregate(ticket, request, now),
             Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
-            Request::CreateSession(request) => self.create_session(ticket, request, now),
-            Request::WaitForSession { request, until } => self.wait_for_session(ticket, request, until, now),
-            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
+            Request::CreateSession(request) => self.create_session(ticket, request, credential, now),
+            Request::WaitForSession { request, until } => {
+                self.wait_for_session(ticket, request, until, credential, now)
+            }
+            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, credential, now),
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
         };
@@ -260,7 +267,15 @@ impl Broker {
         }
     }
 
-    fn handle_peer_request(&mut self, ticket: u64, peer: NodeName, epoch: Epoch, request: PeerRequest, now: Nanos) {
+    fn handle_peer_request(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        epoch: Epoch,
+        request: PeerRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) {
         let done = match self.fences.admits_epoch(&peer, epoch) {
             Err(highest) => Err(Refusal::new(
                 Reason::StaleEpoch,
@@ -269,7 +284,7 @@ impl Broker {
                     epoch.0, highest.0, self.config.node
                 ),
             )),
-            Ok(()) => self.handle_heard(ticket, peer, request, now),
+            Ok(()) => self.handle_heard(ticket, peer, request, credential, now),
         };
         if let Err(refusal) = done {
             self.refuse_peer(ticket, refusal);
@@ -277,7 +292,14 @@ impl Broker {
     }
 
     /// A refused offer or hold is over: another copy of it that comes late must not be taken.
-    fn handle_heard(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, now: Nanos) -> Result<(), Refusal> {
+    fn handle_heard(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        request: PeerRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         match request {
             PeerRequest::OfferAggregate(Offer { attempt: 0, .. }) | PeerRequest::HoldSession { attempt: 0, .. } => {
                 Err(Refusal::invalid("attempt", 0, "1 or more"))
@@ -292,12 +314,12 @@ impl Broker {
             }
             PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, flows } => {
                 let subject = Subject::Session(session.clone());
-                let hold = Hold { attempt, schedule, sent_at, offer, asked: &flows };
+                let hold = Hold { attempt, schedule, sent_at, offer, asked: &flows, credential };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
             PeerRequest::WouldHoldSession { session, schedule, sent_at, flows } => {
-                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, asked: &flows };
+                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, asked: &flows, credential };
                 self.would_hold_received(ticket, &peer, &session, hold, now);
                 Ok(())
             }
@@ -405,7 +427,8 @@ impl Broker {
     }
 
     pub(crate) fn persist(&mut self, change: Change) {
-        self.outputs.push_back(Output::Persist(change));
+        let of_token = self.follow_session(&change);
+        self.outputs.extend([change].into_iter().chain(of_token).map(Output::Persist));
     }
 
     pub(crate) fn install(
@@ -432,9 +455,21 @@ impl Broker {
     }
 
     pub(crate) fn send(&mut self, subject: Subject, peer: NodeName, request: PeerRequest, now: Nanos) -> u64 {
+        self.send_with(subject, peer, request, None, now)
+    }
+
+    /// The same, with a client's token beside it.
+    pub(crate) fn send_with(
+        &mut self,
+        subject: Subject,
+        peer: NodeName,
+        request: PeerRequest,
+        token: Option<String>,
+        now: Nanos,
+    ) -> u64 {
         let ticket = self.next_ticket(subject);
         let deadline = now.plus(self.config.timers.reply);
-        self.outputs.push_back(Output::Send { ticket, peer, request, deadline });
+        self.outputs.push_back(Output::Send { ticket, peer, request, token, deadline });
         ticket
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::Credential;
 use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
@@ -138,6 +139,8 @@ pub enum Input {
         ticket: u64,
         /// What is asked.
         request: Request,
+        /// What it was asked with.
+        credential: Credential,
     },
     /// A peer asks; answered by [`Output::PeerAnswer`] with the same ticket.
     PeerRequest {
@@ -149,6 +152,8 @@ pub enum Input {
         epoch: Epoch,
         /// What is asked.
         request: PeerRequest,
+        /// What it was asked with.
+        credential: Credential,
     },
     /// What came of an [`Output::Send`].
     PeerAnswered {
@@ -209,6 +214,8 @@ pub enum Output {
         peer: NodeName,
         /// What.
         request: PeerRequest,
+        /// A client's token, to be sent beside it.
+        token: Option<String>,
         /// When to give up.
         deadline: Nanos,
     },

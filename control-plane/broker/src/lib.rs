@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod time;
 
 mod aggregate;
+mod authorization;
 mod booking;
 mod broker;
 mod config;
@@ -47,6 +48,7 @@ mod usage;
 mod watch;
 mod withdrawal;
 
+pub use authorization::{Authorization, Credential, TakenToken};
 pub use broker::{Broker, Table};
 pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};

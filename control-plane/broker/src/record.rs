@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::{Authorization, TakenToken};
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
@@ -194,6 +195,12 @@ pub struct SessionRecord {
     /// It waits for room, or is being called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// The token that it was asked for with, where this node has looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Box<Authorization>>,
+    /// While it waits: the token as it came, for the second side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 impl SessionRecord {
@@ -218,6 +225,8 @@ impl SessionRecord {
             usage: Vec::new(),
             ledger_due: false,
             wait: None,
+            authorization: None,
+            token: None,
         }
     }
 
@@ -289,4 +298,13 @@ pub enum Change {
     DeleteSession(SessionId),
     /// Append to the ledger.
     AppendUsage(UsageRecord),
+    /// Write a token that is taken.
+    PutToken(TakenToken),
+    /// Forget a token: it was not used, or has expired.
+    DeleteToken {
+        /// Who signed it.
+        issuer: String,
+        /// Its id.
+        token_id: String,
+    },
 }

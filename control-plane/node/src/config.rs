@@ -1,5 +1,6 @@
 //! The configuration: one TOML file, checked as a whole before anything starts.
 
+pub(crate) mod authorization;
 mod data_plane;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{LinkName, NameError, NodeName};
 
+pub use authorization::Authorization;
 pub use data_plane::{DataPlane, DscpMap, Fragments, Unadmitted, XdpMode};
 
 /// As many as the data plane's table holds.
@@ -47,6 +49,9 @@ pub struct Config {
     /// What this node grants to sessions that a peer asks for.
     #[serde(default)]
     pub second_side: SecondSide,
+    /// Whose tokens count.
+    #[serde(default)]
+    pub authorization: Authorization,
     /// Needed where there are peers.
     pub peering: Option<Peering>,
     /// The other nodes.
@@ -246,6 +251,7 @@ impl Config {
         self.check_rates(&mut faults);
         self.check_limits(&mut faults);
         self.check_peers(&mut faults);
+        self.authorization.check(&mut faults);
         if !self.api.listen.ip().is_loopback() {
             let listen = self.api.listen;
             faults.add("api.listen", listen, "a loopback address, because the API has no authentication yet");

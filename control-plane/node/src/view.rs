@@ -1,7 +1,8 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
 use turnpike_api::{
-    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest, SessionView,
+    AggregateView, AuthorizationView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest,
+    SessionView,
 };
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Nanos, NodeName, PolicyId};
@@ -139,6 +140,11 @@ pub(crate) fn session(
         wait_until: record.wait.map(|wait| wait.until.to_string()),
         offered_until: record.wait.and_then(|wait| wait.offered_until).map(|time| time.to_string()),
         since: (record.since > Nanos(0)).then(|| record.since.to_string()),
+        authorization: record.authorization.map(|found| AuthorizationView {
+            issuer: found.issuer,
+            token_id: found.token_id,
+            key_id: found.key_id,
+        }),
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
     }

@@ -3,7 +3,7 @@
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::record::{Direction, Side};
-use turnpike_broker::{Broker, Input, Request};
+use turnpike_broker::{Broker, Credential, Input, Request};
 
 use crate::Options;
 use crate::checker::{Checker, Held, Violation};
@@ -230,7 +230,11 @@ impl World {
                     let is_stale = self.checker.heard(to, from, epoch);
                     let incoming = Incoming { from, from_life, ticket, is_stale, request: request.clone() };
                     self.nodes[to].incoming.insert(own, incoming);
-                    self.give(to, Input::PeerRequest { ticket: own, peer, epoch, request }.into());
+                    self.give(
+                        to,
+                        Input::PeerRequest { ticket: own, peer, epoch, request, credential: Credential::default() }
+                            .into(),
+                    );
                 } else {
                     // The connection it was sent on has gone with the process.
                     self.break_off(to, from, from_life, ticket);
@@ -307,7 +311,7 @@ impl World {
             self.checker.end_is_wanted(id);
         }
         self.nodes[node].asked.insert(ticket, Asked::of(&request));
-        self.give(node, Input::Request { ticket, request }.into());
+        self.give(node, Input::Request { ticket, request, credential: Credential::default() }.into());
         ticket
     }
 

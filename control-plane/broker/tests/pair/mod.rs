@@ -23,8 +23,8 @@ use turnpike_broker::record::{
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
-    SecondSide, SessionRequest, Timers, overhead_bytes,
+    AggregateRequest, Answer, Authorization, Broker, Config, Cost, Credential, FlowRequest, Input, Limits, Link,
+    Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, overhead_bytes,
 };
 
 mod invariant;
@@ -40,10 +40,31 @@ pub(crate) type Kind = &'static str;
 pub(crate) type Network = Box<dyn FnMut(usize, Kind) -> Vec<u64>>;
 
 enum Event {
-    Input { node: usize, life: u32, input: Input },
-    Request { from: usize, from_life: u32, ticket: u64, to_life: u32, epoch: Epoch, request: PeerRequest },
-    Reply { to: usize, life: u32, ticket: u64, answer: Result<PeerAnswer, String> },
-    Tick { node: usize, life: u32, at: Nanos },
+    Input {
+        node: usize,
+        life: u32,
+        input: Input,
+    },
+    Request {
+        from: usize,
+        from_life: u32,
+        ticket: u64,
+        to_life: u32,
+        epoch: Epoch,
+        request: PeerRequest,
+        token: Option<String>,
+    },
+    Reply {
+        to: usize,
+        life: u32,
+        ticket: u64,
+        answer: Result<PeerAnswer, String>,
+    },
+    Tick {
+        node: usize,
+        life: u32,
+        at: Nanos,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,7 +72,11 @@ pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
+    pub(crate) tokens: BTreeMap<(String, String), TakenToken>,
 }
+
+/// What a node's shell finds of a token.
+pub(crate) type Judge = fn(&str) -> Result<Authorization, Box<Refusal>>;
 
 pub(crate) struct Node {
     pub(crate) config: Config,
@@ -60,6 +85,8 @@ pub(crate) struct Node {
     pub(crate) plane: BTreeMap<PolicyId, Policy>,
     /// Terminals that its kernel's routes had to lead to, as they came.
     pub(crate) sought: Vec<IpAddr>,
+    /// Without one it asks for no token and looks at none.
+    pub(crate) judge: Option<Judge>,
     /// So many installations from now on are refused.
     pub(crate) install_failures: u32,
     /// The next drain that persists something ends in a crash right after that.
@@ -242,6 +269,7 @@ impl Node {
             store: Store::default(),
             plane: BTreeMap::new(),
             sought: Vec::new(),
+            judge: None,
             install_failures: 0,
             dies_after_persist: false,
             answers: BTreeMap::new(),
@@ -267,7 +295,16 @@ impl Node {
             Change::PutSession(record) => drop(self.store.sessions.insert(record.id.clone(), record)),
             Change::DeleteSession(id) => drop(self.store.sessions.remove(&id)),
             Change::AppendUsage(line) => self.store.ledger.push(line),
+            Change::PutToken(taken) => {
+                drop(self.store.tokens.insert((taken.issuer.clone(), taken.token_id.clone()), taken));
+            }
+            Change::DeleteToken { issuer, token_id } => drop(self.store.tokens.remove(&(issuer, token_id))),
         }
+    }
+
+    fn credential(&self, token: Option<String>) -> Credential {
+        let found = self.judge.zip(token.as_deref()).map(|(judge, token)| judge(token));
+        Credential { token, found }
     }
 
     fn install(&mut self, policies: Vec<(PolicyId, Policy)>, terminals: &[IpAddr]) -> Result<(), InstallError> {
@@ -375,10 +412,16 @@ impl World {
 
     /// Asks a node, and does not wait.
     pub(crate) fn request(&mut self, node: usize, request: Request) -> u64 {
+        self.request_with(node, request, None)
+    }
+
+    /// The same with a token.
+    pub(crate) fn request_with(&mut self, node: usize, request: Request, token: Option<&str>) -> u64 {
         self.sequence += 1;
         let ticket = self.sequence;
         self.nodes[node].asked.insert(ticket);
-        self.input(node, Input::Request { ticket, request });
+        let credential = self.nodes[node].credential(token.map(str::to_owned));
+        self.input(node, Input::Request { ticket, request, credential });
         ticket
     }
 
@@ -432,7 +475,10 @@ impl World {
         let now = self.clock(to);
         let node = &mut self.nodes[to];
         node.time_of_last_input = now;
-        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, now);
+        node.broker.handle(
+            Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request, credential: Credential::default() },
+            now,
+        );
         let mut outputs: Vec<Output> = std::iter::from_fn(|| node.broker.poll()).collect();
         let place = outputs.iter().position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
         let answer = place.map(|place| outputs.remove(place));
@@ -481,13 +527,14 @@ impl World {
                     self.input(to, Input::PeerAnswered { ticket, answer });
                 }
             }
-            Event::Request { from, from_life, ticket, to_life, epoch, request } => {
+            Event::Request { from, from_life, ticket, to_life, epoch, request, token } => {
                 let (to, peer) = (1 - from, self.nodes[from].config.node.clone());
                 if self.nodes[to].life == to_life && !self.nodes[to].down {
                     self.sequence += 1;
                     let own = self.sequence;
                     self.nodes[to].incoming.insert(own, (from, from_life, ticket));
-                    self.input(to, Input::PeerRequest { ticket: own, peer, epoch, request });
+                    let credential = self.nodes[to].credential(token);
+                    self.input(to, Input::PeerRequest { ticket: own, peer, epoch, request, credential });
                 }
             }
             Event::Tick { node, life, at } if self.nodes[node].life == life && self.nodes[node].wake == Some(at) => {
@@ -557,7 +604,7 @@ impl World {
                 let counters = self.nodes[node].deinstall(&policies);
                 self.after(2, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
             }
-            Output::Send { ticket, request, deadline, .. } => {
+            Output::Send { ticket, request, token, deadline, .. } => {
                 let kind = kind(&request);
                 let epoch = self.nodes[node].config.epoch;
                 let to_life = self.nodes[1 - node].life;
@@ -567,8 +614,8 @@ impl World {
                     self.nodes[node].changing.insert(ticket);
                 }
                 for delay in (self.network)(node, kind) {
-                    let request = request.clone();
-                    let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request };
+                    let (request, token) = (request.clone(), token.clone());
+                    let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request, token };
                     self.after(delay, event);
                 }
                 let answer = Err("no answer in time".to_owned());
@@ -623,6 +670,7 @@ impl World {
         let installed = this.plane.keys().copied().collect();
         let aggregates = this.store.aggregates.values().cloned().collect();
         let sessions = this.store.sessions.values().cloned().collect();
+        this.broker.restore_tokens(this.store.tokens.values().cloned().collect());
         this.broker.restore(aggregates, sessions, &installed, now);
         self.drain(node);
     }
