@@ -406,11 +406,12 @@ impl Broker {
         now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
         let flow = FlowRecord::asked(asked, way, meter);
+        let interval = self.held_interval(schedule);
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
         let cost = aggregate.cost(&flow);
-        if let Err(shortage) = aggregate.pool.hold_for(schedule.interval(), cost) {
+        if let Err(shortage) = aggregate.pool.hold_for(interval, cost) {
             return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
         }
         Ok(flow)
