@@ -212,6 +212,10 @@ pub struct SessionRecord {
     /// Second side: the last change of rates that it committed; 0 if there was none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rate_change_done: u64,
+    /// Second side: which of the first side's attempts at this id it is of, so that what it says after a restart is not taken for a word on
+    /// a later one; 0 if it was kept by a program that did not keep this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u64,
     /// The token that it was asked for with, where this node has looked at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Box<Authorization>>,
@@ -249,6 +253,7 @@ impl SessionRecord {
             wait: None,
             rate_change: None,
             rate_change_done: 0,
+            attempt: 0,
             authorization: None,
             token: None,
         }

@@ -93,7 +93,7 @@ impl Broker {
             }
             let attempt = match record.side {
                 Side::First => record.flows.first().map_or(0, |flow| flow.policy.0),
-                Side::Second => 0,
+                Side::Second => record.attempt,
             };
             let unconfirmed = self.is_unconfirmed(&record);
             if !unconfirmed {

@@ -71,6 +71,8 @@ impl Broker {
             // The first side has begun anew: this hold is now that of its new attempt.
             if attempt > session.attempt && matches!(session.phase, Phase::Held) {
                 session.attempt = attempt;
+                session.record.attempt = attempt;
+                self.persist_session(&id);
                 self.set_timer(subject, lapse);
             }
             self.answer_peer(ticket, answer);
@@ -91,7 +93,8 @@ impl Broker {
         let (peer, flows) = self.admit(Some(&peer), asked, schedule, now)?;
         self.ended.forget(&id);
         let answer = held(&flows);
-        let record = credential.on(SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows));
+        let held_now = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
+        let record = credential.on(SessionRecord { attempt, ..held_now });
         self.take_token(credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));

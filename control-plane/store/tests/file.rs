@@ -75,6 +75,7 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         wait: None,
         rate_change: None,
         rate_change_done: 0,
+        attempt: 0,
         authorization: None,
         token: None,
     }
