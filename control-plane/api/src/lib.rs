@@ -7,6 +7,8 @@
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
 //! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
 //! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
+//! | `/v1/links` | `GET` ([`Page`] of [`LinkView`]) |
+//! | `/v1/links/{name}` | `GET`, `PATCH` ([`LinkChange`]; [`LinkView`]) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
 //! | `/v1/health` | `GET` ([`Health`]) |
@@ -14,15 +16,18 @@
 //! Every error is an RFC 9457 problem ([`Problem`]) of type `application/problem+json`.
 #![forbid(unsafe_code)]
 
+mod link;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName, SessionId};
+use turnpike_broker::name::{AggregateName, CodecName, FlowId, NodeName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 
+pub use link::{LinkChange, LinkChangeView, LinkView, TimesView, UncarriedView};
 pub use turnpike_broker::AggregateRequest;
 pub use turnpike_broker::record::UsageRecord;
 
@@ -348,17 +353,6 @@ pub struct InterfaceView {
     pub packet_bytes_max: u32,
     /// How often since the start the interface was deleted and made anew, and got its program again.
     pub restored: u64,
-}
-
-/// A link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkView {
-    /// Its name.
-    pub name: LinkName,
-    /// Towards the peers.
-    pub out: PoolView,
-    /// From the peers.
-    pub r#in: PoolView,
 }
 
 /// A peer.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
+use crate::capacity::LINK_CHANGES_MAX;
 use crate::config::Config;
 use crate::cost::Cost;
 use crate::endpoints::Carried;
@@ -47,6 +48,8 @@ pub struct Broker {
     pub(crate) called: BTreeSet<SessionId>,
     /// Something was given back since sessions that wait were looked at.
     pub(crate) room: bool,
+    /// Something has changed of links since it was looked at what they carry.
+    pub(crate) links_changed: bool,
     pending: BTreeMap<u64, Subject>,
     /// Of the same time those first that do not start something.
     timers: BTreeSet<(Nanos, bool, Subject)>,
@@ -69,14 +72,15 @@ pub(crate) enum TableName {
     Labels,
     Questions,
     Watches,
+    LinkChanges,
 }
 
 /// How full a bounded table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
-    /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet)
-    /// or `watches` (sessions that wait for room, or are called).
+    /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
+    /// `watches` (sessions that wait for room, or are called) or `link_changes` (other rates of links, in force or to come).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -108,6 +112,7 @@ impl Broker {
             calling: BTreeSet::new(),
             called: BTreeSet::new(),
             room: false,
+            links_changed: false,
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             timer_by_subject: BTreeMap::new(),
@@ -128,6 +133,7 @@ impl Broker {
         }
         self.now = now;
         self.handle_timers(now);
+        self.reckon_links(now);
         match input {
             Input::Request { ticket, request } => self.handle_request(ticket, request, now),
             Input::PeerRequest { ticket, peer, epoch, request } => {
@@ -139,6 +145,7 @@ impl Broker {
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
+        self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();
     }
@@ -209,9 +216,9 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 6] {
-        use TableName::{Aggregates, Flows, Labels, Questions, Sessions, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 7] {
+        use TableName::{Aggregates, Flows, Labels, LinkChanges, Questions, Sessions, Watches};
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, LinkChanges].map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -223,6 +230,7 @@ impl Broker {
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
+            TableName::LinkChanges => ("link_changes", self.link_changes(), LINK_CHANGES_MAX),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
@@ -254,6 +262,7 @@ impl Broker {
             Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
+            Request::ChangeLink(wish) => self.change_link(ticket, &wish, now),
         };
         if let Err(refusal) = done {
             self.refuse(ticket, refusal);
@@ -321,7 +330,7 @@ impl Broker {
             Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
-            Some(Subject::Watch(_)) | None => {}
+            Some(Subject::Watch(_) | Subject::Link(_)) | None => {}
         }
     }
 
@@ -329,7 +338,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
-            Some(Subject::Question | Subject::Watch(_)) | None => {}
+            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_)) | None => {}
         }
     }
 
@@ -337,7 +346,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Question | Subject::Watch(_)) | None => {}
+            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_)) | None => {}
         }
     }
 
@@ -352,6 +361,7 @@ impl Broker {
                 Subject::Aggregate(name) => self.aggregate_timer(&name, now),
                 Subject::Session(id) => self.session_timer(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
+                Subject::Link(name) => self.link_timer(&name, now),
                 // The peer's answer has its deadline.
                 Subject::Question => {}
             }
@@ -482,6 +492,7 @@ impl Broker {
     pub(crate) fn restored(&mut self, now: Nanos) {
         self.now = now;
         self.room = true;
+        self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::{LinkChange, LinkState};
 use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
@@ -102,6 +103,8 @@ pub enum Request {
         /// The new end; none for a session without end.
         ends_at: Option<Nanos>,
     },
+    /// Let a link have other rates, for an interval or until further notice (R-000-2).
+    ChangeLink(LinkChange),
 }
 
 /// What clients are told.
@@ -125,6 +128,8 @@ pub enum Answer {
     },
     /// Both sides would give a session these values now; nothing is held, and flows have neither labels nor policies.
     WouldAdmit(SessionRecord),
+    /// The link has the rates that were asked for.
+    Link(Box<LinkState>),
     /// No, and nothing has changed.
     Refused(Refusal),
 }

@@ -14,7 +14,7 @@ use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::policy::Endpoints;
 use crate::record::{Change, FlowRecord, Side};
-use crate::refusal::{PoolState, Reason, Refusal};
+use crate::refusal::{Reason, Refusal};
 use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, unknown_session};
 
@@ -161,17 +161,18 @@ impl Broker {
                 return Err(in_use(&format!("flow {}", flow.id), flow.endpoints, taken).at("ends_at"));
             }
         }
+        for flow in &flows {
+            let more = Schedule { starts_at: Some(before), ends_at };
+            self.check_carried(&flow.aggregate, more, now).map_err(|refusal| refusal.at("ends_at").without_offers())?;
+        }
         for (index, flow) in flows.iter().enumerate() {
             let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else { continue };
             aggregate.pool.forget(now);
             if let Err(shortage) = aggregate.pool.hold_for(extension, aggregate.cost(flow)) {
                 let more = Schedule { starts_at: Some(before), ends_at };
-                let mut refusal = aggregate.shortage(&self.config.node, flow, shortage, more, now).at("ends_at");
-                // Another rate or another start is not what was asked for.
-                refusal.counter_offer_rate_bps = None;
-                refusal.pool = refusal.pool.map(|pool| PoolState { fits_at: None, ..pool });
+                let refusal = aggregate.shortage(&self.config.node, flow, shortage, more, now).at("ends_at");
                 self.give_pools_back(&flows[..index], extension);
-                return Err(refusal);
+                return Err(refusal.without_offers());
             }
         }
         for flow in &flows {

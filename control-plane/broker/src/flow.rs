@@ -388,6 +388,7 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
+        self.check_carried(&asked.aggregate, schedule, now)?;
         let flow = FlowRecord::asked(asked, way, meter);
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));

@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod calendar;
+pub mod capacity;
 pub mod media;
 pub mod message;
 pub mod name;
@@ -34,6 +35,7 @@ mod label;
 mod link;
 mod marking;
 mod notice;
+mod overload;
 mod planted;
 mod pool;
 mod question;
@@ -50,6 +52,7 @@ pub use broker::{Broker, Table};
 pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};
 pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
+pub use overload::Uncarried;
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]
 pub use planted::PlantedBug;

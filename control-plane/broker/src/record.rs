@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::LinkRecord;
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
@@ -287,6 +288,8 @@ pub enum Change {
     PutSession(SessionRecord),
     /// Forget the session.
     DeleteSession(SessionId),
+    /// Write what is said of a link.
+    PutLink(LinkRecord),
     /// Append to the ledger.
     AppendUsage(UsageRecord),
 }

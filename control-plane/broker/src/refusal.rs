@@ -18,6 +18,8 @@ pub enum Reason {
     UnknownPeer,
     /// No session of that id on this node.
     UnknownSession,
+    /// No link of that name on this node.
+    UnknownLink,
     /// The id names a session with other content.
     SessionIdReused,
     /// The name is an aggregate with other content.
@@ -80,6 +82,13 @@ impl Refusal {
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), field: None, pool: None, counter_offer_rate_bps: None }
+    }
+
+    /// The same where another rate or another start is not what was asked for.
+    #[must_use]
+    pub(crate) fn without_offers(self) -> Self {
+        let pool = self.pool.map(|pool| PoolState { fits_at: None, ..pool });
+        Self { counter_offer_rate_bps: None, pool, ..self }
     }
 
     /// The same, naming the field of the request that is wrong.

@@ -59,7 +59,7 @@ pub(crate) struct WaitingWish<'a> {
 
 /// Whether others' endings may heal it, so that it makes sense to begin to wait.
 pub(crate) const fn is_for_want_of_room(reason: Reason) -> bool {
-    matches!(reason, Reason::PoolRateExhausted | Reason::PoolBurstExhausted)
+    matches!(reason, Reason::PoolRateExhausted | Reason::PoolBurstExhausted | Reason::LinkExhausted)
 }
 
 /// Whether one that waits goes on after this; otherwise it is over.

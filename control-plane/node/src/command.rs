@@ -16,6 +16,7 @@ use crate::client::{Client, Failure};
 use crate::config::{Config, LogFormat};
 use crate::doctor::{Diagnosis, Doctor};
 use crate::flow_spec;
+use crate::link_command::{self, Shown};
 use crate::problem::read_word;
 use crate::quantity;
 use crate::show;
@@ -52,6 +53,9 @@ enum Command {
     /// Calls, games and conferences.
     #[command(subcommand)]
     Session(Session),
+    /// What links can carry, and whom they cannot.
+    #[command(subcommand)]
+    Link(link_command::Link),
     /// The ledger: who used how much of what was reserved.
     Usage {
         /// Only of this session.
@@ -239,6 +243,10 @@ impl CommandLine {
             }
             Command::Aggregate(command) => self.aggregate(&client()?, command).await?,
             Command::Session(command) => self.session(&client()?, command).await?,
+            Command::Link(command) => match link_command::run(&client()?, command).await? {
+                Shown::List(views) => self.print(&views, |views| link_command::list(views))?,
+                Shown::One(view) => self.print(&*view, link_command::one)?,
+            },
             Command::Usage { session } => {
                 let query = session.as_ref().map(|session| format!("&session={session}")).unwrap_or_default();
                 let records: Vec<UsageRecord> = client()?.list("/v1/usage", &query).await?;
@@ -334,6 +342,11 @@ const fn made(created: bool) -> &'static str {
 fn from(start: Nanos, duration: Duration) -> Option<Nanos> {
     let nanos = u64::try_from(duration.as_nanos()).ok();
     nanos.and_then(|nanos| start.0.checked_add(nanos)).map(Nanos)
+}
+
+/// So long after a time, which an option says.
+pub(crate) fn end_of(option: &str, start: Nanos, duration: Duration) -> Result<Nanos, Failure> {
+    from(start, duration).ok_or_else(|| beyond(option))
 }
 
 fn beyond(option: &str) -> Failure {
@@ -441,6 +454,9 @@ mod tests {
             "turnpike session create --file -".to_owned(),
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z".to_owned(),
             "turnpike session change s1 --no-end".to_owned(),
+            "turnpike link list".to_owned(),
+            "turnpike link set wan --rate-out 5M --from 2030-06-01T14:00:00Z --duration 2h".to_owned(),
+            "turnpike link set wan --rate-in 5M --until 2030-06-01T14:00:00Z".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
             "turnpike adopt --config node.toml --json".to_owned(),
@@ -461,6 +477,9 @@ mod tests {
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),
+            "turnpike link set wan".to_owned(),
+            "turnpike link set wan --rate-out -5".to_owned(),
+            "turnpike link set wan --rate-out 5M --until 2030-06-01T14:00:00Z --duration 2h".to_owned(),
             "turnpike session create".to_owned(),
             "turnpike session create s1".to_owned(),
             "turnpike session change s1".to_owned(),

@@ -28,6 +28,7 @@ mod fake;
 mod flow_spec;
 mod frame;
 mod http;
+mod link_command;
 mod peer_client;
 mod peer_server;
 mod problem;

@@ -122,6 +122,7 @@ impl Node {
         let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
         let epoch = store.begin_epoch()?;
         let (aggregates, sessions) = store.load()?;
+        let links = store.links()?;
         let clock = Clock::start(latest(&store, &sessions)?);
 
         let requests_max = size(config.limits.requests_max);
@@ -140,6 +141,7 @@ impl Node {
         let adopted: BTreeSet<PolicyId> = data_plane.adopted.iter().copied().collect();
         log_restored(&aggregates, &sessions, &adopted);
         let mut broker = Broker::new(broker_config(config, epoch)?);
+        broker.restore_links(links, clock.now());
         broker.restore(aggregates, sessions, &adopted, clock.now());
         let client = tls.as_ref().map(|tls| &tls.client);
         let parts = Parts {

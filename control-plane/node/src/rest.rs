@@ -1,5 +1,7 @@
 //! The REST API, `/v1`.
 
+mod links;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
@@ -15,7 +17,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionChange, SessionView, TableView,
+    AggregateRequest, AggregateView, Health, NodeView, Page, PeerView, SessionChange, SessionView, TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
@@ -58,6 +60,8 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/aggregates/{name}", get(show_aggregate).delete(delete_aggregate))
         .route("/v1/sessions", get(list_sessions).post(create_session))
         .route("/v1/sessions/{id}", get(show_session).patch(change_session).delete(delete_session))
+        .route("/v1/links", get(links::list))
+        .route("/v1/links/{name}", get(links::show).patch(links::change))
         .route("/v1/usage", get(list_usage))
         .route("/v1/node", get(show_node))
         .route("/v1/health", get(show_health))
@@ -68,8 +72,10 @@ pub(crate) fn router(rest: Rest) -> Router {
 }
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
-    let detail =
-        format!("{} is not known; /v1/aggregates, /v1/sessions, /v1/usage, /v1/node and /v1/health are", uri.path());
+    let detail = format!(
+        "{} is not known; /v1/aggregates, /v1/sessions, /v1/links, /v1/usage, /v1/node and /v1/health are",
+        uri.path()
+    );
     ProblemReply::new("not_found", detail)
 }
 
@@ -138,7 +144,7 @@ async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Re
             Answer::WouldAdmit(record) => (record, false),
             // It is there: so the request would be answered.
             Answer::Session { record, .. } => (record, true),
-            other @ (Answer::Aggregate { .. } | Answer::AggregateDeleted | Answer::Refused(_)) => {
+            other @ (Answer::Aggregate { .. } | Answer::AggregateDeleted | Answer::Link(_) | Answer::Refused(_)) => {
                 return Err(out_of_place(&other));
             }
         };
@@ -214,12 +220,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     let peers = rest.peers.clone();
     let (links, refusals, own_tables, peers, waiting_notices) = rest
         .look(move |view| {
-            let links = view.broker.links();
-            let links = links.map(|(name, out, r#in)| LinkView {
-                name: name.clone(),
-                out: view::pool(out),
-                r#in: view::pool(r#in),
-            });
+            let links = view.broker.links().filter_map(|(name, ..)| view.broker.link(name)).map(links::link);
             let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
             let tables = view
                 .broker

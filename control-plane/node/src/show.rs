@@ -34,7 +34,7 @@ fn facts(lines: &[(&str, &dyn Display)]) -> String {
     lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-fn pool(pool: &PoolView) -> String {
+pub(crate) fn pool(pool: &PoolView) -> String {
     let PoolView { capacity_bps, used_bps, free_bps, .. } = pool;
     format!("{} of {} bit/s used, {} free", text(*used_bps), text(*capacity_bps), text(*free_bps))
 }
@@ -332,6 +332,10 @@ pub(crate) fn node(view: &NodeView) -> String {
             .map(|(way, state)| [link.name.to_string(), way.to_owned(), pool(state)])
     });
     let _ = write!(out, "\n{}", table(["LINK", "DIRECTION", "RESERVED"], links));
+    for link in view.links.iter().filter(|link| link.cannot_carry_aggregates > 0) {
+        let (name, aggregates) = (&link.name, link.cannot_carry_aggregates);
+        let _ = writeln!(out, "link {name} cannot carry {aggregates} of its aggregates: turnpike link show {name}");
+    }
     let peers = view.peers.iter().map(|peer| {
         let reachable = match peer.reachable {
             Some(true) => "yes".to_owned(),
@@ -388,6 +392,7 @@ fn next_step(code: &str) -> Option<&'static str> {
     Some(match code {
         "unknown_aggregate" => "`turnpike aggregate list` shows what this node has",
         "unknown_peer" => "`turnpike status` shows the peers; a new one is added in the configuration",
+        "unknown_link" => "`turnpike link list` shows what this node has",
         "unknown_session" => "`turnpike session list` shows what this node has",
         "session_id_reused" => "choose another id, or delete that session first",
         "aggregate_name_reused" => "choose another name, or delete that aggregate first",
@@ -395,7 +400,9 @@ fn next_step(code: &str) -> Option<&'static str> {
         "endpoints_in_use" => "`turnpike session list` shows who has them",
         "clocks_differ" => "set both nodes' clocks by NTP or PTP, and restart the node whose clock was wrong",
         "tag_family_differs" => "set [[peers]].tag_address on both nodes to addresses of one family, and restart them",
-        "link_exhausted" => "ask for less, or delete an aggregate that is not needed",
+        "link_exhausted" => {
+            "ask for less, or delete an aggregate that is not needed; `turnpike link show` says what it cannot carry"
+        }
         "pool_rate_exhausted" | "pool_burst_exhausted" | "second_side_refused" => {
             "ask for less, say with rate-min what would still do, or wait until a session ends"
         }

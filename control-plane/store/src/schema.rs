@@ -14,7 +14,7 @@ use crate::error::StoreError;
 /// "TPKE": the mark of our files in SQLite's header.
 pub(crate) const APPLICATION_ID: i64 = 0x5450_4b45;
 /// The schema below. A change to it, or to what the JSON in it means, takes the next number and a migration.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 5;
 /// 3.7.0 to 3.51.2 can damage a database in WAL mode.
 const LIBRARY_VERSION_MIN: i32 = 3_051_003;
 /// Long enough for a process that is just ending.
@@ -23,6 +23,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE aggregates (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE links (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE sessions (id TEXT PRIMARY KEY, state TEXT NOT NULL, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE usage (
     node TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
@@ -33,7 +34,7 @@ CREATE INDEX usage_by_session ON usage (session, node, epoch, sequence);
 ";
 
 /// What makes of the schema with a number the next one, 1 first.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // An aggregate had one DSCP, which was set. Everything else that is new may be absent.
     "UPDATE aggregates SET json = json_remove(
         json_set(json, '$.marking', json_object(
@@ -43,6 +44,8 @@ const MIGRATIONS: [&str; 3] = [
     "",
     // Sessions may wait for room, which an earlier program would not know.
     "",
+    // What is said of links' rates.
+    "CREATE TABLE links (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID",
 ];
 
 /// Opens or makes the file for `node`, checks it whole, and takes it for this process alone.

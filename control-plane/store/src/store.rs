@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use turnpike_broker::capacity::LinkRecord;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, SessionId};
 use turnpike_broker::record::{AggregateRecord, Change, SessionRecord, UsageRecord};
 
@@ -42,6 +43,11 @@ impl Store {
         let aggregates = self.records("SELECT name, json FROM aggregates ORDER BY name")?;
         let sessions = self.records("SELECT id, json FROM sessions ORDER BY id")?;
         Ok((aggregates, sessions))
+    }
+
+    /// What is said of links, in the order of their names.
+    pub fn links(&self) -> Result<Vec<LinkRecord>, StoreError> {
+        self.records("SELECT name, json FROM links ORDER BY name")
     }
 
     /// When the ledger's last line was written, so that time does not go backwards over a restart.
@@ -116,6 +122,9 @@ fn apply_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
         Change::DeleteSession(id) => {
             transaction.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id.as_str()])
         }
+        Change::PutLink(record) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO links (name, json) VALUES (?1, ?2)")?
+            .execute(params![record.name.as_str(), json(record)?]),
         // Never replaced: a line that is there already is an error.
         Change::AppendUsage(record) => transaction
             .prepare_cached("INSERT INTO usage (node, epoch, sequence, session, json) VALUES (?1, ?2, ?3, ?4, ?5)")?

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use turnpike_broker::Schedule;
+use turnpike_broker::capacity::{CapacityChange, LinkRecord};
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
@@ -196,9 +197,9 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 6).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 5, known: 4, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 6, known: 5, .. }), "{error}");
 }
 
 /// What the program with schema 1 wrote.
@@ -231,7 +232,7 @@ fn what_an_earlier_program_kept_is_all_there() {
     drop(store);
     assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
     let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!(version(Connection::open(&path).unwrap()), Ok(4));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(5));
 }
 
 #[test]
@@ -269,7 +270,28 @@ fn sessions_of_a_program_that_knew_no_waiting_do_not_wait() {
     drop(store);
     assert_eq!(open(&path).load().unwrap().1, sessions);
     let connection = Connection::open(&path).unwrap();
-    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(4));
+    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(5));
+}
+
+#[test]
+fn what_is_said_of_a_link_is_kept_as_it_is_and_an_earlier_program_knew_none() {
+    let (_directory, path) = place();
+    Connection::open(&path).unwrap().execute_batch(include_str!("schema_3.sql")).unwrap();
+    let mut store = open(&path);
+    assert_eq!(store.links().unwrap(), []);
+    let change = CapacityChange {
+        direction: Direction::In,
+        rate_bps: 7,
+        from: Nanos(1),
+        until: Some(Nanos(u64::MAX - 1)),
+        configured_bps: 9,
+    };
+    let record = |changes| LinkRecord { name: "wan".parse().unwrap(), changes };
+    store.apply(&[Change::PutLink(record(vec![]))]).unwrap();
+    let kept = record(vec![change, CapacityChange { until: None, ..change }]);
+    store.apply(&[Change::PutLink(kept.clone())]).unwrap();
+    drop(store);
+    assert_eq!(open(&path).links().unwrap(), [kept]);
 }
 
 #[test]

@@ -14,6 +14,19 @@ fn session_is_first(sessions: &[&SessionRecord], flow: &FlowRecord) -> bool {
         .any(|session| session.side == Side::First && session.flows.iter().any(|own| own.policy == flow.policy))
 }
 
+/// What a link has it can carry, but for those that it says it cannot: and of these the last one is one too many.
+fn check_link(link: &LinkState, now: Nanos) {
+    for (pool, direction) in [(&link.out, Direction::Out), (&link.into, Direction::In)] {
+        let of = link.uncarried.iter().filter(|uncarried| uncarried.direction == direction);
+        let now: Vec<u64> = of.filter(|of| of.times[0].contains(now)).map(|of| of.rate_bps).collect();
+        let left = |gone: &[u64]| pool.used_bps - gone.iter().sum::<u64>();
+        assert!(left(&now) <= pool.capacity_bps, "{link:?}");
+        if let [before @ .., _] = now.as_slice() {
+            assert!(left(before) > pool.capacity_bps, "{link:?}");
+        }
+    }
+}
+
 impl World {
     /// After every event: nothing is given twice, here or in the data plane.
     pub(crate) fn check(&self) {
@@ -23,8 +36,9 @@ impl World {
                 let pool = node.broker.pool(&name).unwrap();
                 assert!(pool.used_bps <= pool.capacity_bps, "{pool:?}");
             }
-            for (_, out, into) in node.broker.links() {
-                assert!(out.used_bps <= out.capacity_bps && into.used_bps <= into.capacity_bps);
+            let links: Vec<_> = node.broker.links().map(|(name, ..)| name.clone()).collect();
+            for name in links {
+                check_link(&node.broker.link(&name).unwrap(), node.time_of_last_input);
             }
             node.check_calendars();
             for table in node.broker.tables() {

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use turnpike_broker::address::Family;
+use turnpike_broker::capacity::{LinkChange, LinkRecord, LinkState};
 use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
-use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
+use turnpike_broker::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp, Tag};
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, SessionRecord, SessionState, Side, UsageKind,
@@ -49,6 +50,7 @@ enum Event {
 pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
+    pub(crate) links: BTreeMap<LinkName, LinkRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
 }
 
@@ -265,6 +267,7 @@ impl Node {
             Change::DeleteAggregate(name) => drop(self.store.aggregates.remove(&name)),
             Change::PutSession(record) => drop(self.store.sessions.insert(record.id.clone(), record)),
             Change::DeleteSession(id) => drop(self.store.sessions.remove(&id)),
+            Change::PutLink(record) => drop(self.store.links.insert(record.name.clone(), record)),
             Change::AppendUsage(line) => self.store.ledger.push(line),
         }
     }
@@ -622,12 +625,37 @@ impl World {
         let installed = this.plane.keys().copied().collect();
         let aggregates = this.store.aggregates.values().cloned().collect();
         let sessions = this.store.sessions.values().cloned().collect();
+        this.broker.restore_links(this.store.links.values().cloned().collect(), now);
         this.broker.restore(aggregates, sessions, &installed, now);
         self.drain(node);
     }
 
     pub(crate) fn is_down(&self, node: usize) -> bool {
         self.nodes[node].down
+    }
+
+    /// Gives a node's only link other rates out, for what is to come of an interval in ms from now.
+    pub(crate) fn set_rate_out(
+        &mut self,
+        node: usize,
+        rate_out_bps: u64,
+        from: Option<u64>,
+        until: Option<u64>,
+    ) -> Answer {
+        let at = |ms: u64| self.clock(node).plus(Nanos(ms * MS));
+        let (from, until) = (from.map(at), until.map(at));
+        let change =
+            LinkChange { link: name("wan0"), rate_out_bps: Some(rate_out_bps), rate_in_bps: None, from, until };
+        self.ask(node, Request::ChangeLink(change))
+    }
+
+    pub(crate) fn link(&self, node: usize) -> LinkState {
+        self.nodes[node].broker.link(&name("wan0")).unwrap()
+    }
+
+    /// Whom a node's only link cannot carry, now or later.
+    pub(crate) fn uncarried(&self, node: usize) -> Vec<String> {
+        self.link(node).uncarried.into_iter().map(|uncarried| uncarried.aggregate.to_string()).collect()
     }
 
     pub(crate) fn pool_used(&self, node: usize, aggregate: &str) -> u64 {

@@ -130,7 +130,8 @@ impl Checker {
             Change::AppendUsage(_)
             | Change::PutAggregate(_)
             | Change::DeleteAggregate(_)
-            | Change::DeleteSession(_) => return Ok(()),
+            | Change::DeleteSession(_)
+            | Change::PutLink(_) => return Ok(()),
         };
         for usage in &line.flows {
             match nodes.iter().position(|node| node.config.node == usage.node) {
