@@ -80,7 +80,8 @@ fn nothing_is_admitted_onto_what_cannot_be_carried_until_it_heals() {
     assert_eq!(world.ask(A, Request::DeleteAggregate(name("x3"))), Answer::AggregateDeleted);
     assert_eq!(world.uncarried(A), ["y2"]);
     assert_eq!(world.ask(A, Request::DeleteAggregate(name("z1"))), refusal_of_use(&world));
-    link(world.set_rate_out(A, 5_000_000, None, None));
+    session(world.delete(A, "s"));
+    assert_eq!(world.ask(A, Request::DeleteAggregate(name("z1"))), Answer::AggregateDeleted);
     assert_eq!(world.uncarried(A), Vec::<String>::new());
     world.run(100);
     assert_eq!(world.state(A, "w"), Some(SessionState::Offered));

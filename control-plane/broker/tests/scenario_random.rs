@@ -12,6 +12,7 @@ mod pair;
 use pair::{A, B, World, aggregate, call, configs, endpoints, flow, name, perfect};
 use proptest::prelude::*;
 use turnpike_broker::address::Family;
+use turnpike_broker::capacity::LinkChange;
 use turnpike_broker::name::Nanos;
 use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::{AggregateRequest, FlowRequest, Request, Schedule, SecondSide, SessionRequest};
@@ -83,6 +84,7 @@ enum Operation {
     ChangeEnd { node: usize, id: u8, ends_in_ms: Option<u64> },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
     GiveUp { node: usize },
+    SetRate { node: usize, rate_kbps: u64, from_ms: Option<u64>, lasts_ms: Option<u64> },
     FailInstalls { node: usize, count: u32 },
     Kill { node: usize, host: bool, down_ms: u64 },
     KillAfterPersist { node: usize },
@@ -108,6 +110,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (node(), 500u64..12_000, any::<bool>(), tag())
             .prop_map(|(node, rate_kbps, copy, tag)| Operation::Reserve { node, rate_kbps, copy, tag }),
         1 => node().prop_map(|node| Operation::GiveUp { node }),
+        2 => (node(), 500u64..15_000, prop::option::of(0u64..20_000), prop::option::of(1u64..60_000))
+            .prop_map(|(node, rate_kbps, from_ms, lasts_ms)| Operation::SetRate { node, rate_kbps, from_ms, lasts_ms }),
         2 => (node(), 1u32..3).prop_map(|(node, count)| Operation::FailInstalls { node, count }),
         1 => (node(), any::<bool>(), prop_oneof![0u64..5_000, 5_000u64..100_000]).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
         2 => node().prop_map(|node| Operation::KillAfterPersist { node }),
@@ -227,6 +231,15 @@ fn apply(world: &mut World, operation: &Operation) {
         Operation::GiveUp { node } => {
             let own = ["extra-ab", "extra-ba"][node];
             world.request(node, Request::DeleteAggregate(name(own)));
+        }
+        Operation::SetRate { node, rate_kbps, from_ms, lasts_ms } => {
+            let from = from_ms.map(|ms| world.clock(node).plus(Nanos::from_millis(ms)));
+            let begin = from.unwrap_or_else(|| world.clock(node));
+            let until = lasts_ms.map(|ms| begin.plus(Nanos::from_millis(ms)));
+            let rates = (Some(rate_kbps * 1_000), (rate_kbps % 2 == 0).then_some(rate_kbps * 1_000));
+            let (rate_out_bps, rate_in_bps) = rates;
+            let change = LinkChange { link: name("wan0"), rate_out_bps, rate_in_bps, from, until };
+            world.request(node, Request::ChangeLink(change));
         }
         Operation::FailInstalls { node, count } => world.nodes[node].install_failures = count,
         Operation::Kill { node, host, down_ms } => {
