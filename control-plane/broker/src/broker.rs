@@ -19,6 +19,7 @@ use crate::policy::{Counters, InstallError, Policy};
 use crate::question::Question;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::resources::NodePools;
 use crate::second_side::Hold;
 use crate::session::{Ended, Session};
 use crate::watch::Watch;
@@ -33,6 +34,7 @@ pub struct Broker {
     policies: u64,
     pub(crate) usage_sequence: u64,
     pub(crate) links: BTreeMap<LinkName, LinkPools>,
+    pub(crate) node_pools: NodePools,
     pub(crate) aggregates: BTreeMap<AggregateName, Aggregate>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) ended: Ended,
@@ -101,6 +103,7 @@ impl Broker {
             policies: u64::from(epoch.0) << 32,
             usage_sequence: 0,
             links: config.links.iter().map(|(name, link)| (name.clone(), LinkPools::new(*link))).collect(),
+            node_pools: NodePools::new(&config.capacity),
             aggregates: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ended: Ended::new(config.limits.sessions_ended_max),
@@ -299,14 +302,14 @@ impl Broker {
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, flows } => {
+            PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, media_slots, flows } => {
                 let subject = Subject::Session(session.clone());
-                let hold = Hold { attempt, schedule, sent_at, offer, asked: &flows };
+                let hold = Hold { attempt, schedule, sent_at, offer, media_slots, asked: &flows };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
-            PeerRequest::WouldHoldSession { session, schedule, sent_at, flows } => {
-                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, asked: &flows };
+            PeerRequest::WouldHoldSession { session, schedule, sent_at, media_slots, flows } => {
+                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, media_slots, asked: &flows };
                 self.would_hold_received(ticket, &peer, &session, hold, now);
                 Ok(())
             }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::{LinkChange, LinkState};
 use crate::media::Media;
+use crate::media_slots::MediaSlots;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
@@ -72,6 +73,9 @@ pub struct SessionRequest {
     pub id: SessionId,
     /// When it is to be in force.
     pub schedule: Schedule,
+    /// What it needs of media processing at each side.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }

@@ -80,6 +80,8 @@ name!(/// A session's name, made by the client, the same on all of its nodes.
     SessionId, "session id", 64);
 name!(/// A flow's name inside its session.
     FlowId, "flow id", 32);
+name!(/// Media-processing slots of a node, such as `transcoding`.
+    SlotName, "media slot name", 32);
 name!(/// A codec's encoding name, as in SDP.
     CodecName, "codec", 32);
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::LinkRecord;
 use crate::media::Media;
+use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::quality::Mos;
@@ -192,6 +193,9 @@ pub struct SessionRecord {
     /// It was up and all of it is counted here, but its final line is not in the ledger yet.
     #[serde(default)]
     pub ledger_due: bool,
+    /// What it needs of media processing: at the first side of both, at the second its own.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// It waits for room, or is being called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
@@ -218,8 +222,15 @@ impl SessionRecord {
             flows,
             usage: Vec::new(),
             ledger_due: false,
+            media_slots: MediaSlots { first: SlotCounts::new(), second: SlotCounts::new() },
             wait: None,
         }
+    }
+
+    /// What it needs of this node's media processing.
+    #[must_use]
+    pub const fn own_slots(&self) -> &SlotCounts {
+        self.media_slots.of(self.side)
     }
 
     /// It was up at some time.

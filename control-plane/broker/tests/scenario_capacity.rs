@@ -92,7 +92,7 @@ fn nothing_is_admitted_onto_what_cannot_be_carried_until_it_heals() {
 
 /// A session is on it.
 fn refusal_of_use(world: &World) -> Answer {
-    let last = world.nodes[A].answers.values().filter(|answer| matches!(answer, Answer::Refused(_))).last().unwrap();
+    let last = world.nodes[A].answers.values().rfind(|answer| matches!(answer, Answer::Refused(_))).unwrap();
     assert!(matches!(last, Answer::Refused(refusal) if refusal.reason == Reason::AggregateInUse));
     last.clone()
 }

@@ -13,9 +13,10 @@ use pair::{A, B, World, aggregate, call, configs, endpoints, flow, name, perfect
 use proptest::prelude::*;
 use turnpike_broker::address::Family;
 use turnpike_broker::capacity::LinkChange;
+use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::Nanos;
 use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
-use turnpike_broker::{AggregateRequest, FlowRequest, Request, Schedule, SecondSide, SessionRequest};
+use turnpike_broker::{AggregateRequest, Capacity, FlowRequest, Request, Schedule, SecondSide, SessionRequest};
 
 /// What flows may differ in.
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +162,15 @@ fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
     })
 }
 
+/// Any that differ from call to call, and are the same when one is asked for again.
+fn slots(rate_kbps: u64) -> MediaSlots {
+    let some = |count: u64| (count > 0).then(|| (name("mixing"), u32::try_from(count).unwrap()));
+    MediaSlots {
+        first: some(rate_kbps % 3).into_iter().collect(),
+        second: some(rate_kbps / 3 % 3).into_iter().collect(),
+    }
+}
+
 fn apply(world: &mut World, operation: &Operation) {
     let session = |id: u8| format!("s{id}");
     match *operation {
@@ -169,6 +179,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
             world.request(node, Request::CreateSession(request));
         }
         Operation::WaitFor { node, id, rate_kbps, kind, when, ms } => {
@@ -176,6 +187,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
             let until = world.clock(node).plus(Nanos::from_millis(ms));
             world.request(node, Request::WaitForSession { request, until });
         }
@@ -190,6 +202,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
             world.request(node, Request::WouldAdmit(request));
         }
         Operation::OneWay { node, id, out, extra, kind, when } => {
@@ -202,8 +215,12 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 2_000 + u16::from(id);
             let mut flow = flow("only", carrier, (port, port), 100_000);
             kind.apply(&mut flow, port);
-            let request =
-                SessionRequest { schedule: when.schedule(world, node), id: name(&session(id)), flows: vec![flow] };
+            let request = SessionRequest {
+                media_slots: MediaSlots::default(),
+                schedule: when.schedule(world, node),
+                id: name(&session(id)),
+                flows: vec![flow],
+            };
             world.request(node, Request::CreateSession(request));
         }
         Operation::Hangup { node, id } => {
@@ -269,6 +286,8 @@ proptest! {
         tag_family in family(),
         tags in [tag(), tag()],
         sessions_ended_max in 1usize..4,
+        rate_bps in prop::option::of(500_000u64..4_000_000),
+        mixers in 2u32..5,
         ahead_ms in [0u64..1_500, 0u64..1_500],
         operations in prop_oneof![
             2 => prop::collection::vec(operation(), 1..60),
@@ -280,6 +299,7 @@ proptest! {
             config.second_side = SecondSide { flow_rate_bps_max, flow_excess_rate_bps_max, lower_to_fit };
             config.limits.sessions_ended_max = sessions_ended_max;
             config.limits.flows_max = 7;
+            config.capacity = Capacity { rate_bps, media_slots: [(name("mixing"), mixers)].into() };
             config
         });
         let mut world = World::connected_by(configs, tags);

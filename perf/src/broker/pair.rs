@@ -10,7 +10,7 @@ use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
+    AggregateRequest, Answer, Broker, Capacity, Config, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
     SecondSide, SessionRequest, Timers,
 };
 
@@ -37,6 +37,7 @@ fn broker(node: usize, live: u32) -> anyhow::Result<Broker> {
         node: read(NAMES[node])?,
         epoch: Epoch(1),
         links: [(read("wan0")?, Link { rate_out_bps: 1 << 50, rate_in_bps: 1 << 50 })].into(),
+        capacity: Capacity::default(),
         peers: [(read(NAMES[1 - node])?, Peer { link: read("wan0")?, tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 1 << 20, sessions_max, ..Limits::default() },
         timers: Timers::default(),
@@ -83,7 +84,12 @@ impl Pair {
             rate_bps_min: 80_000,
             media: Media::default(),
         };
-        Ok(SessionRequest { id: read(&format!("s{number}"))?, flows: vec![flow], schedule: Schedule::OPEN })
+        Ok(SessionRequest {
+            media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+            id: read(&format!("s{number}"))?,
+            flows: vec![flow],
+            schedule: Schedule::OPEN,
+        })
     }
 
     /// Asks the first broker and lets both come to rest.

@@ -137,7 +137,12 @@ impl Clients {
         let flows = flows.collect();
         // Few of them take the name of an earlier one.
         let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
-        let request = SessionRequest { id: name(&format!("s{named}")), flows, schedule: Schedule::OPEN };
+        let request = SessionRequest {
+            media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+            id: name(&format!("s{named}")),
+            flows,
+            schedule: Schedule::OPEN,
+        };
         self.calls.push(Call { first, second, request, told: false, end_asked: false, host_lost: false, tries: 0 });
         number
     }

@@ -41,6 +41,7 @@ impl World {
                 check_link(&node.broker.link(&name).unwrap(), node.time_of_last_input);
             }
             node.check_calendars();
+            node.check_resources();
             for table in node.broker.tables() {
                 assert!(table.used <= table.max, "{table:?}");
             }
@@ -143,6 +144,32 @@ impl Node {
                     assert_eq!(used, counted, "{place}");
                 }
             }
+        }
+    }
+
+    /// What sessions have together of what the node can do, now.
+    fn check_resources(&self) {
+        let now = self.time_of_last_input;
+        let is_held = |record: &&SessionRecord| {
+            let ends = matches!(record.state, SessionState::Releasing | SessionState::Ended);
+            !ends && record.schedule.interval().contains(now)
+        };
+        let held: Vec<&SessionRecord> = self.broker.sessions().filter(is_held).collect();
+        // What is released is given back in its own time, and a change may hold more.
+        let more = !self.changing.is_empty() || self.broker.sessions().any(|r| r.state == SessionState::Releasing);
+        let check = |what: &str, held: u64, used: u64, capacity: u64| {
+            assert!(if more { held <= used } else { held == used }, "{held} held, {used} used of {what}");
+            assert!(used <= capacity || self.was_shrunk, "{used} of {capacity} of {what}");
+        };
+        if let Some(state) = self.broker.node_capacity() {
+            let flows = held.iter().flat_map(|record| &record.flows);
+            let costs: u64 = flows.map(|flow| self.cost(&flow.meter, &flow.endpoints, flow.tag)).sum();
+            check("node", costs, state.used_bps, state.capacity_bps);
+        }
+        for state in self.broker.media_slots() {
+            let of = |record: &&SessionRecord| u64::from(*record.own_slots().get(&state.name).unwrap_or(&0));
+            let slots = held.iter().map(of).sum();
+            check(state.name.as_str(), slots, state.used_slots, state.capacity_slots);
         }
     }
 

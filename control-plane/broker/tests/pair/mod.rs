@@ -23,8 +23,8 @@ use turnpike_broker::record::{
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
-    SecondSide, SessionRequest, Timers, overhead_bytes,
+    AggregateRequest, Answer, Broker, Capacity, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request,
+    Schedule, SecondSide, SessionRequest, Timers, overhead_bytes,
 };
 
 mod invariant;
@@ -75,6 +75,8 @@ pub(crate) struct Node {
     down: bool,
     /// Its data plane may have less than it has confirmed, until it is all installed again.
     host_was_lost: bool,
+    /// It was configured with less than what is held of it.
+    pub(crate) was_shrunk: bool,
     /// Its clock is that much ahead of the world's time.
     pub(crate) ahead: Nanos,
     time_of_last_input: Nanos,
@@ -104,6 +106,7 @@ pub(crate) fn config(node: usize) -> Config {
         node: name(names[node]),
         epoch: Epoch(1),
         links: [(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 })].into(),
+        capacity: Capacity::default(),
         peers: [(name(names[1 - node]), Peer { link: name("wan0"), tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 64, sessions_max: 32, sessions_ended_max: 256, ..Limits::default() },
         timers: Timers::default(),
@@ -188,7 +191,12 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
 /// A call: one flow each way, over `ab` and `ba`.
 pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     let flows = vec![flow("there", "ab", (port, port), rate_bps), flow("back", "ba", (port, port), rate_bps)];
-    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows }
+    SessionRequest {
+        media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+        schedule: Schedule::OPEN,
+        id: name(id),
+        flows,
+    }
 }
 
 /// The request by which an offered session is taken.
@@ -204,7 +212,12 @@ pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> 
     };
     let flows = record.flows.iter().map(flow).collect();
     let offered = record.state == SessionState::Offered;
-    offered.then(|| SessionRequest { schedule: record.schedule, id: record.id.clone(), flows })
+    offered.then(|| SessionRequest {
+        media_slots: record.media_slots.clone(),
+        schedule: record.schedule,
+        id: record.id.clone(),
+        flows,
+    })
 }
 
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
@@ -252,6 +265,7 @@ impl Node {
             life: 0,
             down: false,
             host_was_lost: false,
+            was_shrunk: false,
             ahead: Nanos(0),
             time_of_last_input: Nanos(0),
             wake: None,
