@@ -16,6 +16,7 @@
 //! Every error is an RFC 9457 problem ([`Problem`]) of type `application/problem+json`.
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod link;
 
 use std::collections::BTreeMap;
@@ -27,8 +28,10 @@ use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 
+pub use capacity::MediaSlotsView;
 pub use link::{LinkChange, LinkChangeView, LinkView, TimesView, UncarriedView};
 pub use turnpike_broker::AggregateRequest;
+pub use turnpike_broker::media_slots::MediaSlots;
 pub use turnpike_broker::record::UsageRecord;
 
 /// A list, in a stable order.
@@ -57,6 +60,9 @@ pub struct SessionRequest {
     /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<String>,
+    /// Media-processing slots that it needs, by name, at the node that is asked (`first`) and at the other one (`second`), for its interval.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -154,6 +160,9 @@ pub struct SessionView {
     /// Why it did not come up, or has not yet, though it was booked or waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Media-processing slots that it has or is to have: at the node that was asked those of both sides, at the other one its own.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// Its flows.
     pub flows: Vec<FlowView>,
     /// Final usage as counted on both nodes; empty until the session has ended.
@@ -177,6 +186,9 @@ pub struct SessionPreview {
     /// The end that was asked for, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<String>,
+    /// Media-processing slots that it would have.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// Its flows with the second side's values, without counters.
     pub flows: Vec<FlowView>,
 }
@@ -190,10 +202,10 @@ pub struct Failure {
     pub detail: String,
 }
 
-/// A pool: what can be reserved of a link or of an aggregate.
+/// A pool: what can be reserved of a link, of an aggregate, or of what a node can forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolView {
-    /// `link <name>` or `aggregate <name>`.
+    /// `link <name>`, `aggregate <name>` or `node`.
     pub name: String,
     /// The node that has it.
     pub node: String,
@@ -322,6 +334,12 @@ pub struct NodeView {
     pub interfaces: Vec<InterfaceView>,
     /// Its links: capacity and what aggregates hold of it.
     pub links: Vec<LinkView>,
+    /// What it can forward of all sessions together, on the wire, and what they have of it; absent if that is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<PoolView>,
+    /// Its media-processing slots.
+    #[serde(default)]
+    pub media_slots: Vec<MediaSlotsView>,
     /// Its peers.
     pub peers: Vec<PeerView>,
     /// Its tables, by name.
@@ -422,6 +440,9 @@ pub struct Problem {
     /// The pool that has not enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolView>,
+    /// The media-processing slots that are not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_slots: Option<Box<MediaSlotsView>>,
     /// The largest rate of one such flow that would be admitted now, bits per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_offer_rate_bps: Option<u64>,

@@ -20,6 +20,7 @@ use crate::link_command::{self, Shown};
 use crate::problem::read_word;
 use crate::quantity;
 use crate::show;
+use crate::slot_spec::{self, SlotSpec};
 use crate::time::Clock;
 
 const EXIT_CODES: &str = "\
@@ -204,8 +205,11 @@ struct CreateSession {
     /// If there is no room, wait so long for some, such as 10m; then it is offered for a short time, and taken by the same command again.
     #[arg(long, value_parser = quantity::parse_duration)]
     wait: Option<Duration>,
+    /// Media-processing slots that it needs at the node that is asked or at the other one: first:transcoding=2 or second:mixing=1; once for each.
+    #[arg(long, value_parser = slot_spec::parse)]
+    media_slots: Vec<SlotSpec>,
     /// The request as JSON, instead; - is standard input.
-    #[arg(long, conflicts_with_all = ["id", "flow", "starts_at", "ends_at", "duration", "wait"])]
+    #[arg(long, conflicts_with_all = ["id", "flow", "media_slots", "starts_at", "ends_at", "duration", "wait"])]
     file: Option<PathBuf>,
     /// Only ask both nodes whether it would be admitted now, and with what values; nothing is held.
     #[arg(long)]
@@ -375,7 +379,10 @@ impl CreateSession {
                 }
                 None => None,
             };
-            let request = SessionRequest { id, starts_at, ends_at, wait_until, flows: self.flow.clone() };
+            let media_slots = slot_spec::collect(&self.media_slots)
+                .map_err(|error| Failure::Usage(format!("--media-slots: {error}")))?;
+            let flows = self.flow.clone();
+            let request = SessionRequest { id, starts_at, ends_at, wait_until, media_slots, flows };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {
@@ -449,6 +456,7 @@ mod tests {
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
             format!("turnpike session create s1 {flow} --dry-run"),
+            format!("turnpike session create s1 {flow} --media-slots first:a=1 --media-slots second:a=2"),
             format!("turnpike session create s1 {flow} --wait 10m"),
             "turnpike session create --file - --dry-run".to_owned(),
             "turnpike session create --file -".to_owned(),
@@ -486,6 +494,7 @@ mod tests {
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z --no-end".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),
             "turnpike session create --file x --wait 10m".to_owned(),
+            format!("turnpike session create s1 {flow} --media-slots a=1"),
             format!("turnpike session create s1 {flow} --starts-at tomorrow"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T14:00:00Z --duration 1h"),
             format!("turnpike session create s1 {flow} --duration 1.5h"),

@@ -36,4 +36,5 @@ mod quantity;
 mod query;
 mod rest;
 mod show;
+mod slot_spec;
 mod view;

@@ -250,6 +250,7 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
     Ok(broker::Config {
         node: config.node.clone(),
         epoch,
+        capacity: broker::Capacity { rate_bps: config.capacity.rate_bps, media_slots: config.media_slots.clone() },
         links: BTreeMap::from([(config.link.name.clone(), link)]),
         peers: config
             .peers

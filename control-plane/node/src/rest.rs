@@ -218,7 +218,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     let status = rest.data_plane.read(|data_plane| data_plane.status()).await.map_err(unanswered)?;
     let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
     let peers = rest.peers.clone();
-    let (links, refusals, own_tables, peers, waiting_notices) = rest
+    let (links, (capacity, media_slots), refusals, own_tables, peers, waiting_notices) = rest
         .look(move |view| {
             let links = view.broker.links().filter_map(|(name, ..)| view.broker.link(name)).map(links::link);
             let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
@@ -227,7 +227,16 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
                 .tables()
                 .map(|table| (table.name.to_owned(), TableView { used: table.used, max: table.max, full: table.full }));
             let peers = peers.into_iter().map(|(name, tag_address)| peer_view(view, name, tag_address));
-            (links.collect(), refusals.collect(), tables, peers.collect(), view.notices.clone())
+            let capacity = view.broker.node_capacity().map(view::pool);
+            let media_slots = view.broker.media_slots().map(view::media_slots).collect();
+            (
+                links.collect(),
+                (capacity, media_slots),
+                refusals.collect(),
+                tables,
+                peers.collect(),
+                view.notices.clone(),
+            )
         })
         .await?;
     let mut tables: BTreeMap<String, TableView> = own_tables.into();
@@ -245,6 +254,8 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
         started_at: rest.started_at.clone(),
         interfaces: status.interfaces,
         links,
+        capacity,
+        media_slots,
         peers,
         tables,
         verdicts: status.verdicts,

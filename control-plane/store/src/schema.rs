@@ -44,7 +44,7 @@ const MIGRATIONS: [&str; 4] = [
     "",
     // Sessions may wait for room, which an earlier program would not know.
     "",
-    // What is said of links' rates.
+    // What is said of links' rates. Sessions may hold media slots, which an earlier program would not know.
     "CREATE TABLE links (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID",
 ];
 

@@ -10,8 +10,8 @@ use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Capacity, Config, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
-    SecondSide, SessionRequest, Timers,
+    AggregateRequest, Answer, Broker, Capacity, Config, FlowRequest, Input, Limits, Link, Output, Peer, Request,
+    Schedule, SecondSide, SessionRequest, Timers,
 };
 
 use super::{Row, each};

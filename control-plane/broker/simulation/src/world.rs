@@ -293,6 +293,7 @@ impl World {
             | Request::CreateSession(_)
             | Request::WaitForSession { .. }
             | Request::WouldAdmit(_)
+            | Request::ChangeLink(_)
             | Request::ChangeSessionEnd { .. }
             | Request::DeleteSession(_) => None,
         };

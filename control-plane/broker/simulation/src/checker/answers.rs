@@ -210,7 +210,7 @@ impl Checker {
                     format!("aggregate {} is answered as there, and {} has not accepted it", record.name, record.peer)
                 })
             }
-            Answer::AggregateDeleted | Answer::WouldAdmit(_) | Answer::Refused(_) => Ok(()),
+            Answer::AggregateDeleted | Answer::WouldAdmit(_) | Answer::Link(_) | Answer::Refused(_) => Ok(()),
         }
     }
 }
