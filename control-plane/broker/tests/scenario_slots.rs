@@ -9,12 +9,13 @@
 
 mod pair;
 
-use pair::{A, B, MS, World, aggregate, call, config, name, reason, refusal, session};
+use pair::{A, B, MS, World, aggregate, call, config, flow, hold_flow, name, reason, refusal, session};
 use turnpike_broker::media_slots::{MediaSlots, SlotCounts};
+use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::Nanos;
 use turnpike_broker::record::SessionState;
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{Answer, Capacity, Request, SecondSide, SessionRequest};
+use turnpike_broker::{Answer, Capacity, Request, Schedule, SecondSide, SessionRequest};
 
 fn counts(of: &[(&str, u32)]) -> SlotCounts {
     of.iter().map(|(slot, count)| (name(slot), *count)).collect()
@@ -104,7 +105,7 @@ fn slots_that_are_not_enough_refuse_at_either_side_and_hold_nothing() {
         assert_eq!((used(&world, A), used(&world, B), world.pool_used(A, "ab"), world.pool_used(B, "ba")), before);
     }
     // Afterwards they are free, and nobody has more than there are.
-    let after = |start| turnpike_broker::Schedule { starts_at: start, ends_at: None };
+    let after = |start| Schedule { starts_at: start, ends_at: None };
     session(
         world.create(A, SessionRequest { schedule: after(Some(end)), ..small("t", 5_002, &[("transcoding", 4)], &[]) }),
     );
@@ -256,4 +257,52 @@ fn a_restart_with_fewer_slots_keeps_what_runs_and_gives_none_until_enough_are_ba
     session(world.delete(A, "t"));
     world.rest();
     world.check_rest();
+}
+
+#[test]
+fn one_that_waits_for_what_the_node_can_forward_gets_its_turn() {
+    let mut world = world();
+    let answer = world.ask(A, Request::CreateAggregate(aggregate("x", "b", 2_000_000)));
+    assert!(matches!(answer, Answer::Aggregate { .. }), "{answer:?}");
+    let one_way = |id: &str, port, rate_bps, carrier: &str| {
+        let mut request = call(id, port, rate_bps);
+        request.flows.truncate(1);
+        request.flows[0].aggregate = name(carrier);
+        request
+    };
+    session(world.create(A, one_way("full", 5_000, 900_000, "x")));
+    assert_eq!(session(world.wait_for(A, one_way("w", 5_002, 700_000, "ab"), 100_000)).0.state, SessionState::Waiting);
+    // There is room for these on another aggregate, and all of them take of what it waits for.
+    for number in 0..8 {
+        session(world.create(A, one_way(&format!("s{number}"), 5_010 + number, 10_000, "x")));
+    }
+    let ninth = session(world.wait_for(A, one_way("ninth", 5_030, 10_000, "x"), 100_000)).0;
+    assert_eq!(ninth.state, SessionState::Waiting);
+    session(world.delete(A, "full"));
+    world.run(100);
+    assert_eq!(world.state(A, "w"), Some(SessionState::Offered));
+    assert_eq!(world.state(A, "ninth"), Some(SessionState::Offered));
+}
+
+#[test]
+fn a_hold_with_other_slots_is_another_session() {
+    let mut world = world();
+    let now = world.clock(B);
+    let hold = |attempt, media_slots| PeerRequest::HoldSession {
+        session: name("s"),
+        attempt,
+        schedule: Schedule::OPEN,
+        sent_at: now,
+        offer: false,
+        media_slots,
+        flows: vec![hold_flow(flow("out", "ab", (5_000, 5_000), 100_000))],
+    };
+    let answer = world.peer_request(B, 1, hold(1, counts(&[("mixing", 1)])));
+    assert!(matches!(answer, PeerAnswer::Held { .. }), "{answer:?}");
+    for other in [counts(&[]), counts(&[("mixing", 1), ("transcoding", 1)])] {
+        let answer = world.peer_request(B, 1, hold(2, other));
+        assert!(matches!(&answer, PeerAnswer::Refused { refusal } if refusal.reason == Reason::SessionIdReused));
+    }
+    assert!(matches!(world.peer_request(B, 1, hold(2, counts(&[("mixing", 1)]))), PeerAnswer::Held { .. }));
+    assert_eq!(used(&world, B).0, [1, 0]);
 }

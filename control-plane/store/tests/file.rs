@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use turnpike_broker::Schedule;
 use turnpike_broker::capacity::{CapacityChange, LinkRecord};
 use turnpike_broker::media::Media;
+use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use turnpike_broker::record::{
@@ -70,6 +71,7 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         flows: vec![],
         usage: vec![],
         ledger_due: false,
+        media_slots: MediaSlots::default(),
         wait: None,
     }
 }
@@ -303,6 +305,16 @@ fn one_that_waits_is_kept_as_it_is() {
         open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
         assert_eq!(open(&path).load().unwrap().1, [record]);
     }
+}
+
+#[test]
+fn media_slots_are_kept_as_they_are() {
+    let (_directory, path) = place();
+    let counts = |name: &str, count| [(name.parse().unwrap(), count)].into();
+    let media_slots = MediaSlots { first: counts("transcoding", 2), second: counts("mixing", u32::MAX) };
+    let record = SessionRecord { media_slots, ..session("s", SessionState::Active) };
+    open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
+    assert_eq!(open(&path).load().unwrap().1, [record]);
 }
 
 #[test]
