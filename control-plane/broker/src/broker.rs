@@ -21,6 +21,7 @@ use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::resources::NodePools;
 use crate::second_side::Hold;
+use crate::series::{SERIES_OCCURRENCES_MAX, Series};
 use crate::session::{Ended, Session};
 use crate::watch::Watch;
 
@@ -44,6 +45,11 @@ pub struct Broker {
     /// By the ticket that the second side was asked with.
     pub(crate) questions: BTreeMap<u64, Question>,
     pub(crate) watches: BTreeMap<SessionId, Watch>,
+    pub(crate) series: BTreeMap<SessionId, Series>,
+    /// Whose ticket it is, of those that are not answered.
+    pub(crate) series_tickets: BTreeMap<u64, SessionId>,
+    /// What series were answered, and have not looked at.
+    pub(crate) series_answers: VecDeque<(u64, Answer)>,
     /// Those whose turn it is: the second side was asked.
     pub(crate) calling: BTreeSet<SessionId>,
     /// Those that wait no longer, because they are called, offered, or given back after that.
@@ -75,6 +81,7 @@ pub(crate) enum TableName {
     Questions,
     Watches,
     LinkChanges,
+    SeriesOccurrences,
 }
 
 /// How full a bounded table is.
@@ -82,7 +89,8 @@ pub(crate) enum TableName {
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
     /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
-    /// `watches` (sessions that wait for room, or are called) or `link_changes` (other rates of links, in force or to come).
+    /// `watches` (sessions that wait for room, or are called) `link_changes` (other rates of links, in force or to come)
+    /// or `series_occurrences` (of all series whose last one is not over).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -112,6 +120,9 @@ impl Broker {
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
             questions: BTreeMap::new(),
             watches: BTreeMap::new(),
+            series: BTreeMap::new(),
+            series_tickets: BTreeMap::new(),
+            series_answers: VecDeque::new(),
             calling: BTreeSet::new(),
             called: BTreeSet::new(),
             room: false,
@@ -148,6 +159,7 @@ impl Broker {
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
+        self.drive_series(now);
         self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();
@@ -219,9 +231,10 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 7] {
-        use TableName::{Aggregates, Flows, Labels, LinkChanges, Questions, Sessions, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches, LinkChanges].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 8] {
+        use TableName::{Aggregates, Flows, Labels, LinkChanges, Questions, SeriesOccurrences, Sessions, Watches};
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, LinkChanges, SeriesOccurrences]
+            .map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -234,6 +247,7 @@ impl Broker {
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
             TableName::LinkChanges => ("link_changes", self.link_changes(), LINK_CHANGES_MAX),
+            TableName::SeriesOccurrences => ("series_occurrences", self.series_occurrences(), SERIES_OCCURRENCES_MAX),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
@@ -265,6 +279,10 @@ impl Broker {
             Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
+            Request::CreateSeries { request, period, until } => {
+                self.create_series(ticket, request, (period, until), now)
+            }
+            Request::DeleteSeries(id) => self.delete_series(ticket, &id, now),
             Request::ChangeLink(wish) => self.change_link(ticket, &wish, now),
         };
         if let Err(refusal) = done {
@@ -333,7 +351,7 @@ impl Broker {
             Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
-            Some(Subject::Watch(_) | Subject::Link(_)) | None => {}
+            Some(Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
         }
     }
 
@@ -341,7 +359,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
-            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_)) | None => {}
+            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
         }
     }
 
@@ -349,7 +367,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_)) | None => {}
+            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
         }
     }
 
@@ -365,6 +383,7 @@ impl Broker {
                 Subject::Session(id) => self.session_timer(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
                 Subject::Link(name) => self.link_timer(&name, now),
+                Subject::Series(id) => self.series_timer(&id, now),
                 // The peer's answer has its deadline.
                 Subject::Question => {}
             }
@@ -453,6 +472,7 @@ impl Broker {
 
     /// Answers a client; a refusal is counted.
     pub(crate) fn answer(&mut self, ticket: u64, answer: Answer) {
+        let Some(answer) = self.take_for_series(ticket, answer) else { return };
         if let Answer::Refused(refusal) = &answer {
             self.count(refusal.reason);
         }
@@ -495,6 +515,8 @@ impl Broker {
     pub(crate) fn restored(&mut self, now: Nanos) {
         self.now = now;
         self.room = true;
+        self.resume_series(now);
+        self.drive_series(now);
         self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();

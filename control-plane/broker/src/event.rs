@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::Until;
 use crate::capacity::{LinkChange, LinkState};
 use crate::media::Media;
 use crate::media_slots::MediaSlots;
@@ -13,6 +14,7 @@ use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
+use crate::series::SeriesRecord;
 
 /// A client's wish for an aggregate that this node sends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +111,17 @@ pub enum Request {
     },
     /// Let a link have other rates, for an interval or until further notice (R-000-2).
     ChangeLink(LinkChange),
+    /// Book all occurrences of a session that recurs, or none (R-000-8).
+    CreateSeries {
+        /// The first occurrence, with its start and its end.
+        request: SessionRequest,
+        /// From the start of one to the start of the next.
+        period: Nanos,
+        /// When there are no more.
+        until: Until,
+    },
+    /// End all occurrences of a series.
+    DeleteSeries(SessionId),
 }
 
 /// What clients are told.
@@ -134,6 +147,15 @@ pub enum Answer {
     WouldAdmit(SessionRecord),
     /// The link has the rates that were asked for.
     Link(Box<LinkState>),
+    /// All occurrences of the series are booked at both ends. `created` is false where they were so already.
+    Series {
+        /// As it is now.
+        record: SeriesRecord,
+        /// Whether this request made it.
+        created: bool,
+    },
+    /// The series is gone, and its sessions are ended.
+    SeriesDeleted,
     /// No, and nothing has changed.
     Refused(Refusal),
 }

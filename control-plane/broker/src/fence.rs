@@ -15,6 +15,8 @@ pub(crate) enum Subject {
     Question,
     /// A link whose capacity changes.
     Link(LinkName),
+    /// A series of bookings.
+    Series(SessionId),
 }
 
 /// The highest epoch of each peer, and the highest attempt that is over for each subject of a peer.

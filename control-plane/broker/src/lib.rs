@@ -19,6 +19,7 @@ pub mod policy;
 pub mod quality;
 pub mod record;
 pub mod refusal;
+pub mod series;
 pub mod time;
 
 mod aggregate;

@@ -10,6 +10,7 @@ use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::quality::Mos;
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
+use crate::series::SeriesRecord;
 
 /// Which way, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -301,6 +302,10 @@ pub enum Change {
     DeleteSession(SessionId),
     /// Write what is said of a link.
     PutLink(LinkRecord),
+    /// Write the series.
+    PutSeries(SeriesRecord),
+    /// Forget the series.
+    DeleteSeries(SessionId),
     /// Append to the ledger.
     AppendUsage(UsageRecord),
 }

@@ -21,6 +21,8 @@ pub enum Reason {
     UnknownSession,
     /// No link of that name on this node.
     UnknownLink,
+    /// No series of that id on this node.
+    UnknownSeries,
     /// The id names a session with other content.
     SessionIdReused,
     /// The name is an aggregate with other content.

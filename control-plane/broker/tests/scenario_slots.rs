@@ -299,10 +299,10 @@ fn a_hold_with_other_slots_is_another_session() {
     };
     let answer = world.peer_request(B, 1, hold(1, counts(&[("mixing", 1)])));
     assert!(matches!(answer, PeerAnswer::Held { .. }), "{answer:?}");
-    for other in [counts(&[]), counts(&[("mixing", 1), ("transcoding", 1)])] {
-        let answer = world.peer_request(B, 1, hold(2, other));
+    for (attempt, other) in [(2, counts(&[])), (3, counts(&[("mixing", 1), ("transcoding", 1)]))] {
+        let answer = world.peer_request(B, 1, hold(attempt, other));
         assert!(matches!(&answer, PeerAnswer::Refused { refusal } if refusal.reason == Reason::SessionIdReused));
     }
-    assert!(matches!(world.peer_request(B, 1, hold(2, counts(&[("mixing", 1)]))), PeerAnswer::Held { .. }));
+    assert!(matches!(world.peer_request(B, 1, hold(4, counts(&[("mixing", 1)]))), PeerAnswer::Held { .. }));
     assert_eq!(used(&world, B).0, [1, 0]);
 }

@@ -243,7 +243,7 @@ impl Clients {
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
             // They do not ask that.
-            Answer::WouldAdmit(_) | Answer::Link(_) => Vec::new(),
+            Answer::WouldAdmit(_) | Answer::Link(_) | Answer::Series { .. } | Answer::SeriesDeleted => Vec::new(),
             Answer::Session { record, created } => self.told(step, record.state, *created),
         }
     }

@@ -196,6 +196,7 @@ impl Node {
         let aggregates = self.store.aggregates.values().cloned().collect();
         let sessions = self.store.sessions.values().cloned().collect();
         self.broker.restore_links(self.store.links.values().cloned().collect(), self.clock.at(now));
+        self.broker.restore_series(self.store.series.values().cloned().collect());
         self.broker.restore(aggregates, sessions, &self.plane.adopted(), self.clock.at(now));
         self.drain()
     }

@@ -294,6 +294,8 @@ impl World {
             | Request::WaitForSession { .. }
             | Request::WouldAdmit(_)
             | Request::ChangeLink(_)
+            | Request::CreateSeries { .. }
+            | Request::DeleteSeries(_)
             | Request::ChangeSessionEnd { .. }
             | Request::DeleteSession(_) => None,
         };

@@ -286,6 +286,11 @@ impl Node {
         assert_eq!((used["flows"], used["labels"]), (out, labels), "tables of {node}");
         assert_eq!((used["questions"], used["watches"]), (0, 0), "questions and watches of {node}");
         assert_eq!(self.broker.waiting().count(), 0, "nobody waits for ever at {node}");
+        assert_eq!(
+            self.broker.series().collect::<Vec<_>>(),
+            self.store.series.values().collect::<Vec<_>>(),
+            "series of {node}"
+        );
         self.check_ledger(&sessions);
     }
 

@@ -22,6 +22,7 @@ use turnpike_broker::record::{
     UsageRecord,
 };
 use turnpike_broker::refusal::{Reason, Refusal};
+use turnpike_broker::series::SeriesRecord;
 use turnpike_broker::{
     AggregateRequest, Answer, Broker, Capacity, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request,
     Schedule, SecondSide, SessionRequest, Timers, overhead_bytes,
@@ -51,6 +52,7 @@ pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
     pub(crate) links: BTreeMap<LinkName, LinkRecord>,
+    pub(crate) series: BTreeMap<SessionId, SeriesRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
 }
 
@@ -282,6 +284,8 @@ impl Node {
             Change::PutSession(record) => drop(self.store.sessions.insert(record.id.clone(), record)),
             Change::DeleteSession(id) => drop(self.store.sessions.remove(&id)),
             Change::PutLink(record) => drop(self.store.links.insert(record.name.clone(), record)),
+            Change::PutSeries(record) => drop(self.store.series.insert(record.id.clone(), record)),
+            Change::DeleteSeries(id) => drop(self.store.series.remove(&id)),
             Change::AppendUsage(line) => self.store.ledger.push(line),
         }
     }
@@ -640,6 +644,7 @@ impl World {
         let aggregates = this.store.aggregates.values().cloned().collect();
         let sessions = this.store.sessions.values().cloned().collect();
         this.broker.restore_links(this.store.links.values().cloned().collect(), now);
+        this.broker.restore_series(this.store.series.values().cloned().collect());
         this.broker.restore(aggregates, sessions, &installed, now);
         self.drain(node);
     }

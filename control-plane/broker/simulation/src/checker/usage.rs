@@ -131,7 +131,9 @@ impl Checker {
             | Change::PutAggregate(_)
             | Change::DeleteAggregate(_)
             | Change::DeleteSession(_)
-            | Change::PutLink(_) => return Ok(()),
+            | Change::PutLink(_)
+            | Change::PutSeries(_)
+            | Change::DeleteSeries(_) => return Ok(()),
         };
         for usage in &line.flows {
             match nodes.iter().position(|node| node.config.node == usage.node) {
