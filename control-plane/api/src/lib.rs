@@ -7,6 +7,8 @@
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
 //! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
 //! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
+//! | `/v1/series` | `GET` ([`Page`] of [`SeriesView`]); made by `POST /v1/sessions` with a [`Recurrence`] |
+//! | `/v1/series/{id}` | `GET` ([`SeriesView`]), `DELETE` |
 //! | `/v1/links` | `GET` ([`Page`] of [`LinkView`]) |
 //! | `/v1/links/{name}` | `GET`, `PATCH` ([`LinkChange`]; [`LinkView`]) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
@@ -18,6 +20,7 @@
 
 mod capacity;
 mod link;
+mod series;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,6 +33,7 @@ use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState
 
 pub use capacity::MediaSlotsView;
 pub use link::{LinkChange, LinkChangeView, LinkView, TimesView, UncarriedView};
+pub use series::{OccurrenceView, Recurrence, SeriesView};
 pub use turnpike_broker::AggregateRequest;
 pub use turnpike_broker::media_slots::MediaSlots;
 pub use turnpike_broker::record::UsageRecord;
@@ -60,6 +64,10 @@ pub struct SessionRequest {
     /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<String>,
+    /// It recurs: then all occurrences are booked, each as a session `<id>.1` and so on, or none; answered with a [`SeriesView`]. It has a start and
+    /// an end, and does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recurrence: Option<Recurrence>,
     /// Media-processing slots that it needs, by name, at the node that is asked (`first`) and at the other one (`second`), for its interval.
     #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
     pub media_slots: MediaSlots,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest, SessionView,
-    UsageRecord,
+    AggregateRequest, AggregateView, FlowRequest, NodeView, Recurrence, SeriesView, SessionChange, SessionPreview,
+    SessionRequest, SessionView, UsageRecord,
 };
 use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
@@ -19,6 +19,7 @@ use crate::flow_spec;
 use crate::link_command::{self, Shown};
 use crate::problem::read_word;
 use crate::quantity;
+use crate::series_command;
 use crate::show;
 use crate::slot_spec::{self, SlotSpec};
 use crate::time::Clock;
@@ -54,6 +55,9 @@ enum Command {
     /// Calls, games and conferences.
     #[command(subcommand)]
     Session(Session),
+    /// Bookings that recur; made by `session create --every`.
+    #[command(subcommand)]
+    Series(series_command::Series),
     /// What links can carry, and whom they cannot.
     #[command(subcommand)]
     Link(link_command::Link),
@@ -205,11 +209,20 @@ struct CreateSession {
     /// If there is no room, wait so long for some, such as 10m; then it is offered for a short time, and taken by the same command again.
     #[arg(long, value_parser = quantity::parse_duration)]
     wait: Option<Duration>,
+    /// It recurs: from one start to the next, such as 1d or 7d. All occurrences are booked or none, as sessions ID.1, ID.2 and so on.
+    #[arg(long, value_parser = quantity::parse_duration, requires = "starts_at", conflicts_with_all = ["wait", "dry_run"])]
+    every: Option<Duration>,
+    /// How many occurrences, with --every.
+    #[arg(long, requires = "every")]
+    times: Option<u32>,
+    /// No occurrence starts after this, with --every instead of --times.
+    #[arg(long, requires = "every", conflicts_with = "times")]
+    last_start: Option<Nanos>,
     /// Media-processing slots that it needs at the node that is asked or at the other one: first:transcoding=2 or second:mixing=1; once for each.
     #[arg(long, value_parser = slot_spec::parse)]
     media_slots: Vec<SlotSpec>,
     /// The request as JSON, instead; - is standard input.
-    #[arg(long, conflicts_with_all = ["id", "flow", "media_slots", "starts_at", "ends_at", "duration", "wait"])]
+    #[arg(long, conflicts_with_all = ["id", "flow", "every", "media_slots", "starts_at", "ends_at", "duration", "wait"])]
     file: Option<PathBuf>,
     /// Only ask both nodes whether it would be admitted now, and with what values; nothing is held.
     #[arg(long)]
@@ -247,6 +260,17 @@ impl CommandLine {
             }
             Command::Aggregate(command) => self.aggregate(&client()?, command).await?,
             Command::Session(command) => self.session(&client()?, command).await?,
+            Command::Series(command) => match series_command::run(&client()?, command).await? {
+                series_command::Shown::List(views) => self.print(&views, |views| series_command::list(views))?,
+                series_command::Shown::One(view) => self.print(&view, series_command::one)?,
+                series_command::Shown::Gone(text) => {
+                    if self.json {
+                        String::new()
+                    } else {
+                        text
+                    }
+                }
+            },
             Command::Link(command) => match link_command::run(&client()?, command).await? {
                 Shown::List(views) => self.print(&views, |views| link_command::list(views))?,
                 Shown::One(view) => self.print(&*view, link_command::one)?,
@@ -315,7 +339,12 @@ impl CommandLine {
                 self.print(&view, show::preview)
             }
             Session::Create(create) => {
-                let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
+                let request = create.request()?;
+                if request.get("recurrence").is_some_and(|recurrence| !recurrence.is_null()) {
+                    let (created, view): (_, SeriesView) = client.post("/v1/sessions", &request).await?;
+                    return self.print(&view, |view| format!("{}{}", made(created), series_command::one(view)));
+                }
+                let (created, view): (_, SessionView) = client.post("/v1/sessions", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::session(view)))
             }
             Session::Change { id, ends_at, .. } => {
@@ -382,7 +411,12 @@ impl CreateSession {
             let media_slots = slot_spec::collect(&self.media_slots)
                 .map_err(|error| Failure::Usage(format!("--media-slots: {error}")))?;
             let flows = self.flow.clone();
-            let request = SessionRequest { id, starts_at, ends_at, wait_until, media_slots, flows };
+            let recurrence = self.every.map(|every| Recurrence {
+                period_s: every.as_secs(),
+                count: self.times,
+                until: self.last_start.map(|time| time.to_string()),
+            });
+            let request = SessionRequest { id, starts_at, ends_at, wait_until, recurrence, media_slots, flows };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {
@@ -455,6 +489,10 @@ mod tests {
             format!("turnpike session create s1 {flow} {flow}"),
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
+            format!(
+                "turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 1h --every 7d --times 10"
+            ),
+            "turnpike series show s1".to_owned(),
             format!("turnpike session create s1 {flow} --dry-run"),
             format!("turnpike session create s1 {flow} --media-slots first:a=1 --media-slots second:a=2"),
             format!("turnpike session create s1 {flow} --wait 10m"),
@@ -485,6 +523,8 @@ mod tests {
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),
+            format!("turnpike session create s1 {flow} --every 7d --times 10"),
+            format!("turnpike session create s1 {flow} --times 10"),
             "turnpike link set wan".to_owned(),
             "turnpike link set wan --rate-out -5".to_owned(),
             "turnpike link set wan --rate-out 5M --until 2030-06-01T14:00:00Z --duration 2h".to_owned(),

@@ -35,6 +35,7 @@ mod problem;
 mod quantity;
 mod query;
 mod rest;
+mod series_command;
 mod show;
 mod slot_spec;
 mod view;

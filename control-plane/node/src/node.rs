@@ -122,7 +122,7 @@ impl Node {
         let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
         let epoch = store.begin_epoch()?;
         let (aggregates, sessions) = store.load()?;
-        let links = store.links()?;
+        let (links, series) = (store.links()?, store.series()?);
         let clock = Clock::start(latest(&store, &sessions)?);
 
         let requests_max = size(config.limits.requests_max);
@@ -142,6 +142,7 @@ impl Node {
         log_restored(&aggregates, &sessions, &adopted);
         let mut broker = Broker::new(broker_config(config, epoch)?);
         broker.restore_links(links, clock.now());
+        broker.restore_series(series);
         broker.restore(aggregates, sessions, &adopted, clock.now());
         let client = tls.as_ref().map(|tls| &tls.client);
         let parts = Parts {

@@ -121,6 +121,7 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::UnknownPeer => (unknown, "No peer of that name on this node"),
         Reason::UnknownSession => (unknown, "No session of that id on this node"),
         Reason::UnknownLink => (unknown, "No link of that name on this node"),
+        Reason::UnknownSeries => (unknown, "No series of that id on this node"),
         Reason::SessionIdReused => (StatusCode::CONFLICT, "The id names a session with other content"),
         Reason::AggregateNameReused => (StatusCode::CONFLICT, "The name is an aggregate with other content"),
         Reason::AggregateInUse => (StatusCode::CONFLICT, "The aggregate still carries sessions"),

@@ -1,6 +1,7 @@
 //! The REST API, `/v1`.
 
 mod links;
+mod series;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,7 +18,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, Health, NodeView, Page, PeerView, SessionChange, SessionView, TableView,
+    AggregateRequest, AggregateView, Health, NodeView, Page, PeerView, SessionChange, SessionRequest, SessionView,
+    TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
@@ -60,6 +62,8 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/aggregates/{name}", get(show_aggregate).delete(delete_aggregate))
         .route("/v1/sessions", get(list_sessions).post(create_session))
         .route("/v1/sessions/{id}", get(show_session).patch(change_session).delete(delete_session))
+        .route("/v1/series", get(series::list))
+        .route("/v1/series/{id}", get(series::show).delete(series::delete))
         .route("/v1/links", get(links::list))
         .route("/v1/links/{name}", get(links::show).patch(links::change))
         .route("/v1/usage", get(list_usage))
@@ -73,7 +77,7 @@ pub(crate) fn router(rest: Rest) -> Router {
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
     let detail = format!(
-        "{} is not known; /v1/aggregates, /v1/sessions, /v1/links, /v1/usage, /v1/node and /v1/health are",
+        "{} is not known; /v1/aggregates, /v1/sessions, /v1/series, /v1/links, /v1/usage, /v1/node and /v1/health are",
         uri.path()
     );
     ProblemReply::new("not_found", detail)
@@ -138,13 +142,27 @@ async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode,
 
 async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Result<Response, ProblemReply> {
     let dry_run = query::dry_run(query)?;
-    let (wish, wait_until) = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
+    let mut request: SessionRequest = body::read(request, rest.body_bytes_max).await?;
+    let recurrence = request.recurrence.take();
+    let (wish, wait_until) = view::session_wish(request)?;
+    if let Some(recurrence) = recurrence {
+        if dry_run || wait_until.is_some() {
+            let detail = "a session that recurs is neither asked about (dry_run) nor waited for (wait_until)";
+            return Err(ProblemReply::invalid_value("recurrence", detail));
+        }
+        return series::create(&rest, wish, recurrence).await;
+    }
     if dry_run {
         let (record, is_there) = match rest.ask(Wish::WouldAdmit(wish), Named::Body).await? {
             Answer::WouldAdmit(record) => (record, false),
             // It is there: so the request would be answered.
             Answer::Session { record, .. } => (record, true),
-            other @ (Answer::Aggregate { .. } | Answer::AggregateDeleted | Answer::Link(_) | Answer::Refused(_)) => {
+            other @ (Answer::Aggregate { .. }
+            | Answer::AggregateDeleted
+            | Answer::Link(_)
+            | Answer::Series { .. }
+            | Answer::SeriesDeleted
+            | Answer::Refused(_)) => {
                 return Err(out_of_place(&other));
             }
         };

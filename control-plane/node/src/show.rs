@@ -423,6 +423,7 @@ fn next_step(code: &str) -> Option<&'static str> {
     Some(match code {
         "unknown_aggregate" => "`turnpike aggregate list` shows what this node has",
         "unknown_peer" => "`turnpike status` shows the peers; a new one is added in the configuration",
+        "unknown_series" => "`turnpike series list` shows what this node has",
         "unknown_link" => "`turnpike link list` shows what this node has",
         "unknown_session" => "`turnpike session list` shows what this node has",
         "session_id_reused" => "choose another id, or delete that session first",

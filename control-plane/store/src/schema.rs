@@ -24,6 +24,7 @@ const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE aggregates (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE links (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE series (id TEXT PRIMARY KEY, state TEXT NOT NULL, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE sessions (id TEXT PRIMARY KEY, state TEXT NOT NULL, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE usage (
     node TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
@@ -44,8 +45,9 @@ const MIGRATIONS: [&str; 4] = [
     "",
     // Sessions may wait for room, which an earlier program would not know.
     "",
-    // What is said of links' rates. Sessions may hold media slots, which an earlier program would not know.
-    "CREATE TABLE links (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    // What is said of links' rates, and series. Sessions may hold media slots, which an earlier program would not know.
+    "CREATE TABLE links (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+     CREATE TABLE series (id TEXT PRIMARY KEY, state TEXT NOT NULL, json TEXT NOT NULL) STRICT, WITHOUT ROWID",
 ];
 
 /// Opens or makes the file for `node`, checks it whole, and takes it for this process alone.

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use turnpike_broker::capacity::LinkRecord;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, SessionId};
 use turnpike_broker::record::{AggregateRecord, Change, SessionRecord, UsageRecord};
+use turnpike_broker::series::SeriesRecord;
 
 use crate::error::StoreError;
 use crate::schema;
@@ -48,6 +49,11 @@ impl Store {
     /// What is said of links, in the order of their names.
     pub fn links(&self) -> Result<Vec<LinkRecord>, StoreError> {
         self.records("SELECT name, json FROM links ORDER BY name")
+    }
+
+    /// Series of bookings, in the order of their ids.
+    pub fn series(&self) -> Result<Vec<SeriesRecord>, StoreError> {
+        self.records("SELECT id, json FROM series ORDER BY id")
     }
 
     /// When the ledger's last line was written, so that time does not go backwards over a restart.
@@ -125,6 +131,12 @@ fn apply_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
         Change::PutLink(record) => transaction
             .prepare_cached("INSERT OR REPLACE INTO links (name, json) VALUES (?1, ?2)")?
             .execute(params![record.name.as_str(), json(record)?]),
+        Change::PutSeries(record) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO series (id, state, json) VALUES (?1, ?2, ?3)")?
+            .execute(params![record.id.as_str(), word(&record.state)?, json(record)?]),
+        Change::DeleteSeries(id) => {
+            transaction.prepare_cached("DELETE FROM series WHERE id = ?1")?.execute([id.as_str()])
+        }
         // Never replaced: a line that is there already is an error.
         Change::AppendUsage(record) => transaction
             .prepare_cached("INSERT INTO usage (node, epoch, sequence, session, json) VALUES (?1, ?2, ?3, ?4, ?5)")?

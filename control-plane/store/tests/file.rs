@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
-use turnpike_broker::Schedule;
 use turnpike_broker::capacity::{CapacityChange, LinkRecord};
 use turnpike_broker::media::Media;
 use turnpike_broker::media_slots::MediaSlots;
@@ -17,6 +16,8 @@ use turnpike_broker::record::{
     UsageKind, UsageRecord, Wait,
 };
 use turnpike_broker::refusal::{Reason, Refusal};
+use turnpike_broker::series::{SeriesRecord, SeriesState};
+use turnpike_broker::{FlowRequest, Schedule};
 use turnpike_store::{Store, StoreError, UsageCursor};
 
 fn node() -> NodeName {
@@ -305,6 +306,36 @@ fn one_that_waits_is_kept_as_it_is() {
         open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
         assert_eq!(open(&path).load().unwrap().1, [record]);
     }
+}
+
+#[test]
+fn a_series_is_kept_as_it_is_until_it_is_forgotten() {
+    let (_directory, path) = place();
+    let first = Schedule { starts_at: Some(Nanos(7)), ends_at: Some(Nanos(9)) };
+    let flow = FlowRequest {
+        id: "f".parse().unwrap(),
+        aggregate: "ab".parse().unwrap(),
+        endpoints: Endpoints { source: "10.1.0.2:4".parse().unwrap(), destination: "10.2.0.2:4".parse().unwrap() },
+        rtcp: Rtcp::SamePort,
+        meter: Meter { rate_bps: 1, burst_bytes: 200, packet_bytes_min: 200, excess: None },
+        rate_bps_min: 1,
+        media: Media::default(),
+    };
+    let record = |state| SeriesRecord {
+        id: "w".parse().unwrap(),
+        state,
+        first,
+        period: Nanos(u64::MAX - 9),
+        count: 1,
+        media_slots: MediaSlots::default(),
+        flows: vec![flow.clone()],
+    };
+    for state in [SeriesState::Booking, SeriesState::Booked, SeriesState::Undoing] {
+        open(&path).apply(&[Change::PutSeries(record(state))]).unwrap();
+        assert_eq!(open(&path).series().unwrap(), [record(state)]);
+    }
+    open(&path).apply(&[Change::DeleteSeries("w".parse().unwrap())]).unwrap();
+    assert_eq!(open(&path).series().unwrap(), []);
 }
 
 #[test]
