@@ -12,6 +12,7 @@ mod pair;
 use pair::{A, B, World, aggregate, call, configs, endpoints, flow, name, perfect};
 use proptest::prelude::*;
 use turnpike_broker::address::Family;
+use turnpike_broker::calendar::Until;
 use turnpike_broker::capacity::LinkChange;
 use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::Nanos;
@@ -85,6 +86,8 @@ enum Operation {
     ChangeEnd { node: usize, id: u8, ends_in_ms: Option<u64> },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
     GiveUp { node: usize },
+    Recur { node: usize, rate_kbps: u64, kind: Kind, starts_in_ms: u64, count: u32 },
+    EndSeries { node: usize },
     SetRate { node: usize, rate_kbps: u64, from_ms: Option<u64>, lasts_ms: Option<u64> },
     FailInstalls { node: usize, count: u32 },
     Kill { node: usize, host: bool, down_ms: u64 },
@@ -113,6 +116,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => node().prop_map(|node| Operation::GiveUp { node }),
         2 => (node(), 500u64..15_000, prop::option::of(0u64..20_000), prop::option::of(1u64..60_000))
             .prop_map(|(node, rate_kbps, from_ms, lasts_ms)| Operation::SetRate { node, rate_kbps, from_ms, lasts_ms }),
+        2 => (node(), 10u64..300, kind(), prop_oneof![1u64..100, 100u64..20_000], 1u32..4)
+            .prop_map(|(node, rate_kbps, kind, starts_in_ms, count)| Operation::Recur { node, rate_kbps, kind, starts_in_ms, count }),
+        1 => node().prop_map(|node| Operation::EndSeries { node }),
         2 => (node(), 1u32..3).prop_map(|(node, count)| Operation::FailInstalls { node, count }),
         1 => (node(), any::<bool>(), prop_oneof![0u64..5_000, 5_000u64..100_000]).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
         2 => node().prop_map(|node| Operation::KillAfterPersist { node }),
@@ -248,6 +254,18 @@ fn apply(world: &mut World, operation: &Operation) {
         Operation::GiveUp { node } => {
             let own = ["extra-ab", "extra-ba"][node];
             world.request(node, Request::DeleteAggregate(name(own)));
+        }
+        Operation::Recur { node, rate_kbps, kind, starts_in_ms, count } => {
+            let port = 3_000 + 2 * u16::try_from(node).unwrap();
+            let mut request = call(&format!("r{node}"), port, rate_kbps * 1_000);
+            request.schedule = When { starts_in_ms: Some(starts_in_ms), lasts_ms: Some(5_000) }.schedule(world, node);
+            request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
+            let (period, until) = (Nanos::from_millis(7_000), Until::Count(count));
+            world.request(node, Request::CreateSeries { request, period, until });
+        }
+        Operation::EndSeries { node } => {
+            world.request(node, Request::DeleteSeries(name(&format!("r{node}"))));
         }
         Operation::SetRate { node, rate_kbps, from_ms, lasts_ms } => {
             let from = from_ms.map(|ms| world.clock(node).plus(Nanos::from_millis(ms)));

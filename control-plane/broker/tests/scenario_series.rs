@@ -148,6 +148,44 @@ fn one_that_has_begun_is_ended_with_the_others() {
     world.check_rest();
 }
 
+#[test]
+fn one_that_is_just_starting_is_ended_once_that_can_be() {
+    for steps in 0..12 {
+        let mut world = World::connected();
+        let wish = weekly(&world, "w", 400_000);
+        series(world.ask(A, wish));
+        world.run(99_000);
+        while world.state(A, "w.1") == Some(SessionState::Booked) {
+            world.step();
+        }
+        for _ in 0..steps {
+            world.step();
+        }
+        world.request(A, Request::DeleteSeries(name("w")));
+        world.run(5_000);
+        assert_eq!(
+            (occurrences(&world, A), occurrences(&world, B), state_of_series(&world, A)),
+            (vec![], vec![], None)
+        );
+        world.rest();
+        world.check_rest();
+    }
+}
+
+#[test]
+fn what_others_have_booked_is_never_taken_for_an_occurrence() {
+    for node in [A, B] {
+        let mut world = World::connected();
+        let (wish, schedule) = (weekly(&world, "w", 400_000), world.schedule(Some(200_000), Some(210_000)));
+        session(world.create(node, SessionRequest { schedule, ..call("w.2", 5_000, 400_000) }));
+        assert_eq!(reason(world.ask(A, wish)), Reason::SessionIdReused);
+        world.run(30_000);
+        assert_eq!((occurrences(&world, A), occurrences(&world, B)), (vec!["w.2".to_owned()], vec!["w.2".to_owned()]));
+        world.rest();
+        world.check_rest();
+    }
+}
+
 /// All of them are there, at both ends, or none; and what the first side says of the series is true.
 fn check_whole(world: &World, case: &str) {
     let there = [occurrences(world, A), occurrences(world, B)];
