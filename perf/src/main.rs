@@ -17,6 +17,7 @@ mod plot;
 mod reception;
 mod record;
 mod report;
+mod request;
 mod rounds;
 mod scene;
 mod stamp;
@@ -48,6 +49,8 @@ enum Bench {
     Fastpath(Options),
     /// What a decision of the broker costs, beside an insertion into a BTreeMap.
     Broker(BrokerOptions),
+    /// How long it takes from a REST request to the first packet that is policed by it, beside a round trip over loopback.
+    Request(RequestOptions),
     /// Draws the curve of cost over flows that a run of `fastpath` wrote.
     Plot {
         /// The run's lines of JSON; the picture gets the same name and the extension svg.
@@ -110,11 +113,26 @@ pub(crate) struct BrokerOptions {
     pub(crate) quick: bool,
 }
 
+/// How to measure requests.
+#[derive(Args)]
+pub(crate) struct RequestOptions {
+    /// Write each result as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Sessions asked for, one after the other: 2,000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) requests: Option<u32>,
+    /// The program to measure, instead of the `turnpike` beside this one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) turnpike: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let Command { commit, bench } = Command::parse();
     let outcome = match bench {
         Bench::Fastpath(options) => fastpath::run(&options, &commit),
         Bench::Broker(options) => broker::run(&options, &commit),
+        Bench::Request(options) => request::run(&options, &commit),
         Bench::Plot { file } => plot::run(&file).map(|target| println!("drawn to {}", target.display())),
     };
     match outcome {

@@ -10,8 +10,8 @@ use crate::{Workspace, is_root, must, setup};
 
 pub(crate) fn run(workspace: &Workspace, args: &[OsString]) -> anyhow::Result<ExitCode> {
     setup::run(workspace)?;
-    println!("building   turnpike-perf, release");
-    must(workspace.cargo()?.args(["build", "--release", "--quiet", "-p", "turnpike-perf"]))?;
+    println!("building   turnpike and turnpike-perf, release");
+    must(workspace.cargo()?.args(["build", "--release", "--quiet", "-p", "turnpike-node", "-p", "turnpike-perf"]))?;
     let binary = workspace.target().join("release/turnpike-perf");
     let mut command = if is_root() {
         Command::new(&binary)

@@ -36,6 +36,7 @@ pub use link::{LinkChange, LinkChangeView, LinkView, TimesView, UncarriedView};
 pub use series::{OccurrenceView, Recurrence, SeriesView};
 pub use turnpike_broker::AggregateRequest;
 pub use turnpike_broker::media_slots::MediaSlots;
+pub use turnpike_broker::policy_state::NodePolicies;
 pub use turnpike_broker::record::UsageRecord;
 
 /// A list, in a stable order.
@@ -71,8 +72,54 @@ pub struct SessionRequest {
     /// Media-processing slots that it needs, by name, at the node that is asked (`first`) and at the other one (`second`), for its interval.
     #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
     pub media_slots: MediaSlots,
+    /// What shows that it is authorised (R-004-15): a PASETO `v4.public` token; needed where either node asks for one. It is no part of what a
+    /// repeated request is compared by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_token: Option<String>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
+}
+
+/// Body of `POST /v1/authorization/revocations`: `issuer` and `token_id`, or `key_id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationRequest {
+    /// Who signed the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The token's `jti`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// The key's id, `k4.pid.…`; all that it has signed is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+}
+
+/// A token or a key that was taken back at this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationView {
+    /// Who signed the token; absent of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The token's `jti`; absent of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// The key's id; absent of a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// RFC 3339.
+    pub revoked_at: String,
+}
+
+/// The token that a session was admitted with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationView {
+    /// Who signed it.
+    pub issuer: String,
+    /// Its `jti`.
+    pub token_id: String,
+    /// The key that it was signed with.
+    pub key_id: String,
 }
 
 /// Body of `PATCH /v1/sessions/{id}`, at the node that was asked for the session.
@@ -150,6 +197,9 @@ pub struct SessionView {
     pub peer: NodeName,
     /// Where it is in its life.
     pub state: SessionState,
+    /// Where its policies are at this node and at the other, as this node knows it.
+    #[serde(default)]
+    pub policies: Vec<NodePolicies>,
     /// The start that was asked for, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<String>,
@@ -165,6 +215,9 @@ pub struct SessionView {
     /// While it is offered: until when it can be taken, RFC 3339, by the same request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered_until: Option<String>,
+    /// The token that it was asked for with; absent where this node has not looked at one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<AuthorizationView>,
     /// Why it did not come up, or has not yet, though it was booked or waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
+use crate::authorization::{Credential, Tokens};
 use crate::capacity::LINK_CHANGES_MAX;
 use crate::config::Config;
 use crate::cost::Cost;
@@ -50,6 +51,7 @@ pub struct Broker {
     pub(crate) series_tickets: BTreeMap<u64, SessionId>,
     /// What series were answered, and have not looked at.
     pub(crate) series_answers: VecDeque<(u64, Answer)>,
+    pub(crate) tokens: Tokens,
     /// Those whose turn it is: the second side was asked.
     pub(crate) calling: BTreeSet<SessionId>,
     /// Those that wait no longer, because they are called, offered, or given back after that.
@@ -82,6 +84,7 @@ pub(crate) enum TableName {
     Watches,
     LinkChanges,
     SeriesOccurrences,
+    Tokens,
 }
 
 /// How full a bounded table is.
@@ -89,8 +92,8 @@ pub(crate) enum TableName {
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
     /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
-    /// `watches` (sessions that wait for room, or are called) `link_changes` (other rates of links, in force or to come)
-    /// or `series_occurrences` (of all series whose last one is not over).
+    /// `watches` (sessions that wait for room, or are called), `tokens` (that are taken and have not expired), `link_changes` (other rates of links,
+    /// in force or to come) or `series_occurrences` (of all series whose last one is not over).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -123,6 +126,7 @@ impl Broker {
             series: BTreeMap::new(),
             series_tickets: BTreeMap::new(),
             series_answers: VecDeque::new(),
+            tokens: Tokens::default(),
             calling: BTreeSet::new(),
             called: BTreeSet::new(),
             room: false,
@@ -149,9 +153,9 @@ impl Broker {
         self.handle_timers(now);
         self.reckon_links(now);
         match input {
-            Input::Request { ticket, request } => self.handle_request(ticket, request, now),
-            Input::PeerRequest { ticket, peer, epoch, request } => {
-                self.handle_peer_request(ticket, peer, epoch, request, now);
+            Input::Request { ticket, request, credential } => self.handle_request(ticket, request, &credential, now),
+            Input::PeerRequest { ticket, peer, epoch, request, credential } => {
+                self.handle_peer_request(ticket, peer, epoch, request, &credential, now);
             }
             Input::PeerAnswered { ticket, answer } => self.handle_peer_answered(ticket, answer, now),
             Input::Installed { ticket } => self.handle_installed(ticket, Ok(()), now),
@@ -231,9 +235,11 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 8] {
-        use TableName::{Aggregates, Flows, Labels, LinkChanges, Questions, SeriesOccurrences, Sessions, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches, LinkChanges, SeriesOccurrences]
+    pub fn tables(&self) -> [Table; 9] {
+        use TableName::{
+            Aggregates, Flows, Labels, LinkChanges, Questions, SeriesOccurrences, Sessions, Tokens, Watches,
+        };
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Tokens, LinkChanges, SeriesOccurrences]
             .map(|name| self.table(name))
     }
 
@@ -248,6 +254,7 @@ impl Broker {
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
             TableName::LinkChanges => ("link_changes", self.link_changes(), LINK_CHANGES_MAX),
             TableName::SeriesOccurrences => ("series_occurrences", self.series_occurrences(), SERIES_OCCURRENCES_MAX),
+            TableName::Tokens => ("tokens", self.tokens.len(), limits.tokens_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
@@ -270,17 +277,19 @@ impl Broker {
         Refusal::new(Reason::LimitReached, detail)
     }
 
-    fn handle_request(&mut self, ticket: u64, request: Request, now: Nanos) {
+    fn handle_request(&mut self, ticket: u64, request: Request, credential: &Credential, now: Nanos) {
         let done = match request {
             Request::CreateAggregate(request) => self.create_aggregate(ticket, request, now),
             Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
-            Request::CreateSession(request) => self.create_session(ticket, request, now),
-            Request::WaitForSession { request, until } => self.wait_for_session(ticket, request, until, now),
-            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
+            Request::CreateSession(request) => self.create_session(ticket, request, credential, now),
+            Request::WaitForSession { request, until } => {
+                self.wait_for_session(ticket, request, until, credential, now)
+            }
+            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, credential, now),
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
             Request::CreateSeries { request, period, until } => {
-                self.create_series(ticket, request, (period, until), now)
+                self.create_series(ticket, request, (period, until), credential, now)
             }
             Request::DeleteSeries(id) => self.delete_series(ticket, &id, now),
             Request::ChangeLink(wish) => self.change_link(ticket, &wish, now),
@@ -290,7 +299,15 @@ impl Broker {
         }
     }
 
-    fn handle_peer_request(&mut self, ticket: u64, peer: NodeName, epoch: Epoch, request: PeerRequest, now: Nanos) {
+    fn handle_peer_request(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        epoch: Epoch,
+        request: PeerRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) {
         let done = match self.fences.admits_epoch(&peer, epoch) {
             Err(highest) => Err(Refusal::new(
                 Reason::StaleEpoch,
@@ -299,7 +316,7 @@ impl Broker {
                     epoch.0, highest.0, self.config.node
                 ),
             )),
-            Ok(()) => self.handle_heard(ticket, peer, request, now),
+            Ok(()) => self.handle_heard(ticket, peer, request, credential, now),
         };
         if let Err(refusal) = done {
             self.refuse_peer(ticket, refusal);
@@ -307,7 +324,14 @@ impl Broker {
     }
 
     /// A refused offer or hold is over: another copy of it that comes late must not be taken.
-    fn handle_heard(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, now: Nanos) -> Result<(), Refusal> {
+    fn handle_heard(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        request: PeerRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         match request {
             PeerRequest::OfferAggregate(Offer { attempt: 0, .. }) | PeerRequest::HoldSession { attempt: 0, .. } => {
                 Err(Refusal::invalid("attempt", 0, "1 or more"))
@@ -322,12 +346,12 @@ impl Broker {
             }
             PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, media_slots, flows } => {
                 let subject = Subject::Session(session.clone());
-                let hold = Hold { attempt, schedule, sent_at, offer, media_slots, asked: &flows };
+                let hold = Hold { attempt, schedule, sent_at, offer, media_slots, asked: &flows, credential };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
             PeerRequest::WouldHoldSession { session, schedule, sent_at, media_slots, flows } => {
-                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, media_slots, asked: &flows };
+                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, media_slots, asked: &flows, credential };
                 self.would_hold_received(ticket, &peer, &session, hold, now);
                 Ok(())
             }
@@ -437,7 +461,8 @@ impl Broker {
     }
 
     pub(crate) fn persist(&mut self, change: Change) {
-        self.outputs.push_back(Output::Persist(change));
+        let of_token = self.follow_session(&change);
+        self.outputs.extend([change].into_iter().chain(of_token).map(Output::Persist));
     }
 
     pub(crate) fn install(
@@ -464,9 +489,21 @@ impl Broker {
     }
 
     pub(crate) fn send(&mut self, subject: Subject, peer: NodeName, request: PeerRequest, now: Nanos) -> u64 {
+        self.send_with(subject, peer, request, None, now)
+    }
+
+    /// The same, with a client's token beside it.
+    pub(crate) fn send_with(
+        &mut self,
+        subject: Subject,
+        peer: NodeName,
+        request: PeerRequest,
+        token: Option<String>,
+        now: Nanos,
+    ) -> u64 {
         let ticket = self.next_ticket(subject);
         let deadline = now.plus(self.config.timers.reply);
-        self.outputs.push_back(Output::Send { ticket, peer, request, deadline });
+        self.outputs.push_back(Output::Send { ticket, peer, request, token, deadline });
         ticket
     }
 

@@ -73,6 +73,8 @@ pub struct Limits {
     pub questions_max: usize,
     /// Sessions that wait for room.
     pub watches_max: usize,
+    /// Tokens that are remembered until they have expired, about 300 bytes each.
+    pub tokens_max: usize,
 }
 
 impl Default for Limits {
@@ -85,6 +87,7 @@ impl Default for Limits {
             flows_max: 65_536,
             questions_max: 256,
             watches_max: 256,
+            tokens_max: 65_536,
         }
     }
 }

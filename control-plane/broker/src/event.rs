@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::Credential;
 use crate::calendar::Until;
 use crate::capacity::{LinkChange, LinkState};
 use crate::media::Media;
@@ -169,6 +170,8 @@ pub enum Input {
         ticket: u64,
         /// What is asked.
         request: Request,
+        /// What it was asked with.
+        credential: Credential,
     },
     /// A peer asks; answered by [`Output::PeerAnswer`] with the same ticket.
     PeerRequest {
@@ -180,6 +183,8 @@ pub enum Input {
         epoch: Epoch,
         /// What is asked.
         request: PeerRequest,
+        /// What it was asked with.
+        credential: Credential,
     },
     /// What came of an [`Output::Send`].
     PeerAnswered {
@@ -240,6 +245,8 @@ pub enum Output {
         peer: NodeName,
         /// What.
         request: PeerRequest,
+        /// A client's token, to be sent beside it.
+        token: Option<String>,
         /// When to give up.
         deadline: Nanos,
     },

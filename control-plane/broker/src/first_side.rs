@@ -1,6 +1,7 @@
 //! The first side: a client asks it; it holds, has the second side hold, installs, and has the second side commit
 //! (R-000-8, R-001-1).
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
@@ -18,8 +19,14 @@ use crate::session::{Phase, Session, session_busy, session_id_reused};
 use crate::watch::{WaitingWish, is_for_want_of_room};
 
 impl Broker {
-    pub(crate) fn create_session(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
-        self.ask_session(ticket, request, None, now)
+    pub(crate) fn create_session(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        self.ask_session(ticket, request, None, credential, now)
     }
 
     /// With a time until which it may wait, or without.
@@ -28,8 +35,10 @@ impl Broker {
         ticket: u64,
         request: SessionRequest,
         wait_until: Option<Nanos>,
+        credential: &Credential,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        credential.check()?;
         let SessionRequest { id, schedule, media_slots, flows } = request;
         let mut asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
         if self.take_offer(ticket, &id, schedule, &media_slots, &asked, now) {
@@ -38,12 +47,14 @@ impl Broker {
         if self.repeated(ticket, &id, schedule, &media_slots, &asked)? {
             return Ok(());
         }
+        self.check_token(credential)?;
         schedule.check(now)?;
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
+        self.check_token_place(credential, now)?;
         let wait = wait_until.map(|until| self.new_wait(until));
-        let wish = WaitingWish { id: &id, schedule, media_slots: &media_slots, asked: &asked };
+        let wish = WaitingWish { id: &id, schedule, media_slots: &media_slots, asked: &asked, credential };
         if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, &media_slots.first)) {
             return self.start_to_wait(ticket, wish, wait, None, now);
         }
@@ -60,7 +71,8 @@ impl Broker {
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
         let of_second = media_slots.second.clone();
-        let record = SessionRecord { wait, media_slots, ..held };
+        let record = credential.on(SessionRecord { wait, media_slots, ..held });
+        self.take_token(credential, &id);
         self.note_passed(&record, None);
         self.persist(Change::PutSession(record.clone()));
         let request = PeerRequest::HoldSession {
@@ -72,7 +84,7 @@ impl Broker {
             media_slots: of_second,
             flows: asked,
         };
-        let ask = self.send(Subject::Session(id.clone()), peer, request, now);
+        let ask = self.send_with(Subject::Session(id.clone()), peer, request, credential.token.clone(), now);
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
         self.await_end(&id);
         Ok(())
@@ -165,7 +177,7 @@ impl Broker {
     /// Both sides hold the same: the client's session is booked or installed.
     pub(crate) fn go_on(&mut self, id: &SessionId, client: u64, now: Nanos) {
         if let Some(session) = self.sessions.get_mut(id) {
-            session.record.wait = None;
+            (session.record.wait, session.record.token) = (None, None);
             self.called.remove(id);
             if session.record.schedule.starts_at.is_some() {
                 return self.book_at_second_side(id, client, now);

@@ -16,6 +16,7 @@ pub mod media_slots;
 pub mod message;
 pub mod name;
 pub mod policy;
+pub mod policy_state;
 pub mod quality;
 pub mod record;
 pub mod refusal;
@@ -23,6 +24,7 @@ pub mod series;
 pub mod time;
 
 mod aggregate;
+mod authorization;
 mod booking;
 mod broker;
 mod config;
@@ -51,6 +53,7 @@ mod usage;
 mod watch;
 mod withdrawal;
 
+pub use authorization::{Authorization, Credential, TakenToken};
 pub use broker::{Broker, Table};
 pub use config::{Capacity, Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};

@@ -2,6 +2,7 @@
 //!
 //! What both say holds for the moment in which each says it: what is asked for meanwhile may take the room. Data planes are not asked.
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::event::{Answer, FlowRequest, SessionRequest};
 use crate::fence::Subject;
@@ -23,18 +24,32 @@ pub(crate) struct Question {
 
 impl Broker {
     /// First side: a client wants to know what [`Self::create_session`] would come to.
-    pub(crate) fn ask_would_admit(&mut self, ticket: u64, request: SessionRequest, now: Nanos) {
-        if let Err(refusal) = self.would_admit_at_both(ticket, request, now) {
+    pub(crate) fn ask_would_admit(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) {
+        if let Err(refusal) = self.would_admit_at_both(ticket, request, credential, now) {
             self.answer_question(ticket, Err(refusal));
         }
     }
 
-    fn would_admit_at_both(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
+    fn would_admit_at_both(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        credential.check()?;
         let SessionRequest { id, schedule, media_slots, flows } = request;
         let asked: Vec<HoldFlow> = flows.iter().map(FlowRequest::to_hold).collect();
         if self.repeated(ticket, &id, schedule, &media_slots, &asked)? {
             return Ok(());
         }
+        self.check_token(credential)?;
         schedule.check(now)?;
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.no_place(TableName::Sessions));
@@ -50,7 +65,7 @@ impl Broker {
             media_slots: media_slots.second.clone(),
             flows: asked,
         };
-        let ask = self.send(Subject::Question, peer.clone(), request, now);
+        let ask = self.send_with(Subject::Question, peer.clone(), request, credential.token.clone(), now);
         let held = SessionRecord::held(id, Side::First, peer, schedule, flows);
         let record = SessionRecord { media_slots, ..held };
         self.questions.insert(ask, Question { client: ticket, record });
@@ -96,9 +111,10 @@ impl Broker {
         &mut self,
         peer: &NodeName,
         id: &SessionId,
-        Hold { schedule, sent_at, media_slots, asked, .. }: Hold<'_>,
+        Hold { schedule, sent_at, media_slots, asked, credential, .. }: Hold<'_>,
         now: Nanos,
     ) -> Result<Vec<HeldFlow>, Refusal> {
+        credential.check()?;
         let without_labels = |flow: HeldFlow| HeldFlow { label: None, ..flow };
         if let Some(session) = self.sessions.get(id) {
             if session.is_ending() {
@@ -122,6 +138,7 @@ impl Broker {
         if self.ended.get(id).is_some_and(|record| record.side == Side::First || record.peer != *peer) {
             return Err(session_id_reused(id, &self.config.node));
         }
+        self.check_token(credential)?;
         schedule.check_peers(sent_at, now, &self.config.timers)?;
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.no_place(TableName::Sessions));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::{Authorization, TakenToken};
 use crate::capacity::LinkRecord;
 use crate::media::Media;
 use crate::media_slots::{MediaSlots, SlotCounts};
@@ -200,6 +201,12 @@ pub struct SessionRecord {
     /// It waits for room, or is being called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// The token that it was asked for with, where this node has looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Box<Authorization>>,
+    /// While it waits: the token as it came, for the second side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 impl SessionRecord {
@@ -225,6 +232,8 @@ impl SessionRecord {
             ledger_due: false,
             media_slots: MediaSlots { first: SlotCounts::new(), second: SlotCounts::new() },
             wait: None,
+            authorization: None,
+            token: None,
         }
     }
 
@@ -308,4 +317,13 @@ pub enum Change {
     DeleteSeries(SessionId),
     /// Append to the ledger.
     AppendUsage(UsageRecord),
+    /// Write a token that is taken.
+    PutToken(TakenToken),
+    /// Forget a token: it was not used, or has expired.
+    DeleteToken {
+        /// Who signed it.
+        issuer: String,
+        /// Its id.
+        token_id: String,
+    },
 }

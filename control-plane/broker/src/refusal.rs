@@ -65,6 +65,20 @@ pub enum Reason {
     WaitExpired,
     /// There was room for the session that waited, and its client did not take it in time.
     OfferLapsed,
+    /// This node admits only what a token authorises, and there is none.
+    TokenRequired,
+    /// The token cannot be read, or was not signed with a key that is trusted here.
+    TokenInvalid,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token's time has not come.
+    TokenNotYetValid,
+    /// The token, or the key that it was signed with, was taken back.
+    TokenRevoked,
+    /// The token is for something else than what is asked.
+    TokenMismatch,
+    /// The token was used before.
+    TokenUsed,
 }
 
 /// A refusal with what an orchestrator needs to go on.

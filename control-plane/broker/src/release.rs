@@ -247,7 +247,7 @@ impl Broker {
         self.drop_change(id);
         self.calling.remove(id);
         if let Some(session) = self.sessions.get_mut(id).filter(|_| ending.kept || ending.refused.is_some()) {
-            session.record.wait = None;
+            (session.record.wait, session.record.token) = (None, None);
             self.called.remove(id);
         }
         let phase = Phase::Ending(Box::new(ending));

@@ -1,5 +1,6 @@
 //! The second side: another node asks it; it holds with its own values, and installs when told to (R-001-1).
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::fence::Subject;
@@ -36,6 +37,7 @@ pub(crate) struct Hold<'a> {
     pub(crate) offer: bool,
     pub(crate) media_slots: SlotCounts,
     pub(crate) asked: &'a [HoldFlow],
+    pub(crate) credential: &'a Credential,
 }
 
 impl Broker {
@@ -44,9 +46,10 @@ impl Broker {
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        Hold { attempt, schedule, sent_at, offer, media_slots, asked }: Hold<'_>,
+        Hold { attempt, schedule, sent_at, offer, media_slots, asked, credential }: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        credential.check()?;
         let subject = Subject::Session(id.clone());
         if !self.is_open(&peer, subject.clone(), attempt) {
             let detail = format!("this hold of session {id} was released or has lapsed");
@@ -81,15 +84,18 @@ impl Broker {
         if self.ended.get(&id).is_some_and(|record| record.side == Side::First || record.peer != peer) {
             return Err(session_id_reused(&id, &self.config.node));
         }
+        self.check_token(credential)?;
         schedule.check_peers(sent_at, now, &self.config.timers)?;
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.full(TableName::Sessions));
         }
+        self.check_token_place(credential, now)?;
         let (peer, flows) = self.admit(Some(&peer), asked, &media_slots, schedule, now)?;
         self.ended.forget(&id);
         let answer = held(&flows);
         let held = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
-        let record = SessionRecord { media_slots: MediaSlots::of_second(media_slots), ..held };
+        let record = credential.on(SessionRecord { media_slots: MediaSlots::of_second(media_slots), ..held });
+        self.take_token(credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::calendar::{OPEN, Recurrence, RecurrenceError, Until};
 use crate::event::{Answer, FlowRequest, SessionRequest};
@@ -155,8 +156,11 @@ impl Broker {
         ticket: u64,
         request: SessionRequest,
         (period, until): (Nanos, Until),
+        credential: &Credential,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        // A token is for one session: where one is needed, a series cannot be.
+        credential.check()?;
         let SessionRequest { id, schedule, media_slots, flows } = request;
         let first = schedule.interval();
         if schedule.starts_at.is_none() || schedule.ends_at.is_none() {
@@ -211,7 +215,7 @@ impl Broker {
         let Ok(session) = series.record.session_id(series.number) else { return };
         let schedule = series.record.schedule(series.number);
         let request = SessionRequest { id: session, schedule, media_slots, flows };
-        if let Err(refusal) = self.create_session(own, request, now) {
+        if let Err(refusal) = self.create_session(own, request, &Credential::default(), now) {
             self.refuse(own, refusal);
         }
     }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::event::{Answer, SessionRequest};
@@ -66,6 +67,7 @@ pub(crate) struct WaitingWish<'a> {
     pub(crate) schedule: Schedule,
     pub(crate) media_slots: &'a MediaSlots,
     pub(crate) asked: &'a [HoldFlow],
+    pub(crate) credential: &'a Credential,
 }
 
 /// Whether others' endings may heal it, so that it makes sense to begin to wait.
@@ -103,14 +105,16 @@ impl Broker {
         ticket: u64,
         request: SessionRequest,
         until: Nanos,
+        credential: &Credential,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        credential.check()?;
         // A repeated request is answered though its time has come meanwhile.
         if self.session(&request.id).is_none() && !(now < until && until < OPEN) {
             let allowed = format!("a time to come, before {OPEN}; it is {now} now");
             return Err(Refusal::invalid("wait_until", until, allowed));
         }
-        self.ask_session(ticket, request, Some(until), now)
+        self.ask_session(ticket, request, Some(until), credential, now)
     }
 
     /// The last place of all.
@@ -136,7 +140,7 @@ impl Broker {
     pub(crate) fn start_to_wait(
         &mut self,
         ticket: u64,
-        WaitingWish { id, schedule, media_slots, asked }: WaitingWish<'_>,
+        WaitingWish { id, schedule, media_slots, asked, credential }: WaitingWish<'_>,
         wait: Wait,
         refusal: Option<Refusal>,
         now: Nanos,
@@ -150,7 +154,8 @@ impl Broker {
         }
         let held = SessionRecord::held(id.clone(), Side::First, peer, schedule, flows);
         let record = SessionRecord { wait: Some(wait), media_slots: media_slots.clone(), ..held };
-        self.insert_watch(record, Nanos(0));
+        self.take_token(credential, id);
+        self.insert_watch(credential.on(record), Nanos(0));
         self.note_shortage(id, refusal.map(|refusal| refusal.reason));
         self.notify(id.clone(), SessionState::Waiting);
         self.answer_waiting(id, [ticket]);
@@ -250,7 +255,13 @@ impl Broker {
     fn end_watch(&mut self, id: &SessionId, failure: Option<Refusal>) -> Option<SessionRecord> {
         let Watch { record, .. } = self.watches.remove(id)?;
         self.clear_timer(&Subject::Watch(id.clone()));
-        let record = SessionRecord { state: SessionState::Ended, wait: None, failure: failure.map(Box::new), ..record };
+        let record = SessionRecord {
+            state: SessionState::Ended,
+            wait: None,
+            token: None,
+            failure: failure.map(Box::new),
+            ..record
+        };
         self.persist(Change::PutSession(record.clone()));
         self.keep_ended(record.clone());
         self.notify(id.clone(), SessionState::Ended);
@@ -358,7 +369,7 @@ impl Broker {
             media_slots: record.media_slots.second.clone(),
             flows: asked,
         };
-        let ask = self.send(subject.clone(), peer, request, now);
+        let ask = self.send_with(subject.clone(), peer, request, record.token.clone(), now);
         self.set_timer(subject, give_up_at(&record));
         self.calling.insert(id.clone());
         self.called.insert(id.clone());

@@ -12,7 +12,8 @@ use pair::{A, B, World, call, config, counted, flow, hold_flow, name, reason, re
 use turnpike_broker::message::{HoldFlow, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Nanos, NodeName};
 use turnpike_broker::policy::Policy;
-use turnpike_broker::record::{SessionState, Side, UsageKind};
+use turnpike_broker::policy_state::PolicyState;
+use turnpike_broker::record::{SessionRecord, SessionState, Side, UsageKind};
 use turnpike_broker::refusal::Reason;
 use turnpike_broker::{Limits, Schedule, SecondSide, SessionRequest};
 
@@ -44,6 +45,20 @@ fn a_session_is_answered_active_once_both_sides_carry_it() {
     }
     world.rest();
     world.check_rest();
+}
+
+#[test]
+fn policies_are_confirmed_at_both_nodes_and_deinstalled_at_both() {
+    let mut world = World::connected();
+    let states = |record: &SessionRecord, own: &str| -> Vec<(String, PolicyState)> {
+        let states = record.policy_states(&name(own));
+        states.into_iter().map(|policies| (policies.node.to_string(), policies.state)).collect()
+    };
+    let both = |state| vec![("a".to_owned(), state), ("b".to_owned(), state)];
+    let (record, _) = session(world.create(A, call("s", 5000, 100_000)));
+    assert_eq!(states(&record, "a"), both(PolicyState::Confirmed));
+    let (record, _) = session(world.delete(A, "s"));
+    assert_eq!(states(&record, "a"), both(PolicyState::Deinstalled));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, FlowRequest, NodeView, Recurrence, SeriesView, SessionChange, SessionPreview,
-    SessionRequest, SessionView, UsageRecord,
+    AggregateRequest, AggregateView, FlowRequest, NodeView, Recurrence, RevocationRequest, RevocationView, SeriesView,
+    SessionChange, SessionPreview, SessionRequest, SessionView, UsageRecord,
 };
 use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
@@ -19,10 +19,12 @@ use crate::flow_spec;
 use crate::link_command::{self, Shown};
 use crate::problem::read_word;
 use crate::quantity;
+use crate::rest::PATH_REVOCATIONS;
 use crate::series_command;
 use crate::show;
 use crate::slot_spec::{self, SlotSpec};
 use crate::time::Clock;
+use crate::token::{self, Token};
 
 const EXIT_CODES: &str = "\
 Rates and sizes are whole numbers, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind them.
@@ -61,6 +63,9 @@ enum Command {
     /// What links can carry, and whom they cannot.
     #[command(subcommand)]
     Link(link_command::Link),
+    /// Keys, and tokens that show that a session is authorised.
+    #[command(subcommand)]
+    Token(Token),
     /// The ledger: who used how much of what was reserved.
     Usage {
         /// Only of this session.
@@ -221,6 +226,12 @@ struct CreateSession {
     /// Media-processing slots that it needs at the node that is asked or at the other one: first:transcoding=2 or second:mixing=1; once for each.
     #[arg(long, value_parser = slot_spec::parse)]
     media_slots: Vec<SlotSpec>,
+    /// What shows that it is authorised. It stands in the list of processes: rather --token-file.
+    #[arg(long, conflicts_with = "token_file")]
+    token: Option<String>,
+    /// The same, in a file; - is standard input.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
     /// The request as JSON, instead; - is standard input.
     #[arg(long, conflicts_with_all = ["id", "flow", "every", "media_slots", "starts_at", "ends_at", "duration", "wait"])]
     file: Option<PathBuf>,
@@ -232,7 +243,7 @@ struct CreateSession {
 /// What is to be done by the process itself, or nothing more.
 pub(crate) enum Task {
     /// Run a node.
-    Serve(Box<Config>, LogFormat),
+    Serve(Box<Config>, LogFormat, PathBuf),
     /// Print this.
     Print(String),
     /// Print this, and say by the exit code whether all is well.
@@ -252,7 +263,7 @@ impl CommandLine {
             Command::Serve(serve) => {
                 let config = load(&serve.file.config)?;
                 let log_format = serve.log_format.unwrap_or(config.log_format);
-                return Ok(Task::Serve(Box::new(config), log_format));
+                return Ok(Task::Serve(Box::new(config), log_format, serve.file.config.clone()));
             }
             Command::Status => {
                 let view: NodeView = client()?.get("/v1/node").await?;
@@ -275,6 +286,7 @@ impl CommandLine {
                 Shown::List(views) => self.print(&views, |views| link_command::list(views))?,
                 Shown::One(view) => self.print(&*view, link_command::one)?,
             },
+            Command::Token(command) => self.token(command).await?,
             Command::Usage { session } => {
                 let query = session.as_ref().map(|session| format!("&session={session}")).unwrap_or_default();
                 let records: Vec<UsageRecord> = client()?.list("/v1/usage", &query).await?;
@@ -359,6 +371,25 @@ impl CommandLine {
         }
     }
 
+    async fn token(&self, command: &Token) -> Result<String, Failure> {
+        match command {
+            Token::GenerateKey { key } => token::generate_key(key),
+            Token::Issue(issue) => issue.run(),
+            Token::Show { token } => token::show(token),
+            Token::Revoke { token_id, issuer, key_id } => {
+                let (token_id, issuer, key_id) = (token_id.clone(), issuer.clone(), key_id.clone());
+                let request = RevocationRequest { issuer, token_id, key_id };
+                let (created, view): (_, RevocationView) =
+                    Client::new(&self.api)?.post(PATH_REVOCATIONS, &request).await?;
+                self.print(&view, |view| format!("{}{}", made(created), show::revocations(std::slice::from_ref(view))))
+            }
+            Token::Revoked => {
+                let views: Vec<RevocationView> = Client::new(&self.api)?.list(PATH_REVOCATIONS, "").await?;
+                self.print(&views, |views| show::revocations(views))
+            }
+        }
+    }
+
     fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<String, Failure> {
         if !self.json {
             return Ok(text(value));
@@ -399,6 +430,19 @@ impl CreateSession {
     }
 
     fn request(&self) -> Result<serde_json::Value, Failure> {
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(file)) => Some(token::read(file)?),
+            (None, None) => None,
+        };
+        let mut request = self.without_token()?;
+        if let (Some(token), Some(fields)) = (token, request.as_object_mut()) {
+            fields.insert("authorization_token".to_owned(), token.into());
+        }
+        Ok(request)
+    }
+
+    fn without_token(&self) -> Result<serde_json::Value, Failure> {
         let Some(file) = &self.file else {
             let id = self.id.clone().ok_or_else(|| Failure::Usage("a session needs an id".to_owned()))?;
             let (starts_at, ends_at) = self.interval()?;
@@ -416,7 +460,16 @@ impl CreateSession {
                 count: self.times,
                 until: self.last_start.map(|time| time.to_string()),
             });
-            let request = SessionRequest { id, starts_at, ends_at, wait_until, recurrence, media_slots, flows };
+            let request = SessionRequest {
+                id,
+                starts_at,
+                ends_at,
+                wait_until,
+                authorization_token: None,
+                recurrence,
+                media_slots,
+                flows,
+            };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {
@@ -503,6 +556,15 @@ mod tests {
             "turnpike link list".to_owned(),
             "turnpike link set wan --rate-out 5M --from 2030-06-01T14:00:00Z --duration 2h".to_owned(),
             "turnpike link set wan --rate-in 5M --until 2030-06-01T14:00:00Z".to_owned(),
+            format!("turnpike session create s1 {flow} --token v4.public.x"),
+            "turnpike session create --file x --token-file y --dry-run".to_owned(),
+            "turnpike token generate-key --key k".to_owned(),
+            format!("turnpike token issue --key k --issuer i --audience x --session s1 {flow} --valid 5m"),
+            format!("turnpike token issue --key k --issuer i --audience x --session s1 {flow} --rate-max 80k --id 7"),
+            "turnpike token show v4.public.x".to_owned(),
+            "turnpike token revoke 7 --issuer i".to_owned(),
+            "turnpike token revoke --key-id k4.pid.x".to_owned(),
+            "turnpike token revoked --json".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
             "turnpike adopt --config node.toml --json".to_owned(),
@@ -532,6 +594,11 @@ mod tests {
             "turnpike session create s1".to_owned(),
             "turnpike session change s1".to_owned(),
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z --no-end".to_owned(),
+            format!("turnpike session create s1 {flow} --token x --token-file y"),
+            "turnpike token issue --key k --issuer i --audience x --session s1".to_owned(),
+            "turnpike token revoke 7".to_owned(),
+            "turnpike token revoke".to_owned(),
+            "turnpike token revoke 7 --issuer i --key-id k4.pid.x".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),
             "turnpike session create --file x --wait 10m".to_owned(),
             format!("turnpike session create s1 {flow} --media-slots a=1"),

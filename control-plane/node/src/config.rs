@@ -1,5 +1,6 @@
 //! The configuration: one TOML file, checked as a whole before anything starts.
 
+pub(crate) mod authorization;
 mod capacity;
 mod data_plane;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{LinkName, NameError, NodeName};
 
+pub use authorization::Authorization;
 pub use capacity::{Capacity, MediaSlots};
 pub use data_plane::{DataPlane, DscpMap, Fragments, Unadmitted, XdpMode};
 
@@ -55,6 +57,9 @@ pub struct Config {
     /// What this node grants to sessions that a peer asks for.
     #[serde(default)]
     pub second_side: SecondSide,
+    /// Whose tokens count.
+    #[serde(default)]
+    pub authorization: Authorization,
     /// Needed where there are peers.
     pub peering: Option<Peering>,
     /// The other nodes.
@@ -255,6 +260,7 @@ impl Config {
         capacity::check(&self.capacity, &self.media_slots, &mut faults);
         self.check_limits(&mut faults);
         self.check_peers(&mut faults);
+        self.authorization.check(&mut faults);
         if !self.api.listen.ip().is_loopback() {
             let listen = self.api.listen;
             faults.add("api.listen", listen, "a loopback address, because the API has no authentication yet");

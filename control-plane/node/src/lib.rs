@@ -15,6 +15,7 @@ pub mod time;
 pub mod tls;
 
 mod adopt;
+mod authorizer;
 mod body;
 mod client;
 mod core;
@@ -35,7 +36,9 @@ mod problem;
 mod quantity;
 mod query;
 mod rest;
+mod revocations;
 mod series_command;
 mod show;
 mod slot_spec;
+mod token;
 mod view;

@@ -147,6 +147,13 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         // Of sessions that have ended; nothing is refused with them.
         Reason::WaitExpired => (StatusCode::CONFLICT, "There was no room as long as it waited"),
         Reason::OfferLapsed => (StatusCode::CONFLICT, "What was offered was not taken in time"),
+        Reason::TokenRequired => (StatusCode::UNAUTHORIZED, "A session needs a token here"),
+        Reason::TokenInvalid => (StatusCode::UNAUTHORIZED, "The token is not one that is trusted here"),
+        Reason::TokenExpired => (StatusCode::UNAUTHORIZED, "The token has expired"),
+        Reason::TokenNotYetValid => (StatusCode::UNAUTHORIZED, "The token is not in force yet"),
+        Reason::TokenRevoked => (StatusCode::FORBIDDEN, "The token was revoked"),
+        Reason::TokenMismatch => (StatusCode::FORBIDDEN, "The token is for something else"),
+        Reason::TokenUsed => (StatusCode::FORBIDDEN, "The token was used before"),
         Reason::InstallFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The data plane did not take the policy"),
     }
 }
@@ -160,6 +167,10 @@ impl IntoResponse for ProblemReply {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, 15.5.2, wants a challenge; the token comes in the body, because each is of one session.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Turnpike-Token"));
         }
         response
     }

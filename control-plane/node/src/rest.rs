@@ -26,9 +26,10 @@ use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId}
 use turnpike_broker::policy::Counters;
 use turnpike_broker::record::{AggregateRecord, SessionRecord};
 use turnpike_broker::refusal::{PoolState, Reason};
-use turnpike_broker::{Answer, Request as Wish};
+use turnpike_broker::{Answer, Credential, Request as Wish};
 use turnpike_store::UsageCursor;
 
+use crate::authorizer::{Authorizer, Revocations};
 use crate::body;
 use crate::core::{self, View};
 use crate::dataplane::{self, Unanswered};
@@ -36,12 +37,14 @@ use crate::frame::frame;
 use crate::payload::Room;
 use crate::problem::{self, Named, ProblemReply};
 use crate::query::{self, ListQuery, Raw};
+use crate::revocations;
 use crate::view;
 
 /// What the handlers need.
 pub(crate) struct Rest {
     pub(crate) core: core::Handle,
     pub(crate) data_plane: dataplane::Handle,
+    pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) node: NodeName,
     pub(crate) epoch: Epoch,
     pub(crate) started_at: String,
@@ -50,6 +53,9 @@ pub(crate) struct Rest {
     pub(crate) body_bytes_max: usize,
     pub(crate) request_timeout: Duration,
 }
+
+/// Where tokens and keys are taken back.
+pub(crate) const PATH_REVOCATIONS: &str = "/v1/authorization/revocations";
 
 type Shared = State<Arc<Rest>>;
 type Name = Result<Path<String>, PathRejection>;
@@ -66,6 +72,7 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/series/{id}", get(series::show).delete(series::delete))
         .route("/v1/links", get(links::list))
         .route("/v1/links/{name}", get(links::show).patch(links::change))
+        .route(PATH_REVOCATIONS, get(revocations::list).post(revocations::create))
         .route("/v1/usage", get(list_usage))
         .route("/v1/node", get(show_node))
         .route("/v1/health", get(show_health))
@@ -77,7 +84,7 @@ pub(crate) fn router(rest: Rest) -> Router {
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
     let detail = format!(
-        "{} is not known; /v1/aggregates, /v1/sessions, /v1/series, /v1/links, /v1/usage, /v1/node and /v1/health are",
+        "{} is not known; /v1/aggregates, /v1/sessions, /v1/series, /v1/links, {PATH_REVOCATIONS}, /v1/usage, /v1/node and /v1/health are",
         uri.path()
     );
     ProblemReply::new("not_found", detail)
@@ -144,16 +151,22 @@ async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Re
     let dry_run = query::dry_run(query)?;
     let mut request: SessionRequest = body::read(request, rest.body_bytes_max).await?;
     let recurrence = request.recurrence.take();
+    let token = request.authorization_token.take();
     let (wish, wait_until) = view::session_wish(request)?;
     if let Some(recurrence) = recurrence {
         if dry_run || wait_until.is_some() {
             let detail = "a session that recurs is neither asked about (dry_run) nor waited for (wait_until)";
             return Err(ProblemReply::invalid_value("recurrence", detail));
         }
+        if token.is_some() {
+            let detail = "a token is for one session, and one that recurs is many; ask for each with its own";
+            return Err(ProblemReply::invalid_value("authorization_token", detail));
+        }
         return series::create(&rest, wish, recurrence).await;
     }
+    let credential = rest.authorizer.of_request(token, &wish);
     if dry_run {
-        let (record, is_there) = match rest.ask(Wish::WouldAdmit(wish), Named::Body).await? {
+        let (record, is_there) = match rest.ask_with(Wish::WouldAdmit(wish), credential, Named::Body).await? {
             Answer::WouldAdmit(record) => (record, false),
             // It is there: so the request would be answered.
             Answer::Session { record, .. } => (record, true),
@@ -173,7 +186,10 @@ async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Re
         None => Wish::CreateSession(wish),
         Some(until) => Wish::WaitForSession { request: wish, until },
     };
-    let (record, created) = rest.ask_session(wish, Named::Body).await?;
+    let answer = rest.ask_with(wish, credential, Named::Body).await?;
+    let Answer::Session { record, created } = answer else {
+        return Err(out_of_place(&answer));
+    };
     let location = format!("/v1/sessions/{}", record.id);
     // What has just come up has counted nothing, and the data plane may be too busy to say so in time.
     let view = if created { rest.session_with(record, &[]) } else { rest.session(record).await? };
@@ -205,9 +221,13 @@ async fn show_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>
 }
 
 async fn change_session(State(rest): Shared, id: Name, request: Request) -> Result<Json<SessionView>, ProblemReply> {
-    let id = named(id, Reason::UnknownSession)?;
+    let id: SessionId = named(id, Reason::UnknownSession)?;
     let SessionChange { ends_at } = body::read(request, rest.body_bytes_max).await?;
     let ends_at = view::time("ends_at", ends_at)?;
+    let wanted = id.clone();
+    let found = rest.look(move |view| view.broker.session(&wanted)?.authorization.clone()).await?;
+    let may_change = rest.authorizer.may_change(found.as_deref());
+    may_change.map_err(|refusal| ProblemReply::refused(*refusal, Named::Path))?;
     let (record, _) = rest.ask_session(Wish::ChangeSessionEnd { id, ends_at }, Named::Path).await?;
     Ok(Json(rest.session(record).await?))
 }
@@ -257,7 +277,13 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
             )
         })
         .await?;
+    let mut refusals: BTreeMap<String, u64> = refusals;
+    for (reason, count) in rest.authorizer.refusals() {
+        *refusals.entry(problem::code(reason)).or_default() += count;
+    }
     let mut tables: BTreeMap<String, TableView> = own_tables.into();
+    let Revocations { used, max, full } = rest.authorizer.revocations();
+    tables.insert("revocations".to_owned(), TableView { used, max, full });
     for (name, table) in status.tables {
         // Where both have a table of that name, what the broker holds is in the data plane or on its way there.
         match tables.entry(name) {
@@ -291,7 +317,12 @@ fn peer_view(view: &View<'_>, name: NodeName, tag_address: IpAddr) -> PeerView {
 impl Rest {
     /// Any answer but a refusal.
     async fn ask(&self, wish: Wish, named: Named) -> Result<Answer, ProblemReply> {
-        let answer = self.core.request(wish).await.map_err(unanswered)?;
+        self.ask_with(wish, Credential::default(), named).await
+    }
+
+    /// The same with what shows that it is authorised.
+    async fn ask_with(&self, wish: Wish, credential: Credential, named: Named) -> Result<Answer, ProblemReply> {
+        let answer = self.core.request(wish, credential).await.map_err(unanswered)?;
         if let Answer::Refused(refusal) = answer { Err(ProblemReply::refused(refusal, named)) } else { Ok(answer) }
     }
 
@@ -391,7 +422,7 @@ where
     T::try_from(name).map_err(|error| ProblemReply::unknown(unknown, error.to_string()))
 }
 
-fn made(created: bool, location: &str, view: &impl Serialize) -> Response {
+pub(crate) fn made(created: bool, location: &str, view: &impl Serialize) -> Response {
     if !created {
         return Json(view).into_response();
     }

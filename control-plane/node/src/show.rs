@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write as _};
 
 use turnpike_api::{
-    AggregateView, FlowView, MediaSlots, MediaSlotsView, NodeView, PoolView, Problem, SessionPreview, SessionView,
-    UsageRecord,
+    AggregateView, AuthorizationView, FlowView, MediaSlots, MediaSlotsView, NodeView, PoolView, Problem,
+    RevocationView, SessionPreview, SessionView, UsageRecord,
 };
 use turnpike_broker::media_slots::SlotCounts;
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
@@ -162,6 +162,12 @@ pub(crate) fn session(view: &SessionView) -> String {
         let _ = write!(out, "{}", facts(&[("offered", &format!("until {until}; take it by the same request again"))]));
     } else if let Some(until) = &view.wait_until {
         let _ = write!(out, "{}", facts(&[("waits", &format!("for room, until {until}"))]));
+    }
+    if let Some(AuthorizationView { issuer, token_id, key_id }) = &view.authorization {
+        let _ = write!(out, "{}", facts(&[("authorized", &format!("by {issuer}, token {token_id}, key {key_id}"))]));
+    }
+    for policies in &view.policies {
+        let _ = write!(out, "{}", facts(&[("policies", &format!("{} at {}", word(&policies.state), policies.node))]));
     }
     if let Some(failure) = &view.failure {
         let _ = write!(out, "{}", facts(&[("failure", &format!("{} ({})", failure.detail, failure.code))]));
@@ -325,6 +331,15 @@ pub(crate) fn usage(records: &[UsageRecord]) -> String {
     head[..3].copy_from_slice(&["AT", "SESSION", "KIND"]);
     head[3..].copy_from_slice(&USAGE_HEAD);
     table(head, rows)
+}
+
+/// `turnpike token revoked`
+pub(crate) fn revocations(views: &[RevocationView]) -> String {
+    let rows = views.iter().map(|view| {
+        let of = |name: &Option<String>| name.clone().unwrap_or_else(none);
+        [of(&view.issuer), of(&view.token_id), of(&view.key_id), view.revoked_at.clone()]
+    });
+    table(["ISSUER", "TOKEN", "KEY", "REVOKED AT"], rows)
 }
 
 /// `turnpike status`

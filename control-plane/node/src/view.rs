@@ -1,8 +1,8 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
 use turnpike_api::{
-    AggregateView, Failure, FlowView, Media as MediaView, MediaSlotsView, PoolView, SessionPreview, SessionRequest,
-    SessionView,
+    AggregateView, AuthorizationView, Failure, FlowView, Media as MediaView, MediaSlotsView, PoolView, SessionPreview,
+    SessionRequest, SessionView,
 };
 use turnpike_broker::media::Media;
 use turnpike_broker::media_slots::SlotState;
@@ -143,6 +143,7 @@ pub(crate) fn session(
     });
     SessionView {
         flows: flows.collect(),
+        policies: record.policy_states(node),
         id: record.id,
         side: record.side,
         peer: record.peer,
@@ -152,6 +153,11 @@ pub(crate) fn session(
         wait_until: record.wait.map(|wait| wait.until.to_string()),
         offered_until: record.wait.and_then(|wait| wait.offered_until).map(|time| time.to_string()),
         since: (record.since > Nanos(0)).then(|| record.since.to_string()),
+        authorization: record.authorization.map(|found| AuthorizationView {
+            issuer: found.issuer,
+            token_id: found.token_id,
+            key_id: found.key_id,
+        }),
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         media_slots: record.media_slots,
         usage: if ended { record.usage } else { Vec::new() },

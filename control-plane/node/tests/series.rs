@@ -91,9 +91,10 @@ fn what_cannot_be_is_refused_by_field() {
         change(&mut body);
         body
     };
-    let cases: [(Value, (u16, &str, &str)); 9] = [
+    let cases: [(Value, (u16, &str, &str)); 10] = [
         (with(&|body| body["ends_at"] = Value::Null), (422, "invalid_value", "recurrence")),
         (with(&|body| body["wait_until"] = json!(in_ms(5_000))), (422, "invalid_value", "recurrence")),
+        (with(&|body| body["authorization_token"] = json!("x")), (422, "invalid_value", "authorization_token")),
         (with(&|body| body["recurrence"] = json!({ "period_s": 2 })), (422, "invalid_value", "recurrence")),
         (with(&|body| body["recurrence"]["until"] = json!(in_ms(700_000))), (422, "invalid_value", "recurrence")),
         (with(&|body| body["recurrence"]["period_s"] = json!(0)), (422, "invalid_value", "recurrence")),

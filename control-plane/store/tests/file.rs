@@ -17,8 +17,8 @@ use turnpike_broker::record::{
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::series::{SeriesRecord, SeriesState};
-use turnpike_broker::{FlowRequest, Schedule};
-use turnpike_store::{Store, StoreError, UsageCursor};
+use turnpike_broker::{Authorization, FlowRequest, Schedule, TakenToken};
+use turnpike_store::{Revocation, Revoked, Store, StoreError, UsageCursor};
 
 fn node() -> NodeName {
     "a".parse().unwrap()
@@ -74,6 +74,8 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         ledger_due: false,
         media_slots: MediaSlots::default(),
         wait: None,
+        authorization: None,
+        token: None,
     }
 }
 
@@ -200,9 +202,9 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 6).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 6, known: 5, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 7, known: 6, .. }), "{error}");
 }
 
 /// What the program with schema 1 wrote.
@@ -235,7 +237,7 @@ fn what_an_earlier_program_kept_is_all_there() {
     drop(store);
     assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
     let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!(version(Connection::open(&path).unwrap()), Ok(5));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(6));
 }
 
 #[test]
@@ -273,7 +275,7 @@ fn sessions_of_a_program_that_knew_no_waiting_do_not_wait() {
     drop(store);
     assert_eq!(open(&path).load().unwrap().1, sessions);
     let connection = Connection::open(&path).unwrap();
-    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(5));
+    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(6));
 }
 
 #[test]
@@ -295,6 +297,83 @@ fn what_is_said_of_a_link_is_kept_as_it_is_and_an_earlier_program_knew_none() {
     store.apply(&[Change::PutLink(kept.clone())]).unwrap();
     drop(store);
     assert_eq!(open(&path).links().unwrap(), [kept]);
+}
+
+#[test]
+fn a_program_that_knew_no_tokens_has_taken_and_revoked_none() {
+    let (_directory, path) = place();
+    Connection::open(&path).unwrap().execute_batch(include_str!("schema_4.sql")).unwrap();
+    let mut store = open(&path);
+    let (_, sessions) = store.load().unwrap();
+    let kept: Vec<_> = sessions.iter().map(|record| (record.id.as_str(), record.wait.is_some())).collect();
+    assert_eq!(kept, [("active", false), ("booked", false), ("ended", false), ("waits", true)]);
+    assert!(sessions.iter().all(|record| record.authorization.is_none() && record.token.is_none()));
+    assert_eq!((store.tokens().unwrap(), store.revocations().unwrap()), (vec![], vec![]));
+    store.apply(&[Change::PutToken(taken("t"))]).unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!((store.load().unwrap().1, store.tokens().unwrap()), (sessions, vec![taken("t")]));
+}
+
+fn taken(token_id: &str) -> TakenToken {
+    let (issuer, session) = ("billing".to_owned(), "s".parse().unwrap());
+    TakenToken { issuer, token_id: token_id.to_owned(), session, expires_at: Nanos(u64::MAX - 1), used: false }
+}
+
+#[test]
+fn tokens_are_kept_with_their_sessions_or_not_at_all() {
+    let (_directory, path) = place();
+    let mut store = open(&path);
+    let found = Authorization {
+        issuer: "billing".to_owned(),
+        token_id: "t".to_owned(),
+        key_id: "k4.pid.x".to_owned(),
+        expires_at: Nanos(9),
+        rates_bps_max: vec![88_000],
+    };
+    let record = SessionRecord {
+        authorization: Some(Box::new(found)),
+        token: Some("v4.public.x".to_owned()),
+        ..session("s", SessionState::Waiting)
+    };
+    let used = TakenToken { used: true, ..taken("t") };
+    let of_another_issuer = TakenToken { issuer: "other".to_owned(), ..taken("t") };
+    store
+        .apply(&[
+            Change::PutToken(taken("t")),
+            Change::PutSession(record.clone()),
+            Change::PutToken(of_another_issuer.clone()),
+            Change::PutToken(used.clone()),
+            Change::PutToken(taken("gone")),
+            Change::DeleteToken { issuer: "billing".to_owned(), token_id: "gone".to_owned() },
+        ])
+        .unwrap();
+    store.apply(&[Change::AppendUsage(usage(1, 1, "s"))]).unwrap();
+    assert!(store.apply(&[Change::PutToken(taken("lost")), Change::AppendUsage(usage(1, 1, "s"))]).is_err());
+    drop(store);
+    let store = open(&path);
+    assert_eq!((store.load().unwrap().1, store.tokens().unwrap()), (vec![record], vec![used, of_another_issuer]));
+}
+
+#[test]
+fn what_was_revoked_stays_so_and_tokens_are_forgotten_in_time() {
+    let (_directory, path) = place();
+    let key = Revocation { revoked: Revoked::Key { id: "k4.pid.x".to_owned() }, at: Nanos(1) };
+    let token = |id: &str, at| Revocation {
+        revoked: Revoked::Token { issuer: "billing".to_owned(), id: id.to_owned() },
+        at: Nanos(at),
+    };
+    let mut store = open(&path);
+    for revocation in [token("late", 3), token("early", 2), key.clone()] {
+        assert!(store.revoke(&revocation).unwrap());
+    }
+    assert!(!store.revoke(&token("late", 9)).unwrap(), "it was there");
+    drop(store);
+    let mut store = open(&path);
+    assert_eq!(store.revocations().unwrap(), [key.clone(), token("early", 2), token("late", 3)]);
+    store.forget_revoked_tokens(Nanos(3)).unwrap();
+    drop(store);
+    assert_eq!(open(&path).revocations().unwrap(), [key, token("late", 3)]);
 }
 
 #[test]

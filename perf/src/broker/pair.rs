@@ -10,8 +10,8 @@ use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Capacity, Config, FlowRequest, Input, Limits, Link, Output, Peer, Request,
-    Schedule, SecondSide, SessionRequest, Timers,
+    AggregateRequest, Answer, Broker, Capacity, Config, Credential, FlowRequest, Input, Limits, Link, Output, Peer,
+    Request, Schedule, SecondSide, SessionRequest, Timers,
 };
 
 use super::{Row, each};
@@ -96,7 +96,7 @@ impl Pair {
     fn ask(&mut self, request: Request) -> anyhow::Result<()> {
         self.tickets += 1;
         self.answers.clear();
-        let input = Input::Request { ticket: self.tickets, request };
+        let input = Input::Request { ticket: self.tickets, request, credential: Credential::default() };
         self.run(VecDeque::from([(0, input)]))?;
         match self.answers.first() {
             Some(Answer::Refused(refusal)) => bail!("refused: {refusal:?}"),
@@ -123,7 +123,13 @@ impl Pair {
                         self.tickets += 1;
                         asked.push((self.tickets, ticket));
                         let peer = read(NAMES[node])?;
-                        let input = Input::PeerRequest { ticket: self.tickets, peer, epoch: Epoch(1), request };
+                        let input = Input::PeerRequest {
+                            ticket: self.tickets,
+                            peer,
+                            epoch: Epoch(1),
+                            request,
+                            credential: Credential::default(),
+                        };
                         inputs.push_back((1 - node, input));
                     }
                     Output::PeerAnswer { ticket, answer } => {

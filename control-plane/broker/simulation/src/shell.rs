@@ -98,7 +98,7 @@ impl World {
                 self.job_later(index);
                 "after a deinstallation"
             }
-            Output::Send { ticket, peer, request, deadline } => {
+            Output::Send { ticket, peer, request, deadline, .. } => {
                 let node = &mut self.nodes[index];
                 node.outgoing.insert(ticket);
                 let (epoch, until) = (node.config.epoch, node.clock.when(deadline));

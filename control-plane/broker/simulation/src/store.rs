@@ -27,6 +27,8 @@ impl Store {
             Change::PutSeries(record) => drop(self.series.insert(record.id.clone(), record)),
             Change::DeleteSeries(id) => drop(self.series.remove(&id)),
             Change::AppendUsage(line) => self.ledger.push(line),
+            // No client has a token here.
+            Change::PutToken(_) | Change::DeleteToken { .. } => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::record::{Direction, Side};
-use turnpike_broker::{Broker, Input, Request};
+use turnpike_broker::{Broker, Credential, Input, Request};
 
 use crate::Options;
 use crate::checker::{Checker, Held, Violation};
@@ -226,7 +226,11 @@ impl World {
                     let is_stale = self.checker.heard(to, from, epoch);
                     let incoming = Incoming { from, from_life, ticket, is_stale, request: request.clone() };
                     self.nodes[to].incoming.insert(own, incoming);
-                    self.give(to, Input::PeerRequest { ticket: own, peer, epoch, request }.into());
+                    self.give(
+                        to,
+                        Input::PeerRequest { ticket: own, peer, epoch, request, credential: Credential::default() }
+                            .into(),
+                    );
                 } else {
                     // The connection it was sent on has gone with the process.
                     self.break_off(to, from, from_life, ticket);
@@ -300,7 +304,7 @@ impl World {
             | Request::DeleteSession(_) => None,
         };
         self.nodes[node].asked.insert(ticket, given_up);
-        self.give(node, Input::Request { ticket, request }.into());
+        self.give(node, Input::Request { ticket, request, credential: Credential::default() }.into());
         ticket
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "the other outputs do not matter here")]
 
 use crate::address::Family;
+use crate::authorization::Credential;
 use crate::broker::Broker;
 use crate::calendar::Interval;
 use crate::config::{Config, Limits, Link, Peer, SecondSide, Timers};
@@ -83,12 +84,12 @@ fn flow(aggregate: &AggregateName) -> FlowRequest {
 }
 
 fn from_client(request: Request) -> Input {
-    Input::Request { ticket: 1, request }
+    Input::Request { ticket: 1, request, credential: Credential::default() }
 }
 
 fn from_peer(request: PeerRequest) -> Input {
     let peer: NodeName = "b".parse().unwrap();
-    Input::PeerRequest { ticket: 1, peer, epoch: Epoch(1), request }
+    Input::PeerRequest { ticket: 1, peer, epoch: Epoch(1), request, credential: Credential::default() }
 }
 
 fn refusal(input: &Input, now: Nanos) -> Option<Refusal> {

@@ -46,6 +46,7 @@ impl World {
                 assert!(table.used <= table.max, "{table:?}");
             }
             node.check_plane(node.time(self.now));
+            node.check_policy_states();
         }
     }
 
@@ -236,6 +237,27 @@ impl Node {
                 panic!("a flow without its aggregate");
             };
             assert!(used <= *rate_bps, "{used} bit/s on an aggregate of {rate_bps}");
+        }
+    }
+
+    /// What a session says of its policies here is what the data plane has (R-004-9, R-004-16).
+    fn check_policy_states(&self) {
+        for record in self.broker.sessions().chain(self.broker.ended()) {
+            let states = record.policy_states(&self.config.node);
+            let Some(own) = states.iter().find(|policies| policies.node == self.config.node) else { continue };
+            let has = |flow: &FlowRecord| self.plane.contains_key(&flow.policy);
+            match own.state {
+                PolicyState::Installed | PolicyState::Confirmed if !self.host_was_lost => {
+                    assert!(record.flows.iter().all(|flow| self.carries(flow)), "not all in force: {record:?}");
+                }
+                PolicyState::Refused | PolicyState::Deinstalled => {
+                    assert!(!record.flows.iter().any(has), "some still in force: {record:?}");
+                }
+                PolicyState::Requested
+                | PolicyState::Installed
+                | PolicyState::Confirmed
+                | PolicyState::Deinstalling => {}
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp, Tag};
+use turnpike_broker::policy_state::PolicyState;
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, SessionRecord, SessionState, Side, UsageKind,
     UsageRecord,
@@ -24,8 +25,8 @@ use turnpike_broker::record::{
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::series::SeriesRecord;
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Capacity, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request,
-    Schedule, SecondSide, SessionRequest, Timers, overhead_bytes,
+    AggregateRequest, Answer, Authorization, Broker, Capacity, Config, Cost, Credential, FlowRequest, Input, Limits,
+    Link, Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, overhead_bytes,
 };
 
 mod invariant;
@@ -41,10 +42,31 @@ pub(crate) type Kind = &'static str;
 pub(crate) type Network = Box<dyn FnMut(usize, Kind) -> Vec<u64>>;
 
 enum Event {
-    Input { node: usize, life: u32, input: Input },
-    Request { from: usize, from_life: u32, ticket: u64, to_life: u32, epoch: Epoch, request: PeerRequest },
-    Reply { to: usize, life: u32, ticket: u64, answer: Result<PeerAnswer, String> },
-    Tick { node: usize, life: u32, at: Nanos },
+    Input {
+        node: usize,
+        life: u32,
+        input: Input,
+    },
+    Request {
+        from: usize,
+        from_life: u32,
+        ticket: u64,
+        to_life: u32,
+        epoch: Epoch,
+        request: PeerRequest,
+        token: Option<String>,
+    },
+    Reply {
+        to: usize,
+        life: u32,
+        ticket: u64,
+        answer: Result<PeerAnswer, String>,
+    },
+    Tick {
+        node: usize,
+        life: u32,
+        at: Nanos,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,7 +76,11 @@ pub(crate) struct Store {
     pub(crate) links: BTreeMap<LinkName, LinkRecord>,
     pub(crate) series: BTreeMap<SessionId, SeriesRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
+    pub(crate) tokens: BTreeMap<(String, String), TakenToken>,
 }
+
+/// What a node's shell finds of a token.
+pub(crate) type Judge = fn(&str) -> Result<Authorization, Box<Refusal>>;
 
 pub(crate) struct Node {
     pub(crate) config: Config,
@@ -63,6 +89,8 @@ pub(crate) struct Node {
     pub(crate) plane: BTreeMap<PolicyId, Policy>,
     /// Terminals that its kernel's routes had to lead to, as they came.
     pub(crate) sought: Vec<IpAddr>,
+    /// Without one it asks for no token and looks at none.
+    pub(crate) judge: Option<Judge>,
     /// So many installations from now on are refused.
     pub(crate) install_failures: u32,
     /// The next drain that persists something ends in a crash right after that.
@@ -258,6 +286,7 @@ impl Node {
             store: Store::default(),
             plane: BTreeMap::new(),
             sought: Vec::new(),
+            judge: None,
             install_failures: 0,
             dies_after_persist: false,
             answers: BTreeMap::new(),
@@ -287,7 +316,16 @@ impl Node {
             Change::PutSeries(record) => drop(self.store.series.insert(record.id.clone(), record)),
             Change::DeleteSeries(id) => drop(self.store.series.remove(&id)),
             Change::AppendUsage(line) => self.store.ledger.push(line),
+            Change::PutToken(taken) => {
+                drop(self.store.tokens.insert((taken.issuer.clone(), taken.token_id.clone()), taken));
+            }
+            Change::DeleteToken { issuer, token_id } => drop(self.store.tokens.remove(&(issuer, token_id))),
         }
+    }
+
+    fn credential(&self, token: Option<String>) -> Credential {
+        let found = self.judge.zip(token.as_deref()).map(|(judge, token)| judge(token));
+        Credential { token, found }
     }
 
     fn install(&mut self, policies: Vec<(PolicyId, Policy)>, terminals: &[IpAddr]) -> Result<(), InstallError> {
@@ -395,10 +433,16 @@ impl World {
 
     /// Asks a node, and does not wait.
     pub(crate) fn request(&mut self, node: usize, request: Request) -> u64 {
+        self.request_with(node, request, None)
+    }
+
+    /// The same with a token.
+    pub(crate) fn request_with(&mut self, node: usize, request: Request, token: Option<&str>) -> u64 {
         self.sequence += 1;
         let ticket = self.sequence;
         self.nodes[node].asked.insert(ticket);
-        self.input(node, Input::Request { ticket, request });
+        let credential = self.nodes[node].credential(token.map(str::to_owned));
+        self.input(node, Input::Request { ticket, request, credential });
         ticket
     }
 
@@ -452,7 +496,10 @@ impl World {
         let now = self.clock(to);
         let node = &mut self.nodes[to];
         node.time_of_last_input = now;
-        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, now);
+        node.broker.handle(
+            Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request, credential: Credential::default() },
+            now,
+        );
         let mut outputs: Vec<Output> = std::iter::from_fn(|| node.broker.poll()).collect();
         let place = outputs.iter().position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
         let answer = place.map(|place| outputs.remove(place));
@@ -501,13 +548,14 @@ impl World {
                     self.input(to, Input::PeerAnswered { ticket, answer });
                 }
             }
-            Event::Request { from, from_life, ticket, to_life, epoch, request } => {
+            Event::Request { from, from_life, ticket, to_life, epoch, request, token } => {
                 let (to, peer) = (1 - from, self.nodes[from].config.node.clone());
                 if self.nodes[to].life == to_life && !self.nodes[to].down {
                     self.sequence += 1;
                     let own = self.sequence;
                     self.nodes[to].incoming.insert(own, (from, from_life, ticket));
-                    self.input(to, Input::PeerRequest { ticket: own, peer, epoch, request });
+                    let credential = self.nodes[to].credential(token);
+                    self.input(to, Input::PeerRequest { ticket: own, peer, epoch, request, credential });
                 }
             }
             Event::Tick { node, life, at } if self.nodes[node].life == life && self.nodes[node].wake == Some(at) => {
@@ -577,7 +625,7 @@ impl World {
                 let counters = self.nodes[node].deinstall(&policies);
                 self.after(2, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
             }
-            Output::Send { ticket, request, deadline, .. } => {
+            Output::Send { ticket, request, token, deadline, .. } => {
                 let kind = kind(&request);
                 let epoch = self.nodes[node].config.epoch;
                 let to_life = self.nodes[1 - node].life;
@@ -587,8 +635,8 @@ impl World {
                     self.nodes[node].changing.insert(ticket);
                 }
                 for delay in (self.network)(node, kind) {
-                    let request = request.clone();
-                    let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request };
+                    let (request, token) = (request.clone(), token.clone());
+                    let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request, token };
                     self.after(delay, event);
                 }
                 let answer = Err("no answer in time".to_owned());
@@ -645,6 +693,7 @@ impl World {
         let sessions = this.store.sessions.values().cloned().collect();
         this.broker.restore_links(this.store.links.values().cloned().collect(), now);
         this.broker.restore_series(this.store.series.values().cloned().collect());
+        this.broker.restore_tokens(this.store.tokens.values().cloned().collect());
         this.broker.restore(aggregates, sessions, &installed, now);
         self.drain(node);
     }

@@ -37,7 +37,10 @@ pub(super) async fn create(
             return invalid("recurrence", "recurrence needs one of count and until, and not both".to_owned());
         }
     };
-    let answer = rest.ask(Wish::CreateSeries { request, period: Nanos(period_ns), until }, Named::Body).await?;
+    // Where a token is needed, this says so: it would be for one session.
+    let credential = rest.authorizer.of_request(None, &request);
+    let wish = Wish::CreateSeries { request, period: Nanos(period_ns), until };
+    let answer = rest.ask_with(wish, credential, Named::Body).await?;
     let Answer::Series { record, created } = answer else {
         return Err(out_of_place(&answer));
     };

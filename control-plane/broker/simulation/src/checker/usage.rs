@@ -133,7 +133,9 @@ impl Checker {
             | Change::DeleteSession(_)
             | Change::PutLink(_)
             | Change::PutSeries(_)
-            | Change::DeleteSeries(_) => return Ok(()),
+            | Change::DeleteSeries(_)
+            | Change::PutToken(_)
+            | Change::DeleteToken { .. } => return Ok(()),
         };
         for usage in &line.flows {
             match nodes.iter().position(|node| node.config.node == usage.node) {
