@@ -248,9 +248,10 @@ impl Broker {
                     let number = series.number;
                     let (count, schedule) = (series.record.count, series.record.schedule(number));
                     let begin = schedule.starts_at.unwrap_or_default();
-                    let refusal = match answer {
-                        Answer::Refused(refusal) => refusal,
-                        _ => Refusal::new(Reason::Busy, "somebody has ended it"),
+                    let refusal = if let Answer::Refused(refusal) = answer {
+                        refusal
+                    } else {
+                        Refusal::new(Reason::Busy, "somebody has ended it")
                     };
                     let detail = format!("occurrence {number} of {count}, from {begin} on: {}", refusal.detail);
                     series.refusal = Some(Refusal { detail, ..refusal });

@@ -172,7 +172,7 @@ enum Session {
         id: SessionId,
     },
     /// Ask for one; repeating the same request is safe.
-    Create(CreateSession),
+    Create(Box<CreateSession>),
     /// Let one end at another time, at both ends, or leave it as it is.
     Change {
         /// Its id, at the node that was asked for it.
