@@ -80,12 +80,14 @@ impl Broker {
         let Some(Session { record, phase: Phase::Booked { commits }, .. }) = self.sessions.get(id) else {
             return;
         };
-        let at = if record.side == Side::First || !commits.is_empty() {
-            record.schedule.begin(now)
+        let deadline = record.schedule.deadline(record.side, &self.config.timers);
+        let at = if record.side == Side::First || !commits.is_empty() { record.schedule.begin(now) } else { deadline };
+        // What is given up makes room before what starts, too: an earlier life of this node may have installed it.
+        if deadline <= at {
+            self.set_timer(Subject::Session(id.clone()), at);
         } else {
-            record.schedule.deadline(record.side, &self.config.timers)
-        };
-        self.set_start_timer(Subject::Session(id.clone()), at);
+            self.set_start_timer(Subject::Session(id.clone()), at);
+        }
     }
 
     pub(crate) fn booking_timer(&mut self, id: &SessionId, now: Nanos) {

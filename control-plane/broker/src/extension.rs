@@ -56,6 +56,10 @@ impl Broker {
                 let detail = format!("session {id} has ended; ask for another one");
                 return Err(Refusal::new(Reason::UnknownSession, detail).at("id"));
             }
+            if self.watches.contains_key(id) {
+                let allowed = "a session that is booked or active; this one waits for room: delete it, and ask for it with the other end";
+                return Err(Refusal::invalid("id", id, allowed));
+            }
             return Err(unknown_session(id, &self.config.node));
         };
         if session.record.side == Side::Second {

@@ -209,7 +209,8 @@ impl Broker {
             | Phase::Booking { client, .. }
             | Phase::Committing { client: Some(client), .. } => Ending::refused(*client, ended_there),
             Phase::Booked { .. } => {
-                if session.record.side == Side::First && session.record.schedule.begin(now) <= now {
+                // Also before its start: by the second side's clock, or by an end whose confirmation was lost, its time may be over.
+                if session.record.side == Side::First {
                     session.record.failure.get_or_insert_with(|| Box::new(ended_there));
                 }
                 Ending::of_booking()

@@ -141,7 +141,7 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let (parts, interval) = (self.parts(flows, slot_counts), schedule.interval());
+        let (parts, interval) = (self.parts(flows, slot_counts), self.held_interval(schedule));
         for (index, part) in parts.iter().enumerate() {
             let Some(pool) = self.pool_mut(&part.pool) else { continue };
             pool.forget(now);

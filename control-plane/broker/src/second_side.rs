@@ -133,6 +133,8 @@ impl Broker {
                 askers.push(ticket);
                 return Ok(());
             }
+            // Its host went down, and it is being installed again: nothing is confirmed that is not in force.
+            Phase::Active if session.install.is_some() => return Err(session_busy(id)),
             Phase::Active => {
                 self.answer_peer(ticket, PeerAnswer::Committed);
                 return Ok(());

@@ -17,6 +17,7 @@ use crate::first_side::is_answer_to;
 use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
+use crate::planted::PlantedBug;
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
@@ -440,6 +441,9 @@ impl Broker {
 
     /// The client has not taken it in time, or its time to wait is over while it is called: both sides give it back.
     pub(crate) fn lapse_offer(&mut self, id: &SessionId, now: Nanos) {
+        if self.has_bug(PlantedBug::OfferKept) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
         let failure = if matches!(session.phase, Phase::Offered) {
             Refusal::new(Reason::OfferLapsed, format!("session {id} was offered, and not taken in time"))

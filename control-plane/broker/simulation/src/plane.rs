@@ -33,6 +33,8 @@ pub(crate) struct Plane {
     retired: BTreeMap<PolicyId, Retired>,
     by_label: BTreeMap<Label, PolicyId>,
     ends: BTreeSet<(Direction, Endpoints)>,
+    /// They only let in what is still on its way: their endpoints and their parts of aggregates may be others' by now.
+    late: BTreeSet<PolicyId>,
     /// Of each aggregate, what its flows cost together, bits per second.
     carried_bps: BTreeMap<PolicyId, u64>,
     flows_out: Vec<PolicyId>,
@@ -165,6 +167,30 @@ impl Plane {
         Ok(Ok(()))
     }
 
+    /// These are of sessions whose end has come, and that receive until the peer has stopped. Known by their labels, they and those that
+    /// follow them do not mix.
+    pub(crate) fn are_late(&mut self, ids: impl Iterator<Item = PolicyId>) {
+        for id in ids {
+            if let Some(policy @ Policy::FlowIn { .. }) = self.policy(id).cloned()
+                && self.late.insert(id)
+            {
+                self.leave(&policy);
+            }
+        }
+    }
+
+    /// What it carried may be carried by others.
+    fn leave(&mut self, policy: &Policy) {
+        for ends in all_ends(policy) {
+            self.ends.remove(&ends);
+        }
+        if let Some((aggregate, cost_bps)) = flow_cost_bps(policy)
+            && let Some(carried_bps) = self.carried_bps.get_mut(&aggregate)
+        {
+            *carried_bps = carried_bps.saturating_sub(cost_bps);
+        }
+    }
+
     fn rate_of(&self, aggregate: PolicyId, way: Direction) -> Option<u64> {
         match (self.policy(aggregate)?, way) {
             (Policy::AggregateOut { rate_bps, .. }, Direction::Out)
@@ -187,13 +213,8 @@ impl Plane {
 
     fn remove(&mut self, id: PolicyId) -> Option<Retired> {
         let Entry { policy, counters } = self.in_force.remove(&id)?;
-        for ends in all_ends(&policy) {
-            self.ends.remove(&ends);
-        }
-        if let Some((aggregate, cost_bps)) = flow_cost_bps(&policy)
-            && let Some(carried_bps) = self.carried_bps.get_mut(&aggregate)
-        {
-            *carried_bps = carried_bps.saturating_sub(cost_bps);
+        if !self.late.remove(&id) {
+            self.leave(&policy);
         }
         let label = match policy {
             Policy::FlowIn { label, .. } | Policy::TerminalsIn { label, .. } => Some(label),

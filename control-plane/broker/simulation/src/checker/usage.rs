@@ -123,7 +123,13 @@ impl Checker {
     pub(crate) fn change(&mut self, nodes: &[Node], index: usize, change: &Change) -> Held {
         let line = match change {
             Change::PutSession(record) => {
-                self.usage.keeps(index, record);
+                self.ends_for_a_reason(nodes, index, record)?;
+                self.note_booking(index, record, nodes[index].shown);
+                self.waiting.keeps(index, record);
+                // Who waits has no policies.
+                if record.state != SessionState::Waiting {
+                    self.usage.keeps(index, record);
+                }
                 return Ok(());
             }
             Change::AppendUsage(line) if line.kind == UsageKind::Final => line,
