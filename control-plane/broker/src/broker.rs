@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
 use crate::authorization::{Credential, Tokens};
+use crate::capacity::LINK_CHANGES_MAX;
 use crate::config::Config;
 use crate::cost::Cost;
 use crate::endpoints::Carried;
@@ -20,7 +21,9 @@ use crate::question::Question;
 use crate::rate_change::Of;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::resources::NodePools;
 use crate::second_side::Hold;
+use crate::series::{SERIES_OCCURRENCES_MAX, Series};
 use crate::session::{Ended, Session};
 use crate::watch::Watch;
 
@@ -34,6 +37,7 @@ pub struct Broker {
     policies: u64,
     pub(crate) usage_sequence: u64,
     pub(crate) links: BTreeMap<LinkName, LinkPools>,
+    pub(crate) node_pools: NodePools,
     pub(crate) aggregates: BTreeMap<AggregateName, Aggregate>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) ended: Ended,
@@ -43,6 +47,11 @@ pub struct Broker {
     /// By the ticket that the second side was asked with.
     pub(crate) questions: BTreeMap<u64, Question>,
     pub(crate) watches: BTreeMap<SessionId, Watch>,
+    pub(crate) series: BTreeMap<SessionId, Series>,
+    /// Whose ticket it is, of those that are not answered.
+    pub(crate) series_tickets: BTreeMap<u64, SessionId>,
+    /// What series were answered, and have not looked at.
+    pub(crate) series_answers: VecDeque<(u64, Answer)>,
     pub(crate) tokens: Tokens,
     /// Those whose turn it is: the second side was asked.
     pub(crate) calling: BTreeSet<SessionId>,
@@ -50,6 +59,8 @@ pub struct Broker {
     pub(crate) called: BTreeSet<SessionId>,
     /// Something was given back since sessions that wait were looked at.
     pub(crate) room: bool,
+    /// Something has changed of links since it was looked at what they carry.
+    pub(crate) links_changed: bool,
     pending: BTreeMap<u64, Subject>,
     /// Of the same time those first that do not start something.
     timers: BTreeSet<(Nanos, bool, Subject)>,
@@ -72,6 +83,8 @@ pub(crate) enum TableName {
     Labels,
     Questions,
     Watches,
+    LinkChanges,
+    SeriesOccurrences,
     Tokens,
 }
 
@@ -80,7 +93,8 @@ pub(crate) enum TableName {
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
     /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
-    /// `watches` (sessions that wait for room, or are called) or `tokens` (that are taken and have not expired).
+    /// `watches` (sessions that wait for room, or are called), `tokens` (that are taken and have not expired), `link_changes` (other rates of links,
+    /// in force or to come) or `series_occurrences` (of all series whose last one is not over).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -101,6 +115,7 @@ impl Broker {
             policies: u64::from(epoch.0) << 32,
             usage_sequence: 0,
             links: config.links.iter().map(|(name, link)| (name.clone(), LinkPools::new(*link))).collect(),
+            node_pools: NodePools::new(&config.capacity),
             aggregates: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ended: Ended::new(config.limits.sessions_ended_max),
@@ -109,10 +124,14 @@ impl Broker {
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
             questions: BTreeMap::new(),
             watches: BTreeMap::new(),
+            series: BTreeMap::new(),
+            series_tickets: BTreeMap::new(),
+            series_answers: VecDeque::new(),
             tokens: Tokens::default(),
             calling: BTreeSet::new(),
             called: BTreeSet::new(),
             room: false,
+            links_changed: false,
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             timer_by_subject: BTreeMap::new(),
@@ -133,6 +152,7 @@ impl Broker {
         }
         self.now = now;
         self.handle_timers(now);
+        self.reckon_links(now);
         match input {
             Input::Request { ticket, request, credential } => self.handle_request(ticket, request, &credential, now),
             Input::PeerRequest { ticket, peer, epoch, request, credential } => {
@@ -145,6 +165,8 @@ impl Broker {
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
+        self.drive_series(now);
+        self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();
     }
@@ -215,9 +237,12 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 7] {
-        use TableName::{Aggregates, Flows, Labels, Questions, Sessions, Tokens, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Tokens].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 9] {
+        use TableName::{
+            Aggregates, Flows, Labels, LinkChanges, Questions, SeriesOccurrences, Sessions, Tokens, Watches,
+        };
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Tokens, LinkChanges, SeriesOccurrences]
+            .map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -229,6 +254,8 @@ impl Broker {
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
+            TableName::LinkChanges => ("link_changes", self.link_changes(), LINK_CHANGES_MAX),
+            TableName::SeriesOccurrences => ("series_occurrences", self.series_occurrences(), SERIES_OCCURRENCES_MAX),
             TableName::Tokens => ("tokens", self.tokens.len(), limits.tokens_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
@@ -264,6 +291,11 @@ impl Broker {
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::ChangeSessionRates { id, flows } => self.change_session_rates(ticket, &id, &flows, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
+            Request::CreateSeries { request, period, until } => {
+                self.create_series(ticket, request, (period, until), credential, now)
+            }
+            Request::DeleteSeries(id) => self.delete_series(ticket, &id, now),
+            Request::ChangeLink(wish) => self.change_link(ticket, &wish, now),
         };
         if let Err(refusal) = done {
             self.refuse(ticket, refusal);
@@ -315,14 +347,14 @@ impl Broker {
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, flows } => {
+            PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, media_slots, flows } => {
                 let subject = Subject::Session(session.clone());
-                let hold = Hold { attempt, schedule, sent_at, offer, asked: &flows, credential };
+                let hold = Hold { attempt, schedule, sent_at, offer, media_slots, asked: &flows, credential };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
-            PeerRequest::WouldHoldSession { session, schedule, sent_at, flows } => {
-                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, asked: &flows, credential };
+            PeerRequest::WouldHoldSession { session, schedule, sent_at, media_slots, flows } => {
+                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, media_slots, asked: &flows, credential };
                 self.would_hold_received(ticket, &peer, &session, hold, now);
                 Ok(())
             }
@@ -359,7 +391,7 @@ impl Broker {
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
             Some(Subject::Rates(id)) => self.rates_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
-            Some(Subject::Watch(_)) | None => {}
+            Some(Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
         }
     }
 
@@ -368,7 +400,7 @@ impl Broker {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
             Some(Subject::Rates(id)) => self.rates_changed(&id, ticket, outcome.map(|()| &[][..]), now),
-            Some(Subject::Question | Subject::Watch(_)) | None => {}
+            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
         }
     }
 
@@ -376,7 +408,8 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Rates(_) | Subject::Question | Subject::Watch(_)) | None => {}
+            Some(Subject::Rates(_) | Subject::Question | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_))
+            | None => {}
         }
     }
 
@@ -398,6 +431,8 @@ impl Broker {
                 Subject::Session(id) => self.session_timer(&id, now),
                 Subject::Rates(id) => self.resume_rates(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
+                Subject::Link(name) => self.link_timer(&name, now),
+                Subject::Series(id) => self.series_timer(&id, now),
                 // The peer's answer has its deadline.
                 Subject::Question => {}
             }
@@ -505,6 +540,7 @@ impl Broker {
 
     /// Answers a client; a refusal is counted.
     pub(crate) fn answer(&mut self, ticket: u64, answer: Answer) {
+        let Some(answer) = self.take_for_series(ticket, answer) else { return };
         if let Answer::Refused(refusal) = &answer {
             self.count(refusal.reason);
         }
@@ -547,6 +583,9 @@ impl Broker {
     pub(crate) fn restored(&mut self, now: Nanos) {
         self.now = now;
         self.room = true;
+        self.resume_series(now);
+        self.drive_series(now);
+        self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();
     }

@@ -6,6 +6,7 @@ use crate::broker::{Broker, TableName};
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
 use crate::flow::{are_answer_to, is_label};
+use crate::media_slots::MediaSlots;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
 use crate::planted::PlantedBug;
@@ -38,12 +39,12 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         credential.check()?;
-        let SessionRequest { id, schedule, flows } = request;
+        let SessionRequest { id, schedule, media_slots, flows } = request;
         let mut asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
-        if self.take_offer(ticket, &id, schedule, &asked, now) {
+        if self.take_offer(ticket, &id, schedule, &media_slots, &asked, now) {
             return Ok(());
         }
-        if self.repeated(ticket, &id, schedule, &asked)? {
+        if self.repeated(ticket, &id, schedule, &media_slots, &asked)? {
             return Ok(());
         }
         self.check_token(credential)?;
@@ -53,25 +54,26 @@ impl Broker {
         }
         self.check_token_place(credential, now)?;
         let wait = wait_until.map(|until| self.new_wait(until));
-        let wish = WaitingWish { id: &id, schedule, asked: &asked, credential };
-        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked)) {
+        let wish = WaitingWish { id: &id, schedule, media_slots: &media_slots, asked: &asked, credential };
+        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, &media_slots.first)) {
             return self.start_to_wait(ticket, wish, wait, None, now);
         }
-        let (peer, flows) = match (self.admit(None, &asked, schedule, now), wait) {
+        let (peer, flows) = match (self.admit(None, &asked, &media_slots.first, schedule, now), wait) {
             (Ok(admitted), _) => admitted,
             (Err(refusal), Some(wait)) if is_for_want_of_room(refusal.reason) => {
                 return self.start_to_wait(ticket, wish, wait, Some(refusal), now);
             }
             (Err(refusal), _) => return Err(refusal),
         };
-        self.note_passed(&flows, None);
         for (asked, flow) in asked.iter_mut().zip(&flows) {
             asked.label = flow.label;
         }
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
-        let record = credential.on(SessionRecord { wait, ..held });
+        let of_second = media_slots.second.clone();
+        let record = credential.on(SessionRecord { wait, media_slots, ..held });
         self.take_token(credential, &id);
+        self.note_passed(&record, None);
         self.persist(Change::PutSession(record.clone()));
         let request = PeerRequest::HoldSession {
             session: id.clone(),
@@ -79,6 +81,7 @@ impl Broker {
             schedule,
             sent_at: now,
             offer: false,
+            media_slots: of_second,
             flows: asked,
         };
         let ask = self.send_with(Subject::Session(id.clone()), peer, request, credential.token.clone(), now);
@@ -93,11 +96,12 @@ impl Broker {
         ticket: u64,
         id: &SessionId,
         schedule: Schedule,
+        media_slots: &MediaSlots,
         asked: &[HoldFlow],
     ) -> Result<bool, Refusal> {
         let node = &self.config.node;
         let record = if let Some(session) = self.sessions.get(id) {
-            if session.record.schedule != schedule || !are_answer_to(&session.record.flows, asked, Side::Second) {
+            if !is_answer_to(&session.record, schedule, media_slots, asked) {
                 return Err(session_id_reused(id, node));
             }
             match session.record.state {
@@ -113,7 +117,7 @@ impl Broker {
                 }
             }
         } else if let Some(record) = self.watches.get(id).map(|watch| &watch.record).or_else(|| self.ended.get(id)) {
-            if record.schedule != schedule || !are_answer_to(&record.flows, asked, Side::Second) {
+            if !is_answer_to(record, schedule, media_slots, asked) {
                 return Err(session_id_reused(id, node));
             }
             record.clone()
@@ -289,6 +293,18 @@ impl Broker {
             (None, _) => {}
         }
     }
+}
+
+/// Whether a session is what a client asks for.
+pub(crate) fn is_answer_to(
+    record: &SessionRecord,
+    schedule: Schedule,
+    media_slots: &MediaSlots,
+    asked: &[HoldFlow],
+) -> bool {
+    record.schedule == schedule
+        && record.media_slots == *media_slots
+        && are_answer_to(&record.flows, asked, Side::Second)
 }
 
 pub(crate) fn silent(id: &SessionId, why: &str) -> Refusal {

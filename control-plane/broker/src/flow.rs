@@ -1,16 +1,17 @@
 //! Flows: what may be asked, and what they take of the node's pools, labels and tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
 use crate::calendar::{Interval, Shortage};
 use crate::class::Quality;
-use crate::cost::{self, Cost, rate_that_fits};
+use crate::cost::{self, Cost};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
+use crate::media_slots::SlotCounts;
 use crate::message::HoldFlow;
-use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
+use crate::name::{Label, Nanos, NodeName, PolicyId};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -192,19 +193,26 @@ struct Checked {
     ways: Vec<(Direction, Tag)>,
 }
 
+/// Which side this node is when it is asked so.
+const fn side(asker: Option<&NodeName>) -> Side {
+    if asker.is_some() { Side::Second } else { Side::First }
+}
+
 impl Broker {
-    /// Takes what a session's flows need, all or nothing: pools, labels, endpoints, places in tables (R-003-11).
+    /// Takes what a session's flows need, all or nothing: pools, media slots of this side, labels, endpoints, places in tables (R-003-11).
     /// `asker` is the peer where it asks; a client asks otherwise. The second side's own values are applied (R-001-1).
     pub(crate) fn admit(
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        slots: &SlotCounts,
         schedule: Schedule,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
         let checked = self.check_flows(asker, asked, Labels::OfReceiver, schedule.ahead(now))?;
+        self.check_slots(slots, side(asker))?;
         self.check_places(&checked.ways).map_err(|table| self.full(table))?;
-        let mut flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
+        let mut flows = self.hold_pools(asker, (asked, slots), &checked.ways, schedule, now)?;
         for flow in &mut flows {
             flow.policy = self.next_policy();
             if (flow.direction, flow.tag) == (Direction::In, Tag::Label) {
@@ -220,13 +228,15 @@ impl Broker {
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        slots: &SlotCounts,
         schedule: Schedule,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
         let checked = self.check_flows(asker, asked, Labels::None, schedule.ahead(now))?;
+        self.check_slots(slots, side(asker))?;
         self.check_places(&checked.ways).map_err(|table| self.no_place(table))?;
-        let flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
-        self.give_pools_back(&flows, schedule.interval());
+        let flows = self.hold_pools(asker, (asked, slots), &checked.ways, schedule, now)?;
+        self.give_back_parts(&flows, slots, schedule.interval());
         Ok((checked.peer, flows))
     }
 
@@ -234,55 +244,53 @@ impl Broker {
     pub(crate) fn flows_of_watch(
         &self,
         asked: &[HoldFlow],
+        slots: &SlotCounts,
         schedule: Schedule,
         now: Nanos,
     ) -> Result<Option<(NodeName, Vec<FlowRecord>)>, Refusal> {
         let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, schedule.ahead(now))?;
+        self.check_slots(slots, Side::First)?;
         let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter));
         let flows: Vec<FlowRecord> = flows.collect();
-        let mut needed: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
-        for flow in &flows {
-            let Some(aggregate) = self.aggregates.get(&flow.aggregate) else { return Ok(None) };
-            let (cost, needed) = (aggregate.cost(flow), needed.entry(&flow.aggregate).or_default());
-            needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
-            needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
-            let pool = aggregate.pool_state(&self.config.node, now);
-            if needed.rate_bps > pool.capacity_bps || needed.burst_bytes > pool.burst_capacity_bytes {
-                return Ok(None);
-            }
-        }
-        Ok(Some((peer, flows)))
+        Ok(self.fits_empty(&flows, slots, now).then_some((peer, flows)))
     }
 
-    /// Takes what flows need of their pools, all or nothing.
+    /// Takes what flows and slots need of their pools, all or nothing.
     fn hold_pools(
         &mut self,
         asker: Option<&NodeName>,
-        asked: &[HoldFlow],
+        (asked, slots): (&[HoldFlow], &SlotCounts),
         ways: &[(Direction, Tag)],
         schedule: Schedule,
         now: Nanos,
     ) -> Result<Vec<FlowRecord>, Refusal> {
+        let (none, side) = (SlotCounts::new(), side(asker));
         let mut flows = Vec::with_capacity(asked.len());
+        let mut taken = Ok(());
+        // One after the other: what a flow is granted depends on what those before it have left.
         for (index, (asked, way)) in asked.iter().zip(ways).enumerate() {
-            if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
-                aggregate.pool.forget(now);
-            }
-            let taken = self.grant(&format!("flows[{index}]"), asked, schedule, asker.is_some()).and_then(
-                |(meter, quality)| {
-                    let flow = self.take(asked, *way, meter, schedule, now)?;
-                    Ok(FlowRecord { quality, ..flow })
-                },
-            );
-            match taken {
+            self.forget_past(&asked.aggregate, now);
+            let granted = self.grant(&format!("flows[{index}]"), asked, schedule, asker.is_some());
+            let one = granted.and_then(|(meter, quality)| {
+                self.check_carried(&asked.aggregate, schedule, now)?;
+                let flow = FlowRecord { quality, ..FlowRecord::asked(asked, *way, meter) };
+                self.take_parts(std::slice::from_ref(&flow), (&none, side), schedule, now).map(|()| flow)
+            });
+            match one {
                 Ok(flow) => flows.push(flow),
                 Err(refusal) => {
-                    self.give_pools_back(&flows, schedule.interval());
-                    return Err(refusal);
+                    taken = Err(refusal);
+                    break;
                 }
             }
         }
-        Ok(flows)
+        match taken.and_then(|()| self.take_parts(&[], (slots, side), schedule, now)) {
+            Ok(()) => Ok(flows),
+            Err(refusal) => {
+                self.give_back_parts(&flows, &none, schedule.interval());
+                Err(refusal)
+            }
+        }
     }
 
     fn check_flows(
@@ -382,10 +390,9 @@ impl Broker {
             refusal.counter_offer_rate_bps = (rate_bps > 0).then_some(rate_bps);
             return Err(refusal);
         }
-        if settings.lower_to_fit
-            && let Some(aggregate) = self.aggregates.get(&asked.aggregate)
-        {
-            let fits = aggregate.rate_that_fits(asked.meter.packet_bytes_min, &asked.endpoints, schedule.interval());
+        if settings.lower_to_fit {
+            let packet_bytes_min = asked.meter.packet_bytes_min;
+            let fits = self.rate_that_fits(&asked.aggregate, packet_bytes_min, &asked.endpoints, schedule.interval());
             if fits >= asked.rate_bps_min {
                 rate_bps = rate_bps.min(fits);
             }
@@ -396,34 +403,12 @@ impl Broker {
         Ok((Meter { rate_bps, excess, ..asked.meter }, quality))
     }
 
-    /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.
-    fn take(
-        &mut self,
-        asked: &HoldFlow,
-        way: (Direction, Tag),
-        meter: Meter,
-        schedule: Schedule,
-        now: Nanos,
-    ) -> Result<FlowRecord, Refusal> {
-        let flow = FlowRecord::asked(asked, way, meter);
-        let interval = self.held_interval(schedule);
-        let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
-            return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
-        };
-        let cost = aggregate.cost(&flow);
-        if let Err(shortage) = aggregate.pool.hold_for(interval, cost) {
-            return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
-        }
-        Ok(flow)
-    }
-
     /// The reverse of [`Self::admit`].
-    pub(crate) fn give_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+    pub(crate) fn give_back(&mut self, record: &SessionRecord) {
         self.room = true;
-        for flow in flows {
-            if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.give_back_for(interval, aggregate.cost(flow));
-            }
+        let interval = record.schedule.interval();
+        self.give_back_parts(&record.held_flows(), record.own_slots(), interval);
+        for flow in &record.flows {
             self.carried.remove(flow, interval);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label) {
                 self.labels.give_back(label);
@@ -433,11 +418,10 @@ impl Broker {
 
     /// Takes what an earlier life of this node gave to a session.
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
-        for flow in &record.held_flows() {
-            if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.adopt_for(record.schedule.interval(), aggregate.cost(flow));
-            }
-            self.carried.insert(flow, record.schedule.interval());
+        let interval = record.schedule.interval();
+        self.adopt_parts(&record.held_flows(), record.own_slots(), interval);
+        for flow in &record.flows {
+            self.carried.insert(flow, interval);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
                 && !self.labels.adopt(label)
             {
@@ -449,12 +433,10 @@ impl Broker {
     /// Keeps of a flow's part only what the second side's values need.
     pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter, interval: Interval) {
         self.room = true;
-        let before = flow.clone();
+        let none = SlotCounts::new();
+        self.give_back_parts(std::slice::from_ref(flow), &none, interval);
         flow.meter = meter;
-        if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-            aggregate.pool.give_back_for(interval, aggregate.cost(&before));
-            aggregate.pool.adopt_for(interval, aggregate.cost(flow));
-        }
+        self.adopt_parts(std::slice::from_ref(flow), &none, interval);
     }
 
     /// What the data plane is to do for a flow that [has a policy](FlowRecord::has_policy). `None` if its label or its aggregate is not known.
@@ -473,29 +455,17 @@ impl Broker {
 }
 
 impl Aggregate {
-    /// The largest rate of a flow that the pool has room for throughout an interval.
-    fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints, interval: Interval) -> u64 {
-        rate_that_fits(self.pool.free(interval).rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
-    }
-
-    /// The same for a flow that has a part of it already.
-    pub(crate) fn rate_that_fits_beside(&self, flow: &FlowRecord, own: Cost, interval: Interval) -> u64 {
-        let free_bps = self.pool.free(interval).rate_bps.saturating_add(own.rate_bps);
-        rate_that_fits(free_bps, flow.meter.packet_bytes_min, self.overhead_bytes(&flow.endpoints))
-    }
-
-    /// Why a flow does not fit, what would, and when this would.
+    /// Why a flow does not fit, what would, and when this would. `fits` is the largest rate of it that does.
     pub(crate) fn shortage(
         &self,
         node: &NodeName,
-        flow: &FlowRecord,
+        (flow, fits): (&FlowRecord, u64),
         shortage: Shortage,
         schedule: Schedule,
         now: Nanos,
     ) -> Refusal {
         let (interval, cost) = (schedule.interval(), self.cost(flow));
         let (id, name, free) = (&flow.id, &self.record.name, self.pool.free(interval));
-        let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints, interval).min(flow.asked_rate_bps);
         let state = self.pool_state(node, now);
         let (reason, detail) = match shortage {
             Shortage::Rate => (

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Family;
 use crate::class::{NamedClass, Quality};
 use crate::media::Media;
+use crate::media_slots::SlotCounts;
 use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
 use crate::record::{FlowUsage, Side};
@@ -122,6 +123,9 @@ pub enum PeerRequest {
         /// It is to be offered to a client that has waited, and is held for longer.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         offer: bool,
+        /// What it needs of the asked node's media processing.
+        #[serde(default, skip_serializing_if = "SlotCounts::is_empty")]
+        media_slots: SlotCounts,
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },
@@ -134,6 +138,9 @@ pub enum PeerRequest {
         schedule: Schedule,
         /// The asking node's time.
         sent_at: Nanos,
+        /// What it needs of the asked node's media processing.
+        #[serde(default, skip_serializing_if = "SlotCounts::is_empty")]
+        media_slots: SlotCounts,
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },

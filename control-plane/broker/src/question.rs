@@ -44,9 +44,9 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         credential.check()?;
-        let SessionRequest { id, schedule, flows } = request;
+        let SessionRequest { id, schedule, media_slots, flows } = request;
         let asked: Vec<HoldFlow> = flows.iter().map(FlowRequest::to_hold).collect();
-        if self.repeated(ticket, &id, schedule, &asked)? {
+        if self.repeated(ticket, &id, schedule, &media_slots, &asked)? {
             return Ok(());
         }
         self.check_token(credential)?;
@@ -54,13 +54,20 @@ impl Broker {
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.no_place(TableName::Sessions));
         }
-        let (peer, flows) = self.would_admit(None, &asked, schedule, now)?;
+        let (peer, flows) = self.would_admit(None, &asked, &media_slots.first, schedule, now)?;
         if self.questions.len() >= self.config.limits.questions_max {
             return Err(self.full(TableName::Questions));
         }
-        let request = PeerRequest::WouldHoldSession { session: id.clone(), schedule, sent_at: now, flows: asked };
+        let request = PeerRequest::WouldHoldSession {
+            session: id.clone(),
+            schedule,
+            sent_at: now,
+            media_slots: media_slots.second.clone(),
+            flows: asked,
+        };
         let ask = self.send_with(Subject::Question, peer.clone(), request, credential.token.clone(), now);
-        let record = SessionRecord::held(id, Side::First, peer, schedule, flows);
+        let held = SessionRecord::held(id, Side::First, peer, schedule, flows);
+        let record = SessionRecord { media_slots, ..held };
         self.questions.insert(ask, Question { client: ticket, record });
         Ok(())
     }
@@ -105,7 +112,7 @@ impl Broker {
         &mut self,
         peer: &NodeName,
         id: &SessionId,
-        Hold { schedule, sent_at, asked, credential, .. }: Hold<'_>,
+        Hold { schedule, sent_at, media_slots, asked, credential, .. }: Hold<'_>,
         now: Nanos,
     ) -> Result<Vec<HeldFlow>, Refusal> {
         credential.check()?;
@@ -118,6 +125,7 @@ impl Broker {
             let same = record.side == Side::Second
                 && record.peer == *peer
                 && record.schedule == schedule
+                && record.media_slots.second == media_slots
                 // Questions have no labels, as requests of clients.
                 && are_answer_to(&record.flows, asked, Side::Second);
             if !same {
@@ -136,7 +144,7 @@ impl Broker {
         if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(self.no_place(TableName::Sessions));
         }
-        let (_, flows) = self.would_admit(Some(peer), asked, schedule, now)?;
+        let (_, flows) = self.would_admit(Some(peer), asked, &media_slots, schedule, now)?;
         Ok(values(&flows))
     }
 }

@@ -5,6 +5,7 @@ use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::fence::Subject;
 use crate::flow::are_answer_to;
+use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
@@ -35,6 +36,7 @@ pub(crate) struct Hold<'a> {
     pub(crate) schedule: Schedule,
     pub(crate) sent_at: Nanos,
     pub(crate) offer: bool,
+    pub(crate) media_slots: SlotCounts,
     pub(crate) asked: &'a [HoldFlow],
     pub(crate) credential: &'a Credential,
 }
@@ -45,7 +47,7 @@ impl Broker {
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        Hold { attempt, schedule, sent_at, offer, asked, credential }: Hold<'_>,
+        Hold { attempt, schedule, sent_at, offer, media_slots, asked, credential }: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
         credential.check()?;
@@ -63,6 +65,7 @@ impl Broker {
             let same = session.record.side == Side::Second
                 && session.record.peer == peer
                 && session.record.schedule == schedule
+                && session.record.media_slots.second == media_slots
                 && are_answer_to(&session.record.flows, asked, Side::First);
             if !same {
                 return Err(session_id_reused(&id, &self.config.node));
@@ -90,11 +93,12 @@ impl Broker {
             return Err(self.full(TableName::Sessions));
         }
         self.check_token_place(credential, now)?;
-        let (peer, flows) = self.admit(Some(&peer), asked, schedule, now)?;
+        let (peer, flows) = self.admit(Some(&peer), asked, &media_slots, schedule, now)?;
         self.ended.forget(&id);
         let answer = held(&flows);
-        let held_now = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
-        let record = credential.on(SessionRecord { attempt, ..held_now });
+        let media_slots = MediaSlots::of_second(media_slots);
+        let held = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
+        let record = credential.on(SessionRecord { attempt, media_slots, ..held });
         self.take_token(credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
@@ -189,8 +193,8 @@ impl Broker {
         {
             // A mark for the second time.
             session.install = Some(0);
-            let (flows, interval) = (session.record.flows.clone(), session.record.schedule.interval());
-            self.give_back(&flows, interval);
+            let record = session.record.clone();
+            self.give_back(&record);
             return self.set_timer(Subject::Session(id.clone()), now.plus(Nanos::from_millis(1)));
         }
         self.end(id, Ending::of_second_side(), now);

@@ -13,13 +13,15 @@ use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
-use crate::flow::are_answer_to;
+use crate::first_side::is_answer_to;
+use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HoldFlow, PeerAnswer, PeerRequest};
-use crate::name::{AggregateName, Nanos, SessionId};
+use crate::name::{Nanos, SessionId};
 use crate::planted::PlantedBug;
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
+use crate::resources::{PoolName, wanted};
 use crate::schedule::Schedule;
 use crate::session::{Phase, Session};
 
@@ -35,11 +37,19 @@ pub(crate) struct Watch {
     pub(crate) record: SessionRecord,
     /// It is not called again before that.
     not_before: Nanos,
+    /// What it was short of last is what the node can forward.
+    short_of_node: bool,
 }
 
 impl Watch {
-    fn wants_of(&self, aggregates: &BTreeSet<AggregateName>) -> bool {
-        self.record.flows.iter().any(|flow| aggregates.contains(&flow.aggregate))
+    /// The pools that are kept for it when its turn is reserved.
+    fn wanted(&self) -> BTreeSet<PoolName> {
+        wanted(&self.record, self.short_of_node)
+    }
+
+    /// Whether it wants any of the pools that others take of.
+    fn wants_of(&self, taken: &BTreeSet<PoolName>) -> bool {
+        !self.wanted().is_disjoint(taken)
     }
 
     fn number(&self) -> u64 {
@@ -56,13 +66,21 @@ impl Watch {
 pub(crate) struct WaitingWish<'a> {
     pub(crate) id: &'a SessionId,
     pub(crate) schedule: Schedule,
+    pub(crate) media_slots: &'a MediaSlots,
     pub(crate) asked: &'a [HoldFlow],
     pub(crate) credential: &'a Credential,
 }
 
 /// Whether others' endings may heal it, so that it makes sense to begin to wait.
 pub(crate) const fn is_for_want_of_room(reason: Reason) -> bool {
-    matches!(reason, Reason::PoolRateExhausted | Reason::PoolBurstExhausted)
+    matches!(
+        reason,
+        Reason::PoolRateExhausted
+            | Reason::PoolBurstExhausted
+            | Reason::LinkExhausted
+            | Reason::NodeCapacityExhausted
+            | Reason::MediaSlotsExhausted
+    )
 }
 
 /// Whether one that waits goes on after this; otherwise it is over.
@@ -106,9 +124,11 @@ impl Broker {
     }
 
     /// Whether somebody's turn is reserved whose pools are wanted.
-    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow]) -> bool {
-        let wanted = asked.iter().map(|flow| flow.aggregate.clone()).collect();
-        self.watches.values().any(|watch| watch.is_turn_reserved() && watch.wants_of(&wanted))
+    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow], slots: &SlotCounts) -> bool {
+        let aggregates = asked.iter().map(|flow| PoolName::Aggregate(flow.aggregate.clone()));
+        let slots = slots.keys().map(|name| PoolName::Slots(name.clone()));
+        let taken = aggregates.chain(slots).chain([PoolName::Node]).collect();
+        self.watches.values().any(|watch| watch.is_turn_reserved() && watch.wants_of(&taken))
     }
 
     /// Whether a session that is being asked for was asked with a time to wait.
@@ -121,24 +141,32 @@ impl Broker {
     pub(crate) fn start_to_wait(
         &mut self,
         ticket: u64,
-        WaitingWish { id, schedule, asked, credential }: WaitingWish<'_>,
+        WaitingWish { id, schedule, media_slots, asked, credential }: WaitingWish<'_>,
         wait: Wait,
         refusal: Option<Refusal>,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let too_much = || Refusal::new(Reason::PoolRateExhausted, format!("session {id} is more than its aggregates"));
-        let Some((peer, flows)) = self.flows_of_watch(asked, schedule, now)? else {
+        let too_much = || Refusal::new(Reason::PoolRateExhausted, format!("session {id} is more than its pools"));
+        let Some((peer, flows)) = self.flows_of_watch(asked, &media_slots.first, schedule, now)? else {
             return Err(refusal.unwrap_or_else(too_much));
         };
         if self.are_watches_full() {
             return Err(self.full(TableName::Watches));
         }
         let held = SessionRecord::held(id.clone(), Side::First, peer, schedule, flows);
+        let record = SessionRecord { wait: Some(wait), media_slots: media_slots.clone(), ..held };
         self.take_token(credential, id);
-        self.insert_watch(credential.on(SessionRecord { wait: Some(wait), ..held }), Nanos(0));
+        self.insert_watch(credential.on(record), Nanos(0));
+        self.note_shortage(id, refusal.map(|refusal| refusal.reason));
         self.notify(id.clone(), SessionState::Waiting);
         self.answer_waiting(id, [ticket]);
         Ok(())
+    }
+
+    fn note_shortage(&mut self, id: &SessionId, reason: Option<Reason>) {
+        if let (Some(watch), Some(reason)) = (self.watches.get_mut(id), reason) {
+            watch.short_of_node = reason == Reason::NodeCapacityExhausted;
+        }
     }
 
     /// Those that are called keep their place.
@@ -165,7 +193,7 @@ impl Broker {
         let at = give_up_at(&record);
         let at = if not_before > Nanos(0) { at.min(not_before) } else { at };
         self.set_timer(Subject::Watch(record.id.clone()), at);
-        self.watches.insert(record.id.clone(), Watch { record, not_before });
+        self.watches.insert(record.id.clone(), Watch { record, not_before, short_of_node: false });
     }
 
     /// An earlier life of this node let it wait.
@@ -251,11 +279,11 @@ impl Broker {
     }
 
     /// Counts for all that wait for any of the pools, and came before `number` if there is one, that somebody came by.
-    pub(crate) fn note_passed(&mut self, flows: &[FlowRecord], number: Option<u64>) {
+    pub(crate) fn note_passed(&mut self, passing: &SessionRecord, number: Option<u64>) {
         if self.watches.is_empty() {
             return;
         }
-        let taken: BTreeSet<AggregateName> = flows.iter().map(|flow| flow.aggregate.clone()).collect();
+        let taken = wanted(passing, true);
         let mut changed = Vec::new();
         for watch in self.watches.values_mut() {
             let before = number.is_none_or(|number| watch.number() < number);
@@ -283,28 +311,27 @@ impl Broker {
         // They wait again as soon as the second side has given back, too.
         queue.extend(given_back.map(|(id, session)| (session.record.wait.map_or(0, |wait| wait.number), id.clone())));
         queue.sort_unstable();
-        let mut reserved: BTreeSet<AggregateName> = BTreeSet::new();
+        let mut reserved: BTreeSet<PoolName> = BTreeSet::new();
         for (number, id) in queue {
             if self.calling.len() >= CALLS_MAX || self.sessions.len() >= self.config.limits.sessions_max {
                 // The end of any of them is looked at again.
                 break;
             }
             let Some(watch) = self.watches.get(&id) else {
-                let flows = self.sessions.get(&id).map(|session| session.record.flows.iter());
-                reserved.extend(flows.into_iter().flatten().map(|flow| flow.aggregate.clone()));
+                let given_back = self.sessions.get(&id).map(|session| wanted(&session.record, false));
+                reserved.extend(given_back.into_iter().flatten());
                 continue;
             };
-            if watch.wants_of(&reserved) {
+            if !wanted(&watch.record, true).is_disjoint(&reserved) {
                 continue;
             }
             let record = watch.record.clone();
             let called_in_vain = watch.not_before > now;
             let failures = record.wait.map_or(0, |wait| wait.failures);
             let keeps_turn = watch.is_turn_reserved() || (called_in_vain && failures <= KEEPS_TURN_MAX);
-            let aggregates: Vec<AggregateName> = record.flows.iter().map(|flow| flow.aggregate.clone()).collect();
             let is_called = !called_in_vain && self.call(record, number, now);
             if !is_called && keeps_turn {
-                reserved.extend(aggregates);
+                reserved.extend(self.watches.get(&id).into_iter().flat_map(Watch::wanted));
             }
         }
     }
@@ -313,10 +340,11 @@ impl Broker {
     fn call(&mut self, waiting: SessionRecord, number: u64, now: Nanos) -> bool {
         let (id, schedule) = (waiting.id.clone(), waiting.schedule);
         let mut asked: Vec<HoldFlow> = waiting.flows.iter().map(FlowRecord::to_hold).collect();
-        let (peer, flows) = match self.admit(None, &asked, schedule, now) {
+        let (peer, flows) = match self.admit(None, &asked, &waiting.media_slots.first, schedule, now) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let is_over = !may_heal(refusal.reason);
+                self.note_shortage(&id, Some(refusal.reason));
                 if is_over {
                     self.end_watch(&id, Some(refusal));
                 }
@@ -328,9 +356,9 @@ impl Broker {
         }
         self.watches.remove(&id);
         self.clear_timer(&Subject::Watch(id.clone()));
-        self.note_passed(&flows, Some(number));
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let record = SessionRecord { state: SessionState::Held, peer: peer.clone(), flows, ..waiting };
+        self.note_passed(&record, Some(number));
         self.persist(Change::PutSession(record.clone()));
         let subject = Subject::Session(id.clone());
         let request = PeerRequest::HoldSession {
@@ -339,6 +367,7 @@ impl Broker {
             schedule,
             sent_at: now,
             offer: true,
+            media_slots: record.media_slots.second.clone(),
             flows: asked,
         };
         let ask = self.send_with(subject.clone(), peer, request, record.token.clone(), now);
@@ -396,13 +425,13 @@ impl Broker {
         ticket: u64,
         id: &SessionId,
         schedule: Schedule,
+        media_slots: &MediaSlots,
         asked: &[HoldFlow],
         now: Nanos,
     ) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
-        let offered = matches!(session.phase, Phase::Offered)
-            && session.record.schedule == schedule
-            && are_answer_to(&session.record.flows, asked, Side::Second);
+        let offered =
+            matches!(session.phase, Phase::Offered) && is_answer_to(&session.record, schedule, media_slots, asked);
         if offered {
             self.await_end(id);
             self.go_on(id, ticket, now);

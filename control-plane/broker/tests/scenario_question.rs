@@ -139,6 +139,7 @@ fn the_second_sides_pool_is_asked_too() {
     world.request(A, Request::DeleteSession(name("s")));
     world.run(100);
     let held = PeerRequest::WouldHoldSession {
+        media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         session: name("t"),
         schedule: Schedule::OPEN,
         sent_at: world.now,

@@ -22,7 +22,12 @@ use turnpike_broker::{Credential, FlowRequest, Input, Output, Request, Schedule,
 fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     let mut flow = flow("out", "ab", (5000, 5000), 100_000);
     change(&mut flow);
-    SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![flow] }
+    SessionRequest {
+        media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+        schedule: Schedule::OPEN,
+        id: name("s"),
+        flows: vec![flow],
+    }
 }
 
 fn one_ipv6(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
@@ -50,6 +55,7 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
     let mut flow = hold_flow(flow);
     change(&mut flow);
     PeerRequest::HoldSession {
+        media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,
@@ -78,9 +84,23 @@ fn refused(answer: PeerAnswer) -> Refusal {
 fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
     type Case = (SessionRequest, &'static str, &'static str);
     let cases: Vec<Case> = vec![
-        (SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![] }, "flows", "1 to 16"),
         (
-            SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![one(|_| ()).flows[0].clone(); 17] },
+            SessionRequest {
+                media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+                schedule: Schedule::OPEN,
+                id: name("s"),
+                flows: vec![],
+            },
+            "flows",
+            "1 to 16",
+        ),
+        (
+            SessionRequest {
+                media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+                schedule: Schedule::OPEN,
+                id: name("s"),
+                flows: vec![one(|_| ()).flows[0].clone(); 17],
+            },
             "flows",
             "17 flows",
         ),
@@ -161,7 +181,15 @@ fn endpoints_are_carried_by_one_flow_in_each_direction() {
     assert_eq!(reason(world.create(A, call("t", 5000, 100_000))), Reason::EndpointsInUse);
     let twice = vec![flow("1", "ab", (6000, 6000), 1_000), flow("2", "ab", (6000, 6000), 1_000)];
     assert_eq!(
-        reason(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("t"), flows: twice })),
+        reason(world.create(
+            A,
+            SessionRequest {
+                media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+                schedule: Schedule::OPEN,
+                id: name("t"),
+                flows: twice
+            }
+        )),
         Reason::EndpointsInUse
     );
     world.delete(A, "s");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
+use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::{AggregateName, Nanos, SessionId};
 use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::record::SessionState;
@@ -169,7 +170,12 @@ impl Clients {
         let wish = Wish::draw(&mut self.random, clock(first), end);
         // Few of them take the name of an earlier one.
         let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
-        let request = SessionRequest { id: name(&format!("s{named}")), flows, schedule: wish.schedule };
+        let request = SessionRequest {
+            id: name(&format!("s{named}")),
+            flows,
+            media_slots: MediaSlots::default(),
+            schedule: wish.schedule,
+        };
         self.seen.relays += u64::from(end.is_some());
         self.by_id.entry(request.id.clone()).or_default().push(number);
         let step = if wish.questions { Step::Question(number) } else { Step::Begin(number) };
@@ -361,8 +367,8 @@ impl Clients {
                 self.trunks[trunk].tries = 0;
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
-            // Only to questions.
-            Answer::WouldAdmit(_) => Vec::new(),
+            // Only to questions; the others they do not ask.
+            Answer::WouldAdmit(_) | Answer::Link(_) | Answer::Series { .. } | Answer::SeriesDeleted => Vec::new(),
             Answer::Session { record, created } => self.told(step, record.state, *created),
         }
     }

@@ -49,6 +49,7 @@ fn broker() -> Broker {
     let link = Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 };
     let peer = Peer { link: "wan0".parse().unwrap(), tag_family: Family::Ipv4 };
     let mut broker = Broker::new(Config {
+        capacity: crate::config::Capacity::default(),
         node: "a".parse().unwrap(),
         epoch: Epoch(1),
         links: [("wan0".parse().unwrap(), link)].into(),
@@ -145,11 +146,17 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
 fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
     for name in ["ab", "ba"] {
         let flows = vec![flow(&name.parse().unwrap())];
-        let request = SessionRequest { schedule: Schedule::OPEN, id: "call".parse().unwrap(), flows };
+        let request = SessionRequest {
+            media_slots: crate::media_slots::MediaSlots::default(),
+            schedule: Schedule::OPEN,
+            id: "call".parse().unwrap(),
+            flows,
+        };
         check(&from_client(Request::CreateSession(request)), Reason::PoolRateExhausted, 100_000);
     }
     let flows = vec![flow(&"ba".parse().unwrap()).to_hold()];
     let hold = PeerRequest::HoldSession {
+        media_slots: crate::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,
@@ -165,6 +172,7 @@ fn a_session_that_is_lowered_to_fit_leaves_what_is_booked() {
     let mut flow = flow(&"ba".parse().unwrap());
     flow.rate_bps_min = 1;
     let hold = PeerRequest::HoldSession {
+        media_slots: crate::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,
