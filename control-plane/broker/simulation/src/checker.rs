@@ -5,6 +5,7 @@ mod answers;
 mod intervals;
 mod pools;
 pub(crate) mod questions;
+mod rates;
 mod rest;
 mod usage;
 mod waiting;
@@ -138,6 +139,7 @@ pub(crate) struct Checker {
     /// The highest epoch that a process has heard of another node.
     epochs: BTreeMap<(usize, usize), Epoch>,
     usage: usage::Usage,
+    rates: rates::Rates,
     pub(crate) checks: u64,
     /// Instants of pools that were looked at.
     pub(crate) instants: u64,

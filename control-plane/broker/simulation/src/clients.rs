@@ -10,6 +10,7 @@ use turnpike_broker::media::Media;
 use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::{AggregateName, Nanos, SessionId};
 use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
+use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::SessionState;
 use turnpike_broker::refusal::Reason;
 use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Request, SessionRequest};
@@ -34,6 +35,7 @@ pub(crate) enum Step {
     /// It waits, and looks for itself.
     Look(usize),
     ChangeEnd(usize),
+    ChangeRates(usize),
     /// It waits no longer.
     Cancel(usize),
     End(usize),
@@ -66,6 +68,8 @@ pub(crate) struct Call {
     pub(crate) has_end: bool,
     /// Another end that it was asked for, until that is answered for good.
     new_end: Option<Option<Nanos>>,
+    /// Other rates, likewise.
+    new_rates: Option<Vec<RateWish>>,
     /// A client has asked for its end.
     pub(crate) end_asked: bool,
     /// The host of one of its nodes went down after it was begun.
@@ -88,6 +92,7 @@ pub(crate) struct Seen {
     pub(crate) taken: u64,
     pub(crate) cancelled: u64,
     pub(crate) ends_changed: u64,
+    pub(crate) rates_changed: u64,
     /// Questions that were answered with yes, and with no.
     pub(crate) questions: (u64, u64),
     pub(crate) ended: u64,
@@ -188,6 +193,7 @@ impl Clients {
             waits: false,
             has_end: wish.schedule.ends_at.is_some(),
             new_end: None,
+            new_rates: None,
             end_asked: false,
             host_lost: false,
             tries: 0,
@@ -271,6 +277,12 @@ impl Clients {
                 }
                 (first, Request::ChangeSessionEnd { id, ends_at })
             }
+            Step::ChangeRates(number) => {
+                let Call { first, request, new_rates, .. } = &mut self.calls[number];
+                let other = || Wish::other_rates(&mut self.random, &request.flows);
+                let flows = new_rates.get_or_insert_with(other).clone();
+                (*first, Request::ChangeSessionRates { id: request.id.clone(), flows })
+            }
             Step::End(call) | Step::Cancel(call) => {
                 let at_second = self.random.chance(250_000);
                 let id = self.calls[call].request.id.clone();
@@ -315,6 +327,7 @@ impl Clients {
             | Step::Begin(call)
             | Step::Look(call)
             | Step::ChangeEnd(call)
+            | Step::ChangeRates(call)
             | Step::Cancel(call)
             | Step::End(call) => &mut self.calls[call].tries,
         };
@@ -348,6 +361,10 @@ impl Clients {
                 }
                 if let Step::ChangeEnd(number) = step {
                     self.calls[number].new_end = None;
+                }
+                if let Step::ChangeRates(number) = step {
+                    self.calls[number].new_rates = None;
+                    return self.changes_rates(number).into_iter().collect();
                 }
                 Vec::new()
             }
@@ -388,6 +405,18 @@ impl Clients {
                 }
                 self.changes_end(number).into_iter().collect()
             }
+            (Step::ChangeRates(number), _) => {
+                self.seen.rates_changed += u64::from(created);
+                let call = &mut self.calls[number];
+                for wish in call.new_rates.take().unwrap_or_default() {
+                    if let Some(flow) = call.request.flows.iter_mut().find(|flow| flow.id == wish.id) {
+                        flow.meter.rate_bps = wish.rate_bps;
+                        flow.meter.burst_bytes = wish.burst_bytes.unwrap_or(flow.meter.burst_bytes);
+                        flow.rate_bps_min = wish.rate_bps_min;
+                    }
+                }
+                self.changes_rates(number).into_iter().collect()
+            }
             (Step::Cancel(_), _) => {
                 self.seen.cancelled += 1;
                 Vec::new()
@@ -424,6 +453,7 @@ impl Clients {
             self.seen.taken += u64::from(created && call.waits);
             next.extend(call.wish.ends_after_ns.map(|after_ns| (after_ns, Step::End(number))));
             next.extend(self.changes_end(number));
+            next.extend(self.changes_rates(number));
         }
         if self.random.chance(50_000) {
             next.push((self.random.between(MS, 10 * S), Step::Begin(number)));
@@ -464,5 +494,12 @@ impl Clients {
         wish.changes = wish.changes.checked_sub(1)?;
         self.calls[number].tries = 0;
         Some((self.random.between(MS, 30 * S), Step::ChangeEnd(number)))
+    }
+
+    fn changes_rates(&mut self, number: usize) -> Option<(u64, Step)> {
+        let wish = &mut self.calls[number].wish;
+        wish.rate_changes = wish.rate_changes.checked_sub(1)?;
+        self.calls[number].tries = 0;
+        Some((self.random.between(MS, 20 * S), Step::ChangeRates(number)))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use turnpike_broker::message::PeerRequest;
 use turnpike_broker::name::{AggregateName, Nanos, PolicyId, SessionId};
 use turnpike_broker::policy::{InstallError, Meter, Policy};
+use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::Change;
 use turnpike_broker::{Broker, Config, Input, Output, Request};
 
@@ -30,6 +31,7 @@ pub(crate) struct Incoming {
 pub(crate) enum Asked {
     GiveUp(AggregateName),
     ChangeEnd(SessionId, Option<Nanos>),
+    ChangeRates(SessionId, Vec<RateWish>),
     Other,
 }
 
@@ -38,11 +40,11 @@ impl Asked {
         match request {
             Request::DeleteAggregate(name) => Self::GiveUp(name.clone()),
             Request::ChangeSessionEnd { id, ends_at } => Self::ChangeEnd(id.clone(), *ends_at),
+            Request::ChangeSessionRates { id, flows } => Self::ChangeRates(id.clone(), flows.clone()),
             Request::CreateAggregate(_)
             | Request::CreateSession(_)
             | Request::WaitForSession { .. }
             | Request::WouldAdmit(_)
-            | Request::ChangeSessionRates { .. }
             | Request::ChangeLink(_)
             | Request::CreateSeries { .. }
             | Request::DeleteSeries(_)

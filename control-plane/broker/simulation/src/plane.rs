@@ -109,6 +109,14 @@ impl Plane {
         self.in_force.get(&id).map(|entry| &entry.policy)
     }
 
+    /// What a flow may send.
+    pub(crate) fn meter(&self, id: PolicyId) -> Option<Meter> {
+        match self.policy(id)? {
+            Policy::FlowOut { meter, .. } | Policy::FlowIn { meter, .. } => Some(*meter),
+            Policy::AggregateOut { .. } | Policy::AggregateIn { .. } | Policy::TerminalsIn { .. } => None,
+        }
+    }
+
     /// All or nothing. The outer error is a broken promise of the broker's.
     pub(crate) fn install(&mut self, policies: Vec<(PolicyId, Policy)>) -> Result<Result<(), InstallError>, String> {
         for (index, (id, policy)) in policies.iter().enumerate() {

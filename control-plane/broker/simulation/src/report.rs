@@ -78,6 +78,12 @@ impl Report {
         self.seen.ends_changed
     }
 
+    /// Changes of rates that were confirmed.
+    #[must_use]
+    pub const fn rates_changed(&self) -> u64 {
+        self.seen.rates_changed
+    }
+
     /// Questions that were answered with yes, and with no.
     #[must_use]
     pub const fn questions(&self) -> (u64, u64) {
@@ -138,6 +144,7 @@ impl Report {
         seen.taken += other.seen.taken;
         seen.cancelled += other.seen.cancelled;
         seen.ends_changed += other.seen.ends_changed;
+        seen.rates_changed += other.seen.rates_changed;
         seen.questions.0 += other.seen.questions.0;
         seen.questions.1 += other.seen.questions.1;
         seen.ended += other.seen.ended;
@@ -170,7 +177,7 @@ impl Report {
         let Seen {
             asked, reserved, given_up, admitted, booked, relays, ended, repeated, not_answered, refused, ..
         } = &self.seen;
-        let Seen { waiting, offered, taken, cancelled, ends_changed, questions, .. } = &self.seen;
+        let Seen { waiting, offered, taken, cancelled, ends_changed, rates_changed, questions, .. } = &self.seen;
         row("requests of clients", asked.to_string());
         row("  aggregates reserved", reserved.to_string());
         row("  aggregates given up", given_up.to_string());
@@ -184,6 +191,7 @@ impl Report {
         row("    offers taken", taken.to_string());
         row("    cancelled", cancelled.to_string());
         row("  ends changed", ends_changed.to_string());
+        row("  rates changed", rates_changed.to_string());
         row("  questions answered with yes", questions.0.to_string());
         row("  questions answered with no", questions.1.to_string());
         row("  sessions ended by clients", ended.to_string());

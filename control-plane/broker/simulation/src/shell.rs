@@ -170,11 +170,19 @@ impl World {
             self.queue.at(node.paused_until, Event::Job { node: index, life });
             return Ok(());
         }
+        let (touched, changes) = match node.jobs.front() {
+            Some(Job::Install { policies, .. }) => (policies.iter().map(|(id, _)| *id).collect(), false),
+            Some(Job::Change { meters, fails, .. }) => (meters.iter().map(|(id, ..)| *id).collect(), !fails),
+            Some(Job::Deinstall { .. } | Job::Forget { .. }) | None => (Vec::new(), false),
+        };
         match node.do_job() {
             Ok(Some(report)) => self.give(index, report),
             Ok(None) => {}
             Err(detail) => return Err((Rule::DataPlane, detail)),
         }
-        Ok(())
+        if changes {
+            self.checker.reads(index, &touched);
+        }
+        self.checker.rates_fit(&self.nodes, index, &touched)
     }
 }

@@ -310,6 +310,9 @@ impl World {
         if let Request::DeleteSession(id) = &request {
             self.checker.end_is_wanted(id);
         }
+        if let Request::ChangeSessionRates { id, .. } = &request {
+            self.checker.rates_are_asked(node, id);
+        }
         self.nodes[node].asked.insert(ticket, Asked::of(&request));
         self.give(node, Input::Request { ticket, request, credential: Credential::default() }.into());
         ticket

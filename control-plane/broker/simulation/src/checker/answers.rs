@@ -50,6 +50,10 @@ impl Checker {
                 self.commits_asked.insert((index, session.clone()), *attempt);
                 Ok(())
             }
+            Output::Send { request: PeerRequest::CommitRates { session, change, .. }, .. } => {
+                self.rates.commit_is_asked(index, session, *change);
+                Ok(())
+            }
             Output::Send { request: PeerRequest::OfferAggregate(offer), .. } => {
                 self.offers_asked.insert((index, offer.name.clone()), offer.attempt);
                 Ok(())
@@ -69,6 +73,10 @@ impl Checker {
                     (Answer::Session { record, .. }, Asked::ChangeEnd(id, ends_at)) => {
                         hold(Rule::Confirmation, *id == record.id, || format!("asked for {id}: {record:?}"))?;
                         self.end_is_taken(nodes, index, record, *ends_at)?;
+                    }
+                    (Answer::Session { record, created }, Asked::ChangeRates(id, wishes)) => {
+                        hold(Rule::Confirmation, *id == record.id, || format!("asked for {id}: {record:?}"))?;
+                        self.rates_are_taken(nodes, index, record, wishes, *created)?;
                     }
                     _ => {}
                 }
@@ -126,6 +134,9 @@ impl Checker {
             }
             (PeerRequest::ChangeSessionEnd { session, ends_at, .. }, PeerAnswer::EndChanged) => {
                 self.ends_taken.insert((index, incoming.from, session.clone(), *ends_at));
+            }
+            (PeerRequest::CommitRates { session, change, .. }, PeerAnswer::RatesCommitted) => {
+                self.confirms_rates(node, index, incoming.from, session, *change)?;
             }
             (PeerRequest::OfferAggregate(Offer { name, attempt, .. }), PeerAnswer::AggregateAccepted { .. }) => {
                 let Some(record) = node.store.aggregates.get(name) else {

@@ -21,10 +21,10 @@ fn is_clean(record: &SessionRecord, node: &Node) -> bool {
     ending && record.usage.iter().filter(|usage| usage.node == node.config.node).count() == record.flows.len()
 }
 
-/// What a flow takes of its pool.
-pub(super) fn cost(flow: &FlowRecord) -> Cost {
+/// What a flow takes of its pool: the larger of both while its rate is being changed.
+pub(super) fn cost(record: &SessionRecord, flow: &FlowRecord) -> Cost {
     let overhead = overhead_bytes(flow.endpoints.family(), TAG_FAMILY, flow.tag);
-    Cost::of(&flow.meter, overhead).unwrap_or_default()
+    Cost::of(&record.held_meter(flow), overhead).unwrap_or_default()
 }
 
 /// What sessions take of a node's aggregates: start, end and cost of each flow.
@@ -45,7 +45,7 @@ impl<'a> Taken<'a> {
                 end = end.max(asked.ends_at.unwrap_or(OPEN));
             }
             for flow in &record.flows {
-                taken.entry(&flow.aggregate).or_default().push((start, end, cost(flow)));
+                taken.entry(&flow.aggregate).or_default().push((start, end, cost(record, flow)));
             }
         }
         Self(taken)
@@ -123,6 +123,7 @@ impl Checker {
                 })?;
             }
         }
+        Self::enforces_what_is_held(node)?;
         for table in node.broker.tables() {
             hold(Rule::Capacity, table.used <= table.max, || format!("{table:?}"))?;
         }

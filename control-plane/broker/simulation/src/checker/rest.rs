@@ -26,6 +26,7 @@ impl Checker {
             hold(Rule::Liveness, node.is_idle(), || format!("somebody waits for an answer of {}", node.config.node))?;
             self.worked(index, node)?;
             rests(node)?;
+            self.rates_rest(index, node)?;
         }
         ends_agree(nodes)?;
         self.bookings_came_up(clients)?;

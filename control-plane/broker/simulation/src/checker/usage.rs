@@ -44,6 +44,11 @@ impl Usage {
         self.lost.extend(node.plane.adopted().into_iter().map(|id| (index, id)));
     }
 
+    /// Offered and dropped so far.
+    pub(super) fn traffic(&self, node: usize, policy: PolicyId) -> (u64, u64) {
+        self.traffic.get(&(node, policy)).copied().unwrap_or_default()
+    }
+
     fn keeps(&mut self, node: usize, record: &SessionRecord) {
         let flows = record.flows.iter().map(|flow| (flow.id.clone(), flow.policy, flow.has_policy(), flow.label));
         self.flows.insert((node, record.id.clone()), flows.collect());
@@ -126,15 +131,22 @@ impl Checker {
                 self.ends_for_a_reason(nodes, index, record)?;
                 self.note_booking(index, record, nodes[index].shown);
                 self.waiting.keeps(index, record);
+                self.rates.keeps(index, record)?;
                 // Who waits has no policies.
                 if record.state != SessionState::Waiting {
                     self.usage.keeps(index, record);
                 }
                 return Ok(());
             }
-            Change::AppendUsage(line) if line.kind == UsageKind::Final => line,
-            Change::AppendUsage(_)
-            | Change::PutAggregate(_)
+            Change::AppendUsage(line) => {
+                self.rates.enters(index, &nodes[index].config.node, line)?;
+                match line.kind {
+                    UsageKind::Start => return Ok(()),
+                    UsageKind::Change => return self.change_is_right(index, line),
+                    UsageKind::Final => line,
+                }
+            }
+            Change::PutAggregate(_)
             | Change::DeleteAggregate(_)
             | Change::DeleteSession(_)
             | Change::PutLink(_)
@@ -149,6 +161,35 @@ impl Checker {
                 Some(peer) => self.usage.peers(index, peer, line, usage)?,
                 None => return Err((Rule::Usage, format!("{} has counted, which is no node", usage.node))),
             }
+        }
+        Ok(())
+    }
+
+    /// A change of rates has what had come when the data plane took it.
+    fn change_is_right(&self, index: usize, line: &UsageRecord) -> Held {
+        let flows = self.usage.flows.get(&(index, line.session.clone())).map(Vec::as_slice).unwrap_or_default();
+        for usage in &line.flows {
+            let Some((_, policy, has_policy, _)) = flows.iter().find(|(id, ..)| *id == usage.flow) else {
+                return Err((
+                    Rule::Usage,
+                    format!("flow {} of {} has other rates, and is not known", usage.flow, line.session),
+                ));
+            };
+            let of = (index, *policy);
+            let reading = self.rates.reading(of);
+            let right = usage.counters.map_or(!has_policy, |counters| {
+                let exact = (counters.offered_packets, counters.dropped_packets) == reading;
+                *has_policy
+                    && (exact
+                        || self.usage.lost.contains(&of)
+                            && counters.offered_packets <= self.usage.traffic(of.0, of.1).0)
+            });
+            hold(Rule::Usage, right, || {
+                format!(
+                    "flow {} of {} has other rates at {:?}; then {reading:?} had come",
+                    usage.flow, line.session, usage.counters
+                )
+            })?;
         }
         Ok(())
     }

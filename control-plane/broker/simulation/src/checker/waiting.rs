@@ -133,8 +133,8 @@ fn fits(node: &Node, record: &SessionRecord) -> bool {
     let mut wanted: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
     for flow in &record.flows {
         let wanted = wanted.entry(&flow.aggregate).or_default();
-        wanted.rate_bps += cost(flow).rate_bps;
-        wanted.burst_bytes += cost(flow).burst_bytes;
+        wanted.rate_bps += cost(record, flow).rate_bps;
+        wanted.burst_bytes += cost(record, flow).burst_bytes;
     }
     wanted.into_iter().all(|(name, wanted)| {
         let active = node.broker.aggregate(name).is_some_and(|record| record.state == AggregateState::Active);

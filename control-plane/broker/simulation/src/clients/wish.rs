@@ -1,7 +1,8 @@
 //! What clients want of a session, and how they go about it. Another kind of wish is another arm here, and a step where it needs one.
 
-use turnpike_broker::Schedule;
 use turnpike_broker::name::Nanos;
+use turnpike_broker::rate_change::RateWish;
+use turnpike_broker::{FlowRequest, Schedule};
 
 use crate::random::Random;
 use crate::time::{MS, S};
@@ -23,6 +24,8 @@ pub(crate) struct Wish {
     pub(crate) cancels_after_ns: Option<u64>,
     /// So often it wants another end.
     pub(crate) changes: u32,
+    /// So often it wants other rates.
+    pub(crate) rate_changes: u32,
     /// It ends it so long after it was told that it has it; or leaves it to its end.
     pub(crate) ends_after_ns: Option<u64>,
 }
@@ -45,6 +48,7 @@ impl Wish {
             }
         };
         wish.questions = random.chance(120_000);
+        wish.rate_changes = if random.chance(300_000) { u32::try_from(random.between(1, 3)).unwrap_or(1) } else { 0 };
         if random.chance(400_000) {
             wish.wait_until = Some(Nanos(now.0 + random.between(5 * S, 150 * S)));
             wish.takes_after_ns = match random.below(10) {
@@ -66,6 +70,7 @@ impl Wish {
             takes_after_ns: None,
             cancels_after_ns: None,
             changes: u32::from(random.chance(60_000)),
+            rate_changes: 0,
             ends_after_ns: Some(random.between(S, 120 * S)),
         }
     }
@@ -106,5 +111,21 @@ impl Wish {
             1..=4 => Some(Nanos(on_grid(from + random.between(S, 10 * S)))),
             _ => Some(Nanos(on_grid(schedule.ends_at.map_or(from, |end| end.0.max(from)) + random.between(1, 30 * S)))),
         }
+    }
+
+    /// Other rates for some flows of a session, higher or lower.
+    pub(crate) fn other_rates(random: &mut Random, flows: &[FlowRequest]) -> Vec<RateWish> {
+        let only = random.chance(400_000).then(|| random.index(flows.len()));
+        let chosen = flows.iter().enumerate().filter(|(place, _)| only.is_none_or(|only| only == *place));
+        let wishes = chosen.map(|(_, flow)| {
+            let rate_bps = random.between(5, 60) * 10_000;
+            RateWish {
+                id: flow.id.clone(),
+                rate_bps,
+                burst_bytes: random.chance(200_000).then(|| u32::try_from(random.between(300, 900)).unwrap_or(400)),
+                rate_bps_min: if random.chance(500_000) { rate_bps / 2 } else { rate_bps },
+            }
+        });
+        wishes.collect()
     }
 }
