@@ -23,6 +23,8 @@ pub enum PlantedBug {
     IntervalEndsEarly,
     /// What was offered to one that waited and is not taken in time is not given back.
     OfferKept,
+    /// The second side of a change of rates gives back what a lower rate leaves once its data plane was asked for it, not once that has it.
+    RatesGivenBackEarly,
 }
 
 impl Broker {

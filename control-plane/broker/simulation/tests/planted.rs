@@ -56,6 +56,12 @@ fn an_offer_that_is_not_given_back_is_found_as_not_lapsed() {
 }
 
 #[test]
+fn a_second_side_that_gives_back_before_its_data_plane_has_less_is_found_at_that() {
+    let (_, rule) = found(|broker| broker.plant(PlantedBug::RatesGivenBackEarly)).unwrap();
+    assert_eq!(rule, Rule::DataPlane);
+}
+
+#[test]
 fn nothing_is_found_where_nothing_is_planted() {
     for seed in 1..=SEEDS_MAX {
         assert_eq!(world(seed, |_| {}).violations, []);

@@ -5,6 +5,7 @@ use crate::broker::Broker;
 use crate::flow::check_meter;
 use crate::message::{HeldRate, HoldRate, PeerAnswer};
 use crate::name::{Nanos, NodeName, PolicyId, SessionId};
+use crate::planted::PlantedBug;
 use crate::policy::{Counters, InstallError, Meter};
 use crate::record::{SessionRecord, Side};
 use crate::refusal::{Reason, Refusal};
@@ -189,10 +190,11 @@ impl Broker {
     }
 
     fn second_step(&mut self, id: &SessionId, step: RateStep, now: Nanos) {
-        if !self.change_plane(id, step) {
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.rates.step = None;
-            }
+        let in_plane = self.change_plane(id, step);
+        if !in_plane && let Some(session) = self.sessions.get_mut(id) {
+            session.rates.step = None;
+        }
+        if !in_plane || step == RateStep::Commit && self.has_bug(PlantedBug::RatesGivenBackEarly) {
             self.rates_stepped(id, step, Ok(Vec::new()), now);
         }
     }
