@@ -70,6 +70,8 @@ impl Broker {
         session.record.schedule.ending(ends_at).check_end(now)?;
         if session.change.is_some()
             || session.record.rate_change.is_some()
+            // Not while it is being installed again after its host went down.
+            || session.install.is_some()
             || !matches!(session.phase, Phase::Booked { .. } | Phase::Active)
         {
             return Err(session_busy(id));

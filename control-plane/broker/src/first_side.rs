@@ -104,6 +104,10 @@ impl Broker {
             if !is_answer_to(&session.record, schedule, media_slots, asked) {
                 return Err(session_id_reused(id, node));
             }
+            // Its host went down, and it is being installed again: nothing is confirmed that is not in force.
+            if session.install.is_some() {
+                return Err(session_busy(id));
+            }
             match session.record.state {
                 SessionState::Active | SessionState::Booked | SessionState::Offered | SessionState::Ended => {
                     session.record.clone()

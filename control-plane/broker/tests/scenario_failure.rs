@@ -9,7 +9,8 @@
 mod pair;
 
 use pair::{A, B, MS, World, call, config, counted, flow, name, perfect, reason, session};
-use turnpike_broker::name::PolicyId;
+use turnpike_broker::message::{PeerAnswer, PeerRequest};
+use turnpike_broker::name::{Nanos, PolicyId};
 use turnpike_broker::policy::{Dscp, Policy};
 use turnpike_broker::record::{Direction, SessionState, UsageKind};
 use turnpike_broker::refusal::Reason;
@@ -204,6 +205,37 @@ fn active_sessions_are_installed_again_after_the_host_went_down() {
         world.check_rest();
         assert_eq!(world.nodes[restarted].plane, before);
     }
+}
+
+#[test]
+fn nothing_is_confirmed_while_it_is_being_installed_again() {
+    let mut world = World::connected();
+    let request = call("s", 5000, 100_000);
+    let (record, _) = session(world.create(A, request.clone()));
+    let attempt = record.flows[0].policy.0;
+    // The second side, where a late commit comes; by the first side's retry it is there again.
+    world.crash_host(B);
+    world.restart(B);
+    let commit = || PeerRequest::CommitSession { session: name("s"), attempt };
+    let PeerAnswer::Refused { refusal } = world.peer_request(B, 1, commit()) else { panic!("confirmed too early") };
+    assert_eq!((refusal.reason, world.flows_in_plane(B)), (Reason::Busy, 2));
+    world.rest();
+    assert_eq!(world.peer_request(B, 1, commit()), PeerAnswer::Committed);
+    // The first side, where the client asks again, or for another end.
+    world.crash_host(A);
+    world.restart(A);
+    let end = world.now.plus(Nanos(60_000_000_000));
+    let asked = [
+        world.request(A, Request::CreateSession(request.clone())),
+        world.request(A, Request::ChangeSessionEnd { id: name("s"), ends_at: Some(end) }),
+    ];
+    for ticket in asked {
+        assert_eq!(reason(world.wait(A, ticket)), Reason::Busy);
+    }
+    world.rest();
+    let (record, created) = session(world.create(A, request));
+    assert_eq!((record.state, created), (SessionState::Active, false));
+    world.check_rest();
 }
 
 #[test]

@@ -231,6 +231,31 @@ fn a_booking_that_starts_in_the_midst_of_a_change_starts_with_the_one_or_the_oth
     }
 }
 
+/// The second side has lower rates, its confirmation is lost, and a client ends the session there: until the release comes the first side
+/// must not send more again than the second side lets in.
+#[test]
+fn a_first_side_raises_nothing_again_while_the_second_side_ends_the_session() {
+    let mut world = world();
+    let mut answers = 0;
+    world.network = Box::new(move |from, kind| {
+        answers += usize::from(kind == "answer" && from == B);
+        let gone = kind == "answer" && answers > 1 || kind == "release";
+        if gone { vec![] } else { vec![1] }
+    });
+    assert_eq!(reason(world.ask(A, both(100_000, 50_000))), Reason::PeerUnreachable);
+    assert_eq!((in_force(&world, A)[0], in_force(&world, B)[0]), (100_000, 100_000));
+    world.request(B, Request::DeleteSession(name("s")));
+    world.network = Box::new(|_, kind| if kind == "release" { vec![] } else { vec![1] });
+    for _ in 0..40 {
+        world.run(100);
+        assert!(in_force(&world, A)[0] <= 100_000, "{:?}", all(&world));
+    }
+    world.network = perfect();
+    world.rest();
+    world.check_rest();
+    assert_eq!([A, B].map(|node| world.state(node, "s")), [Some(SessionState::Ended); 2]);
+}
+
 /// Every message and answer of a change lost, one kind at a time, for a while.
 #[test]
 fn lost_messages_leave_the_old_or_the_new_rates_at_both_ends() {

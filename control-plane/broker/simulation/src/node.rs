@@ -212,11 +212,11 @@ impl Node {
                 Some(Input::InstallFailed { ticket, error }.into())
             }
             Job::Change { ticket, meters, fails: false } => {
+                self.note_late();
                 Some(Input::MetersChanged { ticket, counters: self.plane.change(&meters)? }.into())
             }
             Job::Install { ticket, policies, fails: false } => {
-                let over = self.broker.sessions().filter(|record| record.schedule.interval().end() <= self.shown);
-                self.plane.are_late(over.flat_map(|record| &record.flows).map(|flow| flow.policy));
+                self.note_late();
                 Some(match self.plane.install(policies)? {
                     Ok(()) => Input::Installed { ticket }.into(),
                     Err(error) => Input::InstallFailed { ticket, error }.into(),
@@ -231,6 +231,12 @@ impl Node {
                 None
             }
         })
+    }
+
+    /// What is in force of sessions whose end has come only lets in what is still on its way.
+    fn note_late(&mut self) {
+        let over = self.broker.sessions().filter(|record| record.schedule.interval().end() <= self.shown);
+        self.plane.are_late(over.flat_map(|record| &record.flows).map(|flow| flow.policy));
     }
 
     /// `kill -9`: policies stay in force, what is on disk stays, everything else is gone.

@@ -149,8 +149,13 @@ impl Broker {
                 self.void_change(id, Refusal::new(Reason::PeerUnreachable, detail), now);
             }
             (RateStage::Committing, Ok(PeerAnswer::RatesCommitted)) => self.step(id, RateStep::Complete, now),
+            // It is being ended there, and may have been changed before that. Until its release comes here nothing is raised again.
+            (RateStage::Committing, Ok(PeerAnswer::Refused { refusal })) if refusal.reason == Reason::UnknownSession => {
+                self.refuse_change(id, as_second_sides(refusal));
+                self.try_later(id, now);
+            }
             (RateStage::Committing, Ok(PeerAnswer::Refused { refusal })) => {
-                self.void_change(id, as_second_sides(refusal), now);
+                self.void_change(id, refusal, now);
             }
             (RateStage::Committing, other) => {
                 let detail = format!(
