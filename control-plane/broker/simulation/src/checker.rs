@@ -7,6 +7,7 @@ mod pools;
 pub(crate) mod questions;
 mod rates;
 mod rest;
+mod series;
 mod usage;
 mod waiting;
 
@@ -140,6 +141,7 @@ pub(crate) struct Checker {
     epochs: BTreeMap<(usize, usize), Epoch>,
     usage: usage::Usage,
     rates: rates::Rates,
+    series: series::AllSeries,
     pub(crate) checks: u64,
     /// Instants of pools that were looked at.
     pub(crate) instants: u64,

@@ -1,6 +1,7 @@
 //! Clients: they reserve aggregates and give some of them up, ask for sessions of all kinds, wait for them, change and end them, and ask
 //! again when they are not answered.
 
+mod series;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::plane::PACKET_BYTES;
 use crate::random::Random;
 use crate::time::{MS, S};
 use crate::topology::{name, node_name};
+use series::Line;
 use wish::Wish;
 
 /// How often a client asks for the same thing.
@@ -39,6 +41,11 @@ pub(crate) enum Step {
     /// It waits no longer.
     Cancel(usize),
     End(usize),
+    /// All occurrences of a series, or none.
+    Series(usize),
+    /// One occurrence of it ends.
+    EndOne(usize),
+    EndSeries(usize),
 }
 
 /// An aggregate that somebody wants.
@@ -93,6 +100,9 @@ pub(crate) struct Seen {
     pub(crate) cancelled: u64,
     pub(crate) ends_changed: u64,
     pub(crate) rates_changed: u64,
+    /// Series of which all occurrences were booked, and those that were given up.
+    pub(crate) series: u64,
+    pub(crate) series_ended: u64,
     /// Questions that were answered with yes, and with no.
     pub(crate) questions: (u64, u64),
     pub(crate) ended: u64,
@@ -105,6 +115,7 @@ pub(crate) struct Clients {
     random: Random,
     pub(crate) trunks: Vec<Trunk>,
     pub(crate) calls: Vec<Call>,
+    lines: Vec<Line>,
     pub(crate) seen: Seen,
     pending: BTreeMap<(usize, u64), Step>,
     /// By its sender and receiver.
@@ -147,6 +158,7 @@ impl Clients {
             random,
             trunks,
             calls: Vec::new(),
+            lines: Vec::new(),
             seen: Seen::default(),
             pending: BTreeMap::new(),
             between,
@@ -173,14 +185,11 @@ impl Clients {
             }
         };
         let wish = Wish::draw(&mut self.random, clock(first), end);
+        let media_slots =
+            if self.random.chance(250_000) { Wish::slots(&mut self.random) } else { MediaSlots::default() };
         // Few of them take the name of an earlier one.
         let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
-        let request = SessionRequest {
-            id: name(&format!("s{named}")),
-            flows,
-            media_slots: MediaSlots::default(),
-            schedule: wish.schedule,
-        };
+        let request = SessionRequest { id: name(&format!("s{named}")), flows, media_slots, schedule: wish.schedule };
         self.seen.relays += u64::from(end.is_some());
         self.by_id.entry(request.id.clone()).or_default().push(number);
         let step = if wish.questions { Step::Question(number) } else { Step::Begin(number) };
@@ -283,6 +292,7 @@ impl Clients {
                 let flows = new_rates.get_or_insert_with(other).clone();
                 (*first, Request::ChangeSessionRates { id: request.id.clone(), flows })
             }
+            Step::Series(line) | Step::EndOne(line) | Step::EndSeries(line) => self.series_request(step, line),
             Step::End(call) | Step::Cancel(call) => {
                 let at_second = self.random.chance(250_000);
                 let id = self.calls[call].request.id.clone();
@@ -323,6 +333,7 @@ impl Clients {
     fn again(&mut self, step: Step) -> Option<(u64, Step)> {
         let tries = match step {
             Step::Reserve(trunk) | Step::GiveUp(trunk) => &mut self.trunks[trunk].tries,
+            Step::Series(line) | Step::EndOne(line) | Step::EndSeries(line) => &mut self.lines[line].tries,
             Step::Question(call)
             | Step::Begin(call)
             | Step::Look(call)
@@ -385,7 +396,12 @@ impl Clients {
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
             // Only to questions; the others they do not ask.
-            Answer::WouldAdmit(_) | Answer::Link(_) | Answer::Series { .. } | Answer::SeriesDeleted => Vec::new(),
+            Answer::WouldAdmit(_) | Answer::Link(_) => Vec::new(),
+            Answer::Series { created, .. } => self.has_series(step, *created),
+            Answer::SeriesDeleted => {
+                self.seen.series_ended += 1;
+                Vec::new()
+            }
             Answer::Session { record, created } => self.told(step, record.state, *created),
         }
     }
@@ -429,7 +445,17 @@ impl Clients {
                     Vec::new()
                 }
             }
-            (Step::Question(_) | Step::Begin(_) | Step::Look(_) | Step::Reserve(_) | Step::GiveUp(_), _) => {
+            (
+                Step::Question(_)
+                | Step::Begin(_)
+                | Step::Look(_)
+                | Step::Reserve(_)
+                | Step::GiveUp(_)
+                | Step::Series(_)
+                | Step::EndOne(_)
+                | Step::EndSeries(_),
+                _,
+            ) => {
                 self.seen.repeated += 1;
                 Vec::new()
             }

@@ -32,6 +32,7 @@ pub(crate) enum Asked {
     GiveUp(AggregateName),
     ChangeEnd(SessionId, Option<Nanos>),
     ChangeRates(SessionId, Vec<RateWish>),
+    Series(SessionId),
     Other,
 }
 
@@ -41,13 +42,13 @@ impl Asked {
             Request::DeleteAggregate(name) => Self::GiveUp(name.clone()),
             Request::ChangeSessionEnd { id, ends_at } => Self::ChangeEnd(id.clone(), *ends_at),
             Request::ChangeSessionRates { id, flows } => Self::ChangeRates(id.clone(), flows.clone()),
+            Request::CreateSeries { request, .. } => Self::Series(request.id.clone()),
+            Request::DeleteSeries(id) => Self::Series(id.clone()),
             Request::CreateAggregate(_)
             | Request::CreateSession(_)
             | Request::WaitForSession { .. }
             | Request::WouldAdmit(_)
             | Request::ChangeLink(_)
-            | Request::CreateSeries { .. }
-            | Request::DeleteSeries(_)
             | Request::DeleteSession(_) => Self::Other,
         }
     }

@@ -84,6 +84,12 @@ impl Report {
         self.seen.rates_changed
     }
 
+    /// Series of which all occurrences were booked.
+    #[must_use]
+    pub const fn series(&self) -> u64 {
+        self.seen.series
+    }
+
     /// Questions that were answered with yes, and with no.
     #[must_use]
     pub const fn questions(&self) -> (u64, u64) {
@@ -145,6 +151,8 @@ impl Report {
         seen.cancelled += other.seen.cancelled;
         seen.ends_changed += other.seen.ends_changed;
         seen.rates_changed += other.seen.rates_changed;
+        seen.series += other.seen.series;
+        seen.series_ended += other.seen.series_ended;
         seen.questions.0 += other.seen.questions.0;
         seen.questions.1 += other.seen.questions.1;
         seen.ended += other.seen.ended;
@@ -177,7 +185,18 @@ impl Report {
         let Seen {
             asked, reserved, given_up, admitted, booked, relays, ended, repeated, not_answered, refused, ..
         } = &self.seen;
-        let Seen { waiting, offered, taken, cancelled, ends_changed, rates_changed, questions, .. } = &self.seen;
+        let Seen {
+            waiting,
+            offered,
+            taken,
+            cancelled,
+            ends_changed,
+            rates_changed,
+            questions,
+            series,
+            series_ended,
+            ..
+        } = &self.seen;
         row("requests of clients", asked.to_string());
         row("  aggregates reserved", reserved.to_string());
         row("  aggregates given up", given_up.to_string());
@@ -192,6 +211,8 @@ impl Report {
         row("    cancelled", cancelled.to_string());
         row("  ends changed", ends_changed.to_string());
         row("  rates changed", rates_changed.to_string());
+        row("  series booked", series.to_string());
+        row("  series given up", series_ended.to_string());
         row("  questions answered with yes", questions.0.to_string());
         row("  questions answered with no", questions.1.to_string());
         row("  sessions ended by clients", ended.to_string());

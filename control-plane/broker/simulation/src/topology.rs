@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use turnpike_broker::name::{Epoch, LinkName, NodeName};
-use turnpike_broker::{Config, Limits, Link, Peer, SecondSide, Timers};
+use turnpike_broker::{Capacity, Config, Limits, Link, Peer, SecondSide, Timers};
 
 use crate::plane::TAG_FAMILY;
 use crate::random::Random;
@@ -40,10 +40,15 @@ pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut
     let peers: BTreeMap<_, _> =
         others.map(|other| (node_name(other), Peer { link: link.clone(), tag_family: TAG_FAMILY })).collect();
     let rate_bps = (peers.len() as u64 + 1) * 2_000_000;
+    // Less than its aggregates together, at half of them.
+    let forwards_bps = random.chance(500_000).then(|| rate_bps * random.between(40, 90) / 100);
+    let slots = ["mix", "transcode"].into_iter().filter(|_| random.chance(700_000)).collect::<Vec<_>>();
+    let media_slots = slots.into_iter().map(|slot| (name(slot), u32::try_from(random.between(2, 12)).unwrap_or(2)));
+    let capacity = Capacity { rate_bps: forwards_bps, media_slots: media_slots.collect() };
     let mut label_secret = [0; 16];
     label_secret[..8].copy_from_slice(&random.next().to_le_bytes());
     Config {
-        capacity: turnpike_broker::Capacity::default(),
+        capacity,
         node: node_name(node),
         epoch: Epoch(1),
         links: [(link, Link { rate_out_bps: rate_bps, rate_in_bps: rate_bps })].into(),

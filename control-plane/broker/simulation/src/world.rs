@@ -290,6 +290,9 @@ impl World {
         let (nodes, now) = (&self.nodes, self.now);
         let step = self.clients.dial(|node| nodes[node].clock.at(now));
         self.queue.at(self.now, Event::Client(step));
+        if let Some(step) = self.clients.dial_series(|node| nodes[node].clock.at(now)) {
+            self.queue.at(self.now, Event::Client(step));
+        }
         let every_ns = self.options.busy_s.saturating_sub(5).max(1) * S / (self.options.sessions as u64).max(1);
         let next = self.now.plus(self.random.below(2 * every_ns));
         self.queue.at(next, Event::Dial);
@@ -307,9 +310,7 @@ impl World {
 
     fn ask(&mut self, node: usize, request: Request) -> u64 {
         let ticket = self.next_ticket();
-        if let Request::DeleteSession(id) = &request {
-            self.checker.end_is_wanted(id);
-        }
+        self.checker.is_asked(&request);
         if let Request::ChangeSessionRates { id, .. } = &request {
             self.checker.rates_are_asked(node, id);
         }

@@ -88,8 +88,9 @@ impl Checker {
         }
         let Some(peer) = nodes.iter().position(|node| node.config.node == record.peer) else { return Ok(()) };
         let has_come = nodes[peer].shown.max(node.shown) >= *earliest;
+        let asked_for = self.ends_wanted.contains(&record.id) || self.series.may_end(&record.id);
         let host_lost = [index, peer].iter().any(|node| self.hosts_lost.contains(node));
-        hold(Rule::Durability, has_come || host_lost || self.ends_wanted.contains(&record.id), || {
+        hold(Rule::Durability, has_come || host_lost || asked_for, || {
             format!("session {} is ended at {}, and nobody asked for it: {record:?}", record.id, node.shown)
         })
     }

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use turnpike_broker::calendar::OPEN;
-use turnpike_broker::name::{AggregateName, Nanos, SessionId};
+use turnpike_broker::media_slots::SlotCounts;
+use turnpike_broker::name::{AggregateName, Nanos, SessionId, SlotName};
 use turnpike_broker::record::{Direction, FlowRecord, SessionRecord, SessionState, Side};
 use turnpike_broker::{Cost, overhead_bytes};
 
@@ -27,8 +28,34 @@ pub(super) fn cost(record: &SessionRecord, flow: &FlowRecord) -> Cost {
     Cost::of(&record.held_meter(flow), overhead).unwrap_or_default()
 }
 
-/// What sessions take of a node's aggregates: start, end and cost of each flow.
-pub(super) struct Taken<'a>(BTreeMap<&'a AggregateName, Vec<(Nanos, Nanos, Cost)>>);
+/// What sessions take of: as the broker's own pools, which are not public.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pool<'a> {
+    Aggregate(&'a AggregateName),
+    /// What the node can forward.
+    Node,
+    Slots(&'a SlotName),
+}
+
+/// What a session takes on a node of each pool, one part for each flow and each kind of slots.
+pub(super) fn parts<'a>(
+    record: &'a SessionRecord,
+    slots: &'a SlotCounts,
+    node: &Node,
+) -> impl Iterator<Item = (Pool<'a>, Cost)> {
+    let forwards = node.config.capacity.rate_bps.is_some();
+    let of_flows = record.flows.iter().flat_map(move |flow| {
+        let cost = cost(record, flow);
+        let of_node = forwards.then_some((Pool::Node, Cost { burst_bytes: 0, ..cost }));
+        std::iter::once((Pool::Aggregate(&flow.aggregate), cost)).chain(of_node)
+    });
+    let of_slots =
+        slots.iter().map(|(name, count)| (Pool::Slots(name), Cost { rate_bps: u64::from(*count), burst_bytes: 0 }));
+    of_flows.chain(of_slots)
+}
+
+/// What sessions take of a node's pools: start, end and cost of each part.
+pub(super) struct Taken<'a>(BTreeMap<Pool<'a>, Vec<(Nanos, Nanos, Cost)>>);
 
 impl<'a> Taken<'a> {
     /// By a node's records, and by changes of ends that are under way: a later end is held while the second side is asked.
@@ -44,16 +71,16 @@ impl<'a> Taken<'a> {
             {
                 end = end.max(asked.ends_at.unwrap_or(OPEN));
             }
-            for flow in &record.flows {
-                taken.entry(&flow.aggregate).or_default().push((start, end, cost(record, flow)));
+            for (pool, cost) in parts(record, record.own_slots(), node) {
+                taken.entry(pool).or_default().push((start, end, cost));
             }
         }
         Self(taken)
     }
 
-    /// What is taken of an aggregate, from `now` on, at each instant at which it may change and at the one before.
-    pub(super) fn levels(&self, name: &AggregateName, now: Nanos) -> Vec<(Nanos, Cost)> {
-        let parts = self.0.get(name).map(Vec::as_slice).unwrap_or_default();
+    /// What is taken of a pool, from `now` on, at each instant at which it may change and at the one before.
+    pub(super) fn levels(&self, pool: Pool<'a>, now: Nanos) -> Vec<(Nanos, Cost)> {
+        let parts = self.0.get(&pool).map(Vec::as_slice).unwrap_or_default();
         let mut instants: BTreeSet<Nanos> = [now].into();
         for (start, end, _) in parts {
             let around = [start.0.saturating_sub(1), start.0, end.0.saturating_sub(1), end.0];
@@ -100,7 +127,7 @@ impl Checker {
             let Some(pool) = node.broker.pool(&record.name) else {
                 return Err((Rule::Capacity, format!("aggregate {} has no pool", record.name)));
             };
-            for (at, used) in taken.levels(&record.name, node.shown) {
+            for (at, used) in taken.levels(Pool::Aggregate(&record.name), node.shown) {
                 self.instants += 1;
                 let fits = used.rate_bps <= pool.capacity_bps && used.burst_bytes <= pool.burst_capacity_bytes;
                 hold(Rule::Capacity, fits, || format!("sessions take {used:?} at {at} of {pool:?}"))?;
@@ -111,10 +138,11 @@ impl Checker {
             }
             let now = node.broker.used_at(&record.name, node.shown).unwrap_or_default();
             hold(Rule::Capacity, pool.used_bps == now.rate_bps, || format!("{now:?} is used of {pool:?}"))?;
-            taken.0.remove(&record.name);
+            taken.0.remove(&Pool::Aggregate(&record.name));
         }
+        self.node_pools_hold(node, &mut taken)?;
         let taken = taken.0;
-        hold(Rule::Capacity, taken.is_empty(), || format!("sessions take of aggregates that are gone: {taken:?}"))?;
+        hold(Rule::Capacity, taken.is_empty(), || format!("sessions take of pools that are not there: {taken:?}"))?;
         for (_, out, into) in node.broker.links() {
             for (pool, rate_bps) in [(out, out_bps), (into, into_bps)] {
                 hold(Rule::Capacity, pool.used_bps <= pool.capacity_bps, || format!("{pool:?}"))?;
@@ -126,6 +154,29 @@ impl Checker {
         Self::enforces_what_is_held(node)?;
         for table in node.broker.tables() {
             hold(Rule::Capacity, table.used <= table.max, || format!("{table:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// The same for what the node can forward and for its media slots; what these have is told for now only.
+    fn node_pools_hold<'a>(&mut self, node: &'a Node, taken: &mut Taken<'a>) -> Held {
+        let of_node = node.broker.node_capacity().map(|state| (Pool::Node, state.capacity_bps, state.used_bps));
+        let slots: Vec<_> = node.broker.media_slots().collect();
+        let names = node.config.capacity.media_slots.keys();
+        hold(Rule::Capacity, slots.iter().map(|state| &state.name).eq(names), || format!("told of slots: {slots:?}"))?;
+        let of_slots = node.config.capacity.media_slots.keys().zip(&slots);
+        let of_slots = of_slots.map(|(name, state)| (Pool::Slots(name), state.capacity_slots, state.used_slots));
+        for (pool, capacity, told) in of_node.into_iter().chain(of_slots) {
+            for (at, used) in taken.levels(pool, node.shown) {
+                self.instants += 1;
+                hold(Rule::Capacity, used.rate_bps <= capacity, || {
+                    format!("sessions take {used:?} at {at} of {capacity} of {pool:?}")
+                })?;
+                hold(Rule::Capacity, at > node.shown || used.rate_bps == told, || {
+                    format!("sessions take {used:?} of {pool:?}, and {told} is told")
+                })?;
+            }
+            taken.0.remove(&pool);
         }
         Ok(())
     }

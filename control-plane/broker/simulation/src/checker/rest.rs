@@ -30,6 +30,7 @@ impl Checker {
         }
         ends_agree(nodes)?;
         self.bookings_came_up(clients)?;
+        self.series_rest(nodes)?;
         let stays = |call: &&Call| call.told && !call.end_asked && !call.host_lost && !call.has_end;
         for call in clients.calls.iter().filter(stays) {
             for end in [call.first, call.second] {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use turnpike_broker::message::PeerRequest;
-use turnpike_broker::name::{AggregateName, Nanos, PolicyId, SessionId};
+use turnpike_broker::name::{Nanos, PolicyId, SessionId};
 use turnpike_broker::record::{AggregateState, FlowRecord, SessionRecord, SessionState, Side};
 use turnpike_broker::{Cost, Output};
 
-use super::pools::{Taken, cost};
+use super::pools::{Pool, Taken, parts};
 use super::{Checker, Held, Rule, hold};
 use crate::node::Node;
 use crate::time::{S, Time};
@@ -95,8 +95,12 @@ impl Checker {
 /// Whether both ends have all that it wants, and nobody that waits for any of it came before.
 fn has_room(nodes: &[Node], node: &Node, record: &SessionRecord) -> bool {
     let number = |record: &SessionRecord| record.wait.map_or(u64::MAX, |wait| wait.number);
+    let is_limited = node.config.capacity.rate_bps.is_some();
     let shares = |other: &SessionRecord| {
-        other.flows.iter().any(|theirs| record.flows.iter().any(|flow| flow.aggregate == theirs.aggregate))
+        let slots = other.own_slots().keys().any(|name| record.own_slots().contains_key(name));
+        is_limited
+            || slots
+            || other.flows.iter().any(|theirs| record.flows.iter().any(|flow| flow.aggregate == theirs.aggregate))
     };
     let mut others = node.broker.waiting().chain(node.broker.sessions());
     if others.any(|other| other.wait.is_some() && number(other) < number(record) && shares(other)) {
@@ -130,23 +134,34 @@ fn fits(node: &Node, record: &SessionRecord) -> bool {
         return false;
     }
     let taken = Taken::of(node, &BTreeMap::new(), 0);
-    let mut wanted: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
-    for flow in &record.flows {
-        let wanted = wanted.entry(&flow.aggregate).or_default();
-        wanted.rate_bps += cost(record, flow).rate_bps;
-        wanted.burst_bytes += cost(record, flow).burst_bytes;
+    let side = if record.peer == node.config.node { Side::Second } else { Side::First };
+    let mut wanted: BTreeMap<Pool<'_>, Cost> = BTreeMap::new();
+    for (pool, cost) in parts(record, record.media_slots.of(side), node) {
+        let wanted = wanted.entry(pool).or_default();
+        wanted.rate_bps += cost.rate_bps;
+        wanted.burst_bytes += cost.burst_bytes;
     }
-    wanted.into_iter().all(|(name, wanted)| {
-        let active = node.broker.aggregate(name).is_some_and(|record| record.state == AggregateState::Active);
-        let Some(pool) = node.broker.pool(name) else { return false };
-        let mut peaks = taken
-            .levels(name, node.shown)
-            .into_iter()
-            .filter(|(at, _)| *at >= record.schedule.interval().start() && *at < record.schedule.interval().end());
-        let free = peaks.all(|(_, used)| {
-            used.rate_bps + wanted.rate_bps <= pool.capacity_bps
-                && used.burst_bytes + wanted.burst_bytes <= pool.burst_capacity_bytes
-        });
-        active && free
+    let interval = record.schedule.interval();
+    wanted.into_iter().all(|(pool, wanted)| {
+        let Some((rate_bps, burst_bytes)) = capacity(node, pool) else { return false };
+        let mut peaks = taken.levels(pool, node.shown).into_iter();
+        peaks.all(|(at, used)| {
+            let free =
+                used.rate_bps + wanted.rate_bps <= rate_bps && used.burst_bytes + wanted.burst_bytes <= burst_bytes;
+            free || at < interval.start() || at >= interval.end()
+        })
     })
+}
+
+/// What a node has of a pool, if sessions may have of it now.
+fn capacity(node: &Node, pool: Pool<'_>) -> Option<(u64, u64)> {
+    match pool {
+        Pool::Aggregate(name) => {
+            let active = node.broker.aggregate(name).is_some_and(|record| record.state == AggregateState::Active);
+            let pool = node.broker.pool(name).filter(|_| active)?;
+            Some((pool.capacity_bps, pool.burst_capacity_bytes))
+        }
+        Pool::Node => node.config.capacity.rate_bps.map(|rate_bps| (rate_bps, 0)),
+        Pool::Slots(name) => node.config.capacity.media_slots.get(name).map(|count| (u64::from(*count), 0)),
+    }
 }

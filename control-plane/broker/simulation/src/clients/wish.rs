@@ -1,11 +1,13 @@
 //! What clients want of a session, and how they go about it. Another kind of wish is another arm here, and a step where it needs one.
 
+use turnpike_broker::media_slots::{MediaSlots, SlotCounts};
 use turnpike_broker::name::Nanos;
 use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::{FlowRequest, Schedule};
 
 use crate::random::Random;
 use crate::time::{MS, S};
+use crate::topology::name;
 
 /// Times of day are multiples of this, so that many intervals touch: one ends when another starts.
 const GRID_NS: u64 = 2 * S;
@@ -111,6 +113,20 @@ impl Wish {
             1..=4 => Some(Nanos(on_grid(from + random.between(S, 10 * S)))),
             _ => Some(Nanos(on_grid(schedule.ends_at.map_or(from, |end| end.0.max(from)) + random.between(1, 30 * S)))),
         }
+    }
+
+    /// What sessions need of media processing: nothing as a rule.
+    pub(crate) fn slots(random: &mut Random) -> MediaSlots {
+        let mut of_side = || {
+            let mut slots = SlotCounts::new();
+            for slot in ["mix", "transcode"] {
+                if random.chance(500_000) {
+                    slots.insert(name(slot), if random.chance(250_000) { 2 } else { 1 });
+                }
+            }
+            slots
+        };
+        MediaSlots { first: of_side(), second: of_side() }
     }
 
     /// Other rates for some flows of a session, higher or lower.
