@@ -103,6 +103,8 @@ pub(crate) struct RateWork {
     pub(crate) askers: Vec<u64>,
     /// Second side: what it receives is raised.
     pub(crate) is_held: bool,
+    /// Second side: raised in this life of the node, so that what the data plane has is known.
+    pub(crate) is_raised: bool,
     /// Second side: the highest number of a change that it has heard of; 0 if there was none since the start.
     pub(crate) seen: u64,
     pub(crate) failures: u32,

@@ -256,6 +256,21 @@ fn a_first_side_raises_nothing_again_while_the_second_side_ends_the_session() {
     assert_eq!([A, B].map(|node| world.state(node, "s")), [Some(SessionState::Ended); 2]);
 }
 
+/// Its data plane has the lower rates, and its record not: a failure then says nothing of what is in force.
+#[test]
+fn a_second_side_that_died_at_its_commit_takes_no_failure_for_the_end_of_the_change() {
+    for after_ms in 0..15 {
+        let mut world = world();
+        world.request(A, both(100_000, 50_000));
+        world.run(after_ms);
+        world.crash(B);
+        world.restart(B);
+        world.nodes[B].change_failures = 1;
+        world.run(20_000);
+        settle(&mut world, &[[BEFORE; 2], [100_000, 50_000]]);
+    }
+}
+
 /// Every message and answer of a change lost, one kind at a time, for a while.
 #[test]
 fn lost_messages_leave_the_old_or_the_new_rates_at_both_ends() {

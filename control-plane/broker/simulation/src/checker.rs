@@ -3,11 +3,13 @@
 
 mod answers;
 mod intervals;
+mod links;
 mod pools;
 pub(crate) mod questions;
 mod rates;
 mod rest;
 mod series;
+mod tokens;
 mod usage;
 mod waiting;
 
@@ -43,6 +45,8 @@ pub enum Rule {
     Question,
     /// At rest nothing is left over, and both ends tell the same.
     Leak,
+    /// No token admits two sessions, and one that admitted none is free again.
+    Token,
     /// What a client was told is there, until somebody ends it.
     Durability,
     /// The ledger has exactly the traffic that was.
@@ -64,6 +68,7 @@ impl fmt::Display for Rule {
             Self::Confirmation => "confirmation",
             Self::Lapse => "lapse",
             Self::Fence => "fence",
+            Self::Token => "token",
             Self::Leak => "leak",
             Self::Durability => "durability",
             Self::Usage => "usage",
@@ -142,6 +147,8 @@ pub(crate) struct Checker {
     usage: usage::Usage,
     rates: rates::Rates,
     series: series::AllSeries,
+    links: links::Links,
+    tokens: tokens::Tokens,
     pub(crate) checks: u64,
     /// Instants of pools that were looked at.
     pub(crate) instants: u64,

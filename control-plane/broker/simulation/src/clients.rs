@@ -1,11 +1,13 @@
 //! Clients: they reserve aggregates and give some of them up, ask for sessions of all kinds, wait for them, change and end them, and ask
 //! again when they are not answered.
 
+mod operators;
 mod series;
 mod wish;
 
 use std::collections::BTreeMap;
 
+use turnpike_broker::Authorization;
 use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
 use turnpike_broker::media_slots::MediaSlots;
@@ -46,6 +48,8 @@ pub(crate) enum Step {
     /// One occurrence of it ends.
     EndOne(usize),
     EndSeries(usize),
+    /// The operator of a node says what its link can carry.
+    ChangeLink(usize),
 }
 
 /// An aggregate that somebody wants.
@@ -103,6 +107,7 @@ pub(crate) struct Seen {
     /// Series of which all occurrences were booked, and those that were given up.
     pub(crate) series: u64,
     pub(crate) series_ended: u64,
+    pub(crate) links_changed: u64,
     /// Questions that were answered with yes, and with no.
     pub(crate) questions: (u64, u64),
     pub(crate) ended: u64,
@@ -116,6 +121,10 @@ pub(crate) struct Clients {
     pub(crate) trunks: Vec<Trunk>,
     pub(crate) calls: Vec<Call>,
     lines: Vec<Line>,
+    /// What those that somebody has are worth.
+    pub(crate) tokens: BTreeMap<String, Authorization>,
+    /// How often operators were not answered.
+    operators_tries: u32,
     pub(crate) seen: Seen,
     pending: BTreeMap<(usize, u64), Step>,
     /// By its sender and receiver.
@@ -159,6 +168,8 @@ impl Clients {
             trunks,
             calls: Vec::new(),
             lines: Vec::new(),
+            tokens: BTreeMap::new(),
+            operators_tries: 0,
             seen: Seen::default(),
             pending: BTreeMap::new(),
             between,
@@ -184,7 +195,10 @@ impl Clients {
                 (first, second, self.flows(first, second), None)
             }
         };
-        let wish = Wish::draw(&mut self.random, clock(first), end);
+        let mut wish = Wish::draw(&mut self.random, clock(first), end);
+        if self.random.chance(150_000) {
+            wish.token = Some(self.some_token(number, &flows, clock(first)));
+        }
         let media_slots =
             if self.random.chance(250_000) { Wish::slots(&mut self.random) } else { MediaSlots::default() };
         // Few of them take the name of an earlier one.
@@ -293,6 +307,7 @@ impl Clients {
                 (*first, Request::ChangeSessionRates { id: request.id.clone(), flows })
             }
             Step::Series(line) | Step::EndOne(line) | Step::EndSeries(line) => self.series_request(step, line),
+            Step::ChangeLink(node) => (node, self.link_request(node, clock(node))),
             Step::End(call) | Step::Cancel(call) => {
                 let at_second = self.random.chance(250_000);
                 let id = self.calls[call].request.id.clone();
@@ -334,6 +349,7 @@ impl Clients {
         let tries = match step {
             Step::Reserve(trunk) | Step::GiveUp(trunk) => &mut self.trunks[trunk].tries,
             Step::Series(line) | Step::EndOne(line) | Step::EndSeries(line) => &mut self.lines[line].tries,
+            Step::ChangeLink(_) => &mut self.operators_tries,
             Step::Question(call)
             | Step::Begin(call)
             | Step::Look(call)
@@ -396,7 +412,12 @@ impl Clients {
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
             // Only to questions; the others they do not ask.
-            Answer::WouldAdmit(_) | Answer::Link(_) => Vec::new(),
+            Answer::WouldAdmit(_) => Vec::new(),
+            Answer::Link(_) => {
+                self.seen.links_changed += 1;
+                self.operators_tries = 0;
+                vec![(self.random.between(5 * S, 60 * S), step)]
+            }
             Answer::Series { created, .. } => self.has_series(step, *created),
             Answer::SeriesDeleted => {
                 self.seen.series_ended += 1;
@@ -453,7 +474,8 @@ impl Clients {
                 | Step::GiveUp(_)
                 | Step::Series(_)
                 | Step::EndOne(_)
-                | Step::EndSeries(_),
+                | Step::EndSeries(_)
+                | Step::ChangeLink(_),
                 _,
             ) => {
                 self.seen.repeated += 1;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use turnpike_broker::capacity::LinkChange;
 use turnpike_broker::message::PeerRequest;
 use turnpike_broker::name::{AggregateName, Nanos, PolicyId, SessionId};
 use turnpike_broker::policy::{InstallError, Meter, Policy};
@@ -33,6 +34,7 @@ pub(crate) enum Asked {
     ChangeEnd(SessionId, Option<Nanos>),
     ChangeRates(SessionId, Vec<RateWish>),
     Series(SessionId),
+    Link(LinkChange),
     Other,
 }
 
@@ -42,13 +44,13 @@ impl Asked {
             Request::DeleteAggregate(name) => Self::GiveUp(name.clone()),
             Request::ChangeSessionEnd { id, ends_at } => Self::ChangeEnd(id.clone(), *ends_at),
             Request::ChangeSessionRates { id, flows } => Self::ChangeRates(id.clone(), flows.clone()),
+            Request::ChangeLink(wish) => Self::Link(wish.clone()),
             Request::CreateSeries { request, .. } => Self::Series(request.id.clone()),
             Request::DeleteSeries(id) => Self::Series(id.clone()),
             Request::CreateAggregate(_)
             | Request::CreateSession(_)
             | Request::WaitForSession { .. }
             | Request::WouldAdmit(_)
-            | Request::ChangeLink(_)
             | Request::DeleteSession(_) => Self::Other,
         }
     }
@@ -269,6 +271,7 @@ impl Node {
         let sessions = self.store.sessions.values().cloned().collect();
         self.broker.restore_links(self.store.links.values().cloned().collect(), self.clock.at(now));
         self.broker.restore_series(self.store.series.values().cloned().collect());
+        self.broker.restore_tokens(self.store.tokens.values().cloned().collect());
         self.broker.restore(aggregates, sessions, &self.plane.adopted(), self.clock.at(now));
         self.drain()
     }

@@ -45,6 +45,8 @@ pub struct Report {
     pub packets: (u64, u64, u64),
     /// Sessions that were booked and came up at their first side; those that failed, with a reason.
     pub bookings: (u64, u64),
+    /// Tokens that admitted a session, at each node for itself.
+    pub tokens_used: u64,
     /// Tells one history from another: equal only if all effects were the same at the same times.
     pub digest: u64,
     /// What did not hold, with the seed.
@@ -88,6 +90,12 @@ impl Report {
     #[must_use]
     pub const fn series(&self) -> u64 {
         self.seen.series
+    }
+
+    /// Changes of links.
+    #[must_use]
+    pub const fn links_changed(&self) -> u64 {
+        self.seen.links_changed
     }
 
     /// Questions that were answered with yes, and with no.
@@ -135,6 +143,7 @@ impl Report {
         self.packets.2 += other.packets.2;
         self.bookings.0 += other.bookings.0;
         self.bookings.1 += other.bookings.1;
+        self.tokens_used += other.tokens_used;
         // In any order the same.
         self.digest ^= other.digest;
         self.violations.extend(other.violations);
@@ -153,6 +162,7 @@ impl Report {
         seen.rates_changed += other.seen.rates_changed;
         seen.series += other.seen.series;
         seen.series_ended += other.seen.series_ended;
+        seen.links_changed += other.seen.links_changed;
         seen.questions.0 += other.seen.questions.0;
         seen.questions.1 += other.seen.questions.1;
         seen.ended += other.seen.ended;
@@ -195,6 +205,7 @@ impl Report {
             questions,
             series,
             series_ended,
+            links_changed,
             ..
         } = &self.seen;
         row("requests of clients", asked.to_string());
@@ -213,6 +224,8 @@ impl Report {
         row("  rates changed", rates_changed.to_string());
         row("  series booked", series.to_string());
         row("  series given up", series_ended.to_string());
+        row("  links changed", links_changed.to_string());
+        row("  tokens used, at each end", self.tokens_used.to_string());
         row("  questions answered with yes", questions.0.to_string());
         row("  questions answered with no", questions.1.to_string());
         row("  sessions ended by clients", ended.to_string());

@@ -50,6 +50,7 @@ impl World {
         if !nothing && self.dies(index, "before the transaction") {
             return Ok(());
         }
+        self.checker.keeps_together(&changes);
         for change in &changes {
             if self.options.trace {
                 println!("{} n{index} = {change:?}", self.now.0);
@@ -112,7 +113,7 @@ impl World {
                 self.job_later(index);
                 "after a deinstallation"
             }
-            Output::Send { ticket, peer, request, deadline, .. } => {
+            Output::Send { ticket, peer, request, token, deadline } => {
                 let node = &mut self.nodes[index];
                 node.outgoing.insert(ticket);
                 let (epoch, until) = (node.config.epoch, node.clock.when(deadline));
@@ -121,9 +122,10 @@ impl World {
                 if let Some(to) = self.nodes.iter().position(|node| node.config.node == peer) {
                     let to_life = self.nodes[to].life;
                     for at in self.network.send(index, to, self.now) {
-                        let request = request.clone();
+                        let (request, token) = (request.clone(), token.clone());
+                        let from = index;
                         let event =
-                            Event::Request { from: index, from_life: life, ticket, to, to_life, epoch, request };
+                            Event::Request { from, from_life: life, ticket, to, to_life, epoch, request, token };
                         self.queue.at(at, event);
                     }
                 }

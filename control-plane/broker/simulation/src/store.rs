@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use turnpike_broker::TakenToken;
 use turnpike_broker::capacity::LinkRecord;
 use turnpike_broker::name::{AggregateName, LinkName, SessionId};
 use turnpike_broker::record::{AggregateRecord, Change, SessionRecord, UsageRecord};
@@ -14,6 +15,8 @@ pub(crate) struct Store {
     pub(crate) links: BTreeMap<LinkName, LinkRecord>,
     pub(crate) series: BTreeMap<SessionId, SeriesRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
+    /// By issuer and id.
+    pub(crate) tokens: BTreeMap<(String, String), TakenToken>,
 }
 
 impl Store {
@@ -27,8 +30,10 @@ impl Store {
             Change::PutSeries(record) => drop(self.series.insert(record.id.clone(), record)),
             Change::DeleteSeries(id) => drop(self.series.remove(&id)),
             Change::AppendUsage(line) => self.ledger.push(line),
-            // No client has a token here.
-            Change::PutToken(_) | Change::DeleteToken { .. } => {}
+            Change::PutToken(token) => {
+                drop(self.tokens.insert((token.issuer.clone(), token.token_id.clone()), token));
+            }
+            Change::DeleteToken { issuer, token_id } => drop(self.tokens.remove(&(issuer, token_id))),
         }
     }
 }

@@ -29,6 +29,11 @@ pub(crate) fn pairs(nodes: usize, random: &mut Random) -> BTreeSet<(usize, usize
     pairs
 }
 
+/// What the link of a node with so many peers is configured to carry.
+pub(crate) const fn link_rate_bps(peers: usize) -> u64 {
+    (peers as u64 + 1) * 2_000_000
+}
+
 /// Small tables and links, so that they are full now and then. Nodes differ.
 pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut Random) -> Config {
     let link: LinkName = name("wan0");
@@ -39,11 +44,11 @@ pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut
     });
     let peers: BTreeMap<_, _> =
         others.map(|other| (node_name(other), Peer { link: link.clone(), tag_family: TAG_FAMILY })).collect();
-    let rate_bps = (peers.len() as u64 + 1) * 2_000_000;
+    let rate_bps = link_rate_bps(peers.len());
     // Less than its aggregates together, at half of them.
     let forwards_bps = random.chance(500_000).then(|| rate_bps * random.between(40, 90) / 100);
-    let slots = ["mix", "transcode"].into_iter().filter(|_| random.chance(700_000)).collect::<Vec<_>>();
-    let media_slots = slots.into_iter().map(|slot| (name(slot), u32::try_from(random.between(2, 12)).unwrap_or(2)));
+    let slots = ["mix", "transcode"].into_iter().filter(|_| random.chance(930_000)).collect::<Vec<_>>();
+    let media_slots = slots.into_iter().map(|slot| (name(slot), u32::try_from(random.between(1, 8)).unwrap_or(2)));
     let capacity = Capacity { rate_bps: forwards_bps, media_slots: media_slots.collect() };
     let mut label_secret = [0; 16];
     label_secret[..8].copy_from_slice(&random.next().to_le_bytes());

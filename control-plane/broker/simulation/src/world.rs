@@ -3,6 +3,7 @@
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::record::{Direction, Side};
+use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{Broker, Credential, Input, Request};
 
 use crate::Options;
@@ -48,6 +49,7 @@ pub(crate) enum Event {
         to_life: u32,
         epoch: Epoch,
         request: PeerRequest,
+        token: Option<String>,
     },
     /// An answer arrives, or its absence is noticed.
     Reply {
@@ -173,6 +175,10 @@ impl World {
             self.queue.at(at, Event::Client(Step::Reserve(trunk)));
         }
         for node in 0..self.nodes.len() {
+            if self.random.chance(300_000) {
+                let at = Time(self.random.between(10 * S, self.options.busy_s.max(11) * S));
+                self.queue.at(at, Event::Client(Step::ChangeLink(node)));
+            }
             self.queue.at(Time(self.random.below(2 * S)), Event::Traffic { node });
         }
         self.queue.at(Time(5 * S), Event::Dial);
@@ -223,18 +229,15 @@ impl World {
                     self.give(node, Input::Tick.into());
                 }
             }
-            Event::Request { from, from_life, ticket, to, to_life, epoch, request } => {
+            Event::Request { from, from_life, ticket, to, to_life, epoch, request, token } => {
                 if self.is_alive(to, to_life) {
                     let own = self.next_ticket();
                     let peer = self.nodes[from].config.node.clone();
                     let is_stale = self.checker.heard(to, from, epoch);
                     let incoming = Incoming { from, from_life, ticket, is_stale, request: request.clone() };
                     self.nodes[to].incoming.insert(own, incoming);
-                    self.give(
-                        to,
-                        Input::PeerRequest { ticket: own, peer, epoch, request, credential: Credential::default() }
-                            .into(),
-                    );
+                    let credential = self.credential(to, token);
+                    self.give(to, Input::PeerRequest { ticket: own, peer, epoch, request, credential }.into());
                 } else {
                     // The connection it was sent on has gone with the process.
                     self.break_off(to, from, from_life, ticket);
@@ -304,18 +307,36 @@ impl World {
         if self.nodes[node].down {
             return self.try_again(step);
         }
-        let ticket = self.ask(node, request);
+        let token = self.clients.token(step);
+        let ticket = self.ask_with(node, request, token);
         self.clients.asked(node, ticket, step);
     }
 
     fn ask(&mut self, node: usize, request: Request) -> u64 {
+        self.ask_with(node, request, None)
+    }
+
+    /// What a node's shell finds of a token; none is asked for.
+    fn credential(&self, node: usize, token: Option<String>) -> Credential {
+        let found = token.as_ref().and_then(|token| self.clients.tokens.get(token)).cloned().map(|authorization| {
+            if self.nodes[node].clock.at(self.now) < authorization.expires_at {
+                return Ok(authorization);
+            }
+            let detail = format!("token {} has expired", authorization.token_id);
+            Err(Box::new(Refusal::new(Reason::TokenExpired, detail)))
+        });
+        Credential { token, found }
+    }
+
+    fn ask_with(&mut self, node: usize, request: Request, token: Option<String>) -> u64 {
         let ticket = self.next_ticket();
         self.checker.is_asked(&request);
         if let Request::ChangeSessionRates { id, .. } = &request {
             self.checker.rates_are_asked(node, id);
         }
         self.nodes[node].asked.insert(ticket, Asked::of(&request));
-        self.give(node, Input::Request { ticket, request, credential: Credential::default() }.into());
+        let credential = self.credential(node, token);
+        self.give(node, Input::Request { ticket, request, credential }.into());
         ticket
     }
 
@@ -343,6 +364,7 @@ impl World {
             checks: self.checker.checks,
             packets: self.checker.packets(),
             bookings: self.checker.bookings(),
+            tokens_used: self.checker.tokens_used(),
             digest: self.digest,
             violations: violation.into_iter().map(|violation| (seed, violation)).collect(),
             seen: self.clients.seen,

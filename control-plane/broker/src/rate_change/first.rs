@@ -149,8 +149,11 @@ impl Broker {
                 self.void_change(id, Refusal::new(Reason::PeerUnreachable, detail), now);
             }
             (RateStage::Committing, Ok(PeerAnswer::RatesCommitted)) => self.step(id, RateStep::Complete, now),
-            // It is being ended there, and may have been changed before that. Until its release comes here nothing is raised again.
-            (RateStage::Committing, Ok(PeerAnswer::Refused { refusal })) if refusal.reason == Reason::UnknownSession => {
+            // It is being ended there, and may have been changed before that: until its release comes here nothing is raised again. Or it was not
+            // decided there.
+            (RateStage::Committing, Ok(PeerAnswer::Refused { refusal }))
+                if matches!(refusal.reason, Reason::UnknownSession | Reason::Busy) =>
+            {
                 self.refuse_change(id, as_second_sides(refusal));
                 self.try_later(id, now);
             }

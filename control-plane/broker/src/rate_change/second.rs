@@ -214,7 +214,7 @@ impl Broker {
         }
         match (step, outcome) {
             (RateStep::Hold, Ok(_)) => {
-                session.rates.is_held = true;
+                (session.rates.is_held, session.rates.is_raised) = (true, true);
                 for asker in std::mem::take(&mut session.rates.askers) {
                     self.answer_peer(asker, held(&change));
                 }
@@ -229,6 +229,11 @@ impl Broker {
                 self.give_rates(id, RateStage::Committing, true, &counters, now);
                 self.finish_change(id);
                 self.answer_askers(id, &PeerAnswer::RatesCommitted);
+            }
+            // An earlier life may have lowered what it receives and died of it: the first side must not raise anything before that is known.
+            (RateStep::Commit, Err(error)) if !session.rates.is_raised => {
+                tracing::error!(session = %id, %error, "rates could not be changed after a restart; waits to be asked again");
+                self.answer_askers(id, &PeerAnswer::Refused { refusal: session_busy(id) });
             }
             (RateStep::Commit, Err(error)) => {
                 // Held until the first side's senders are back; a late copy of the commit must not be taken.

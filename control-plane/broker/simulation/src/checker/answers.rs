@@ -74,6 +74,9 @@ impl Checker {
                         hold(Rule::Confirmation, *id == record.id, || format!("asked for {id}: {record:?}"))?;
                         self.end_is_taken(nodes, index, record, *ends_at)?;
                     }
+                    (Answer::Link(state), Asked::Link(wish)) => {
+                        return Self::link_is_changed(&nodes[index], wish, state);
+                    }
                     (answer, Asked::Series(id)) => return self.series_is_so(nodes, index, id, answer),
                     (Answer::Session { record, created }, Asked::ChangeRates(id, wishes)) => {
                         hold(Rule::Confirmation, *id == record.id, || format!("asked for {id}: {record:?}"))?;

@@ -143,14 +143,11 @@ impl Checker {
         self.node_pools_hold(node, &mut taken)?;
         let taken = taken.0;
         hold(Rule::Capacity, taken.is_empty(), || format!("sessions take of pools that are not there: {taken:?}"))?;
-        for (_, out, into) in node.broker.links() {
-            for (pool, rate_bps) in [(out, out_bps), (into, into_bps)] {
-                hold(Rule::Capacity, pool.used_bps <= pool.capacity_bps, || format!("{pool:?}"))?;
-                hold(Rule::Capacity, pool.used_bps == rate_bps, || {
-                    format!("aggregates take {rate_bps} bit/s of {pool:?}")
-                })?;
-            }
+        for state in node.config.links.keys().filter_map(|name| node.broker.link(name)) {
+            Self::link_is_so(node, &state, Direction::Out, out_bps)?;
+            Self::link_is_so(node, &state, Direction::In, into_bps)?;
         }
+        self.links.worked(index, node);
         Self::enforces_what_is_held(node)?;
         for table in node.broker.tables() {
             hold(Rule::Capacity, table.used <= table.max, || format!("{table:?}"))?;

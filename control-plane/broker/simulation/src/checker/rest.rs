@@ -27,6 +27,8 @@ impl Checker {
             self.worked(index, node)?;
             rests(node)?;
             self.rates_rest(index, node)?;
+            Self::links_rest(node)?;
+            Self::tokens_rest(node)?;
         }
         ends_agree(nodes)?;
         self.bookings_came_up(clients)?;

@@ -132,6 +132,8 @@ impl Checker {
                 self.note_booking(index, record, nodes[index].shown);
                 self.waiting.keeps(index, record);
                 self.rates.keeps(index, record)?;
+                self.tokens.keeps(index, record)?;
+                self.is_carried(nodes, index, record)?;
                 // Who waits has no policies.
                 if record.state != SessionState::Waiting {
                     self.usage.keeps(index, record);

@@ -158,7 +158,10 @@ fn capacity(node: &Node, pool: Pool<'_>) -> Option<(u64, u64)> {
     match pool {
         Pool::Aggregate(name) => {
             let active = node.broker.aggregate(name).is_some_and(|record| record.state == AggregateState::Active);
-            let pool = node.broker.pool(name).filter(|_| active)?;
+            let mut uncarried =
+                node.config.links.keys().filter_map(|link| node.broker.link(link)).flat_map(|state| state.uncarried);
+            let is_over = uncarried.any(|uncarried| uncarried.aggregate == *name);
+            let pool = node.broker.pool(name).filter(|_| active && !is_over)?;
             Some((pool.capacity_bps, pool.burst_capacity_bytes))
         }
         Pool::Node => node.config.capacity.rate_bps.map(|rate_bps| (rate_bps, 0)),

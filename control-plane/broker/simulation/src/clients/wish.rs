@@ -26,6 +26,8 @@ pub(crate) struct Wish {
     pub(crate) cancels_after_ns: Option<u64>,
     /// So often it wants another end.
     pub(crate) changes: u32,
+    /// It has a token of its own, or brings another one's.
+    pub(crate) token: Option<String>,
     /// So often it wants other rates.
     pub(crate) rate_changes: u32,
     /// It ends it so long after it was told that it has it; or leaves it to its end.
@@ -72,6 +74,7 @@ impl Wish {
             takes_after_ns: None,
             cancels_after_ns: None,
             changes: u32::from(random.chance(60_000)),
+            token: None,
             rate_changes: 0,
             ends_after_ns: Some(random.between(S, 120 * S)),
         }
