@@ -25,7 +25,7 @@ fn everything_holds_between_a_hundred_nodes() {
     let (sent, lost, duplicated, reordered) = all.messages();
     assert!(lost * 100 > sent && duplicated * 100 > sent && reordered * 100 > sent, "\n{all}");
     assert!(all.admitted() > 1_000 && all.partitions > 100 && all.pauses.1 > 10 && all.hosts_lost > 10, "\n{all}");
-    assert_eq!(all.crashes.len(), 9, "each kind of place where a process can die:\n{all}");
+    assert_eq!(all.crashes.len(), 10, "each kind of place where a process can die:\n{all}");
     // There is some of everything that clients may want.
     let (came_up, failed) = all.bookings;
     assert!(all.booked() > 500 && came_up * 2 > all.booked() && failed > 10, "\n{all}");
@@ -34,6 +34,12 @@ fn everything_holds_between_a_hundred_nodes() {
     let (yes, no) = all.questions();
     assert!(all.ends_changed() > 100 && yes > 100 && no > 100, "\n{all}");
     assert!(all.refused(Reason::PoolRateExhausted) > 100 && all.refused(Reason::ClocksDiffer) > 10, "\n{all}");
+    assert!(all.rates_changed() > 300 && all.series() > 30 && all.links_changed() > 50, "\n{all}");
+    for reason in [Reason::NodeCapacityExhausted, Reason::MediaSlotsExhausted, Reason::LinkExhausted, Reason::TokenUsed]
+    {
+        assert!(all.refused(reason) > 10, "{reason:?}\n{all}");
+    }
+    assert!(all.tokens_used > 100, "\n{all}");
     let (_, of_sessions, in_ledgers) = all.packets;
     assert!(of_sessions > 1_000_000 && in_ledgers * 10 > of_sessions * 9, "\n{all}");
 }
@@ -52,7 +58,10 @@ fn a_process_may_die_at_every_single_place() {
     let whole = run(&options);
     assert_eq!(whole.violations, [], "\n{whole}");
     assert!(whole.admitted() + whole.booked() > 8 && whole.crash_points > 600, "\n{whole}");
-    assert!(whole.booked() > 3 && whole.waited().2 > 0 && whole.ends_changed() > 0, "\n{whole}");
+    assert!(
+        whole.booked() > 3 && whole.waited().2 > 0 && whole.ends_changed() > 0 && whole.rates_changed() > 0,
+        "\n{whole}"
+    );
     for place in 0..whole.crash_points {
         let report = run(&Options { crash_at: Some(place), ..options });
         assert_eq!(report.violations, [], "dead at place {place}\n{report}");
