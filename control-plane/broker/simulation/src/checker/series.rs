@@ -15,6 +15,8 @@ use crate::node::Node;
 pub(crate) struct AllSeries {
     /// Asked for, and not answered as booked or gone since: what there is of it may be ended.
     open: BTreeSet<SessionId>,
+    /// Those whose end was asked for.
+    deleted: BTreeSet<SessionId>,
     /// Answered as booked by this node, and nobody has asked for its end.
     promised: BTreeMap<SessionId, (usize, SeriesRecord)>,
 }
@@ -33,6 +35,7 @@ impl AllSeries {
             }
             Request::DeleteSeries(id) => {
                 self.promised.remove(id);
+                self.deleted.insert(id.clone());
                 self.open.insert(id.clone());
             }
             _ => {}
@@ -58,11 +61,14 @@ impl Checker {
     pub(super) fn series_is_so(&mut self, nodes: &[Node], index: usize, id: &SessionId, answer: &Answer) -> Held {
         match answer {
             Answer::Series { record, .. } => {
-                self.is_whole(nodes, index, record)?;
-                if !self.series.open.contains(id) || !nodes[index].store.series.contains_key(id) {
+                // Its end may have come in together with the last word on its booking.
+                if self.series.deleted.contains(id) && nodes[index].store.series.get(id) != Some(record) {
                     return Ok(());
                 }
-                // Nobody may have asked for its end meanwhile: then it would not be booked.
+                self.is_whole(nodes, index, record)?;
+                if self.series.deleted.contains(id) {
+                    return Ok(());
+                }
                 self.series.open.remove(id);
                 self.series.promised.insert(id.clone(), (index, record.clone()));
                 Ok(())
