@@ -23,9 +23,9 @@ use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 
-pub use turnpike_broker::AggregateRequest;
 pub use turnpike_broker::policy_state::NodePolicies;
 pub use turnpike_broker::record::UsageRecord;
+pub use turnpike_broker::{AggregateRequest, WhenFull};
 
 /// A list, in a stable order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +286,9 @@ pub struct AggregateView {
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit.
+    #[serde(default)]
+    pub when_full: WhenFull,
     /// Largest UDP payloads of flows that fit this node's interfaces; absent while that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes_max: Option<PayloadBytesMax>,

@@ -3,6 +3,7 @@
 use crate::address::Family;
 use crate::broker::{Broker, TableName};
 use crate::cost::{self, Cost, overhead_bytes};
+use crate::degrade::WhenFull;
 use crate::event::{AggregateRequest, Answer};
 use crate::fence::Subject;
 use crate::flow::is_label;
@@ -121,13 +122,14 @@ pub(crate) fn busy(name: &AggregateName) -> Refusal {
 }
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
-    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, tag, .. } = record;
+    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, tag, when_full, .. } = record;
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
     };
     let detail = format!(
-        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}, {tag}; take another name"
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}, {tag}{}; take another name",
+        if *when_full == WhenFull::Degrade { ", degrade" } else { "" }
     );
     Refusal::new(Reason::AggregateNameReused, detail).at("name")
 }
@@ -148,11 +150,11 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         let marking = request.marking()?;
-        let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, .. } = request;
+        let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, when_full, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag)
-                    == (&peer, rate_bps, burst_bytes, marking, tag);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, record.when_full)
+                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full);
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
@@ -174,6 +176,7 @@ impl Broker {
             burst_bytes,
             marking,
             tag,
+            when_full,
             policy,
             label: None,
             terminals_policy: None,
@@ -220,15 +223,15 @@ impl Broker {
         offer: Offer,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Offer { name, rate_bps, burst_bytes, marking, tag, tag_family, attempt } = offer;
+        let Offer { name, rate_bps, burst_bytes, marking, tag, when_full, tag_family, attempt } = offer;
         if !self.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
         if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag)
-                    == (&peer, rate_bps, burst_bytes, marking, tag);
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, record.when_full)
+                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full);
             if !same {
                 return Err(reused(record, &self.config.node));
             }
@@ -261,6 +264,7 @@ impl Broker {
             burst_bytes,
             marking,
             tag,
+            when_full,
             policy,
             label: None,
             terminals_policy,
@@ -314,10 +318,10 @@ impl Broker {
         };
         match asker {
             Asker::Client(client) => {
-                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, tag, .. } =
+                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, tag, when_full, .. } =
                     aggregate.record.clone();
                 let (tag_family, attempt) = (aggregate.tag_family, aggregate.attempt);
-                let offer = Offer { name: own, rate_bps, burst_bytes, marking, tag, tag_family, attempt };
+                let offer = Offer { name: own, rate_bps, burst_bytes, marking, tag, when_full, tag_family, attempt };
                 let request = PeerRequest::OfferAggregate(offer);
                 let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
                 if let Some(aggregate) = self.aggregates.get_mut(name) {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
@@ -43,6 +44,9 @@ pub struct AggregateRequest {
     /// node needs no entry for each flow, but polices and counts only the aggregate.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit: `refuse` (if absent), or `degrade`: it gets what is left, down to its `rate_bps_min`.
+    #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
+    pub when_full: WhenFull,
 }
 
 /// A client's wish for one flow.

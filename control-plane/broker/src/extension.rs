@@ -164,7 +164,7 @@ impl Broker {
         for (index, flow) in flows.iter().enumerate() {
             let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else { continue };
             aggregate.pool.forget(now);
-            if let Err(shortage) = aggregate.pool.hold_for(extension, aggregate.cost(flow)) {
+            if let Err(shortage) = aggregate.hold(flow, extension) {
                 let more = Schedule { starts_at: Some(before), ends_at };
                 let mut refusal = aggregate.shortage(&self.config.node, flow, shortage, more, now).at("ends_at");
                 // Another rate or another start is not what was asked for.
@@ -194,7 +194,7 @@ impl Broker {
     pub(crate) fn give_pools_back(&mut self, flows: &[FlowRecord], interval: Interval) {
         for flow in flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.give_back_for(interval, aggregate.cost(flow));
+                aggregate.give_back(flow, interval);
             }
         }
     }

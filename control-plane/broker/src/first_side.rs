@@ -4,7 +4,7 @@
 use crate::broker::{Broker, TableName};
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
-use crate::flow::{are_answer_to, is_label};
+use crate::flow::{are_answer_to, is_label, note_granted};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
 use crate::planted::PlantedBug;
@@ -54,9 +54,7 @@ impl Broker {
             (Err(refusal), _) => return Err(refusal),
         };
         self.note_passed(&flows, None);
-        for (asked, flow) in asked.iter_mut().zip(&flows) {
-            asked.label = flow.label;
-        }
+        note_granted(&mut asked, &flows);
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
         let record = SessionRecord { wait, ..held };
@@ -309,10 +307,10 @@ pub(crate) fn check_values(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<()
             return Err(format!("flow {} in the place of flow {id}", held.id));
         }
         let rate_bps = held.meter.rate_bps;
-        if !(flow.rate_bps_min..=flow.asked_rate_bps).contains(&rate_bps) {
+        if !(flow.rate_bps_min..=flow.meter.rate_bps).contains(&rate_bps) {
             return Err(format!(
                 "flow {id} has {rate_bps} bit/s; allowed: {} to {}",
-                flow.rate_bps_min, flow.asked_rate_bps
+                flow.rate_bps_min, flow.meter.rate_bps
             ));
         }
         let excess = held.meter.excess;

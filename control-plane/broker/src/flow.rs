@@ -6,6 +6,7 @@ use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
 use crate::calendar::{Interval, Shortage};
 use crate::cost::{self, Cost, rate_that_fits};
+use crate::degrade::WhenFull;
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
 use crate::message::HoldFlow;
@@ -27,6 +28,7 @@ impl FlowRequest {
             rtcp: self.rtcp,
             meter: self.meter,
             rate_bps_min: self.rate_bps_min,
+            rate_bps_max: None,
             label: None,
             media: self.media.clone(),
         }
@@ -62,6 +64,7 @@ impl FlowRecord {
             rtcp: self.rtcp,
             meter: Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter },
             rate_bps_min: self.rate_bps_min,
+            rate_bps_max: None,
             label: None,
             media: self.media.clone(),
         }
@@ -179,6 +182,20 @@ enum Labels {
     None,
 }
 
+/// What a flow may have at most.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) meter: Meter,
+}
+
+/// Tells the other side what this one has: the labels of what it receives, and rates that are lower than asked.
+pub(crate) fn note_granted(asked: &mut [HoldFlow], flows: &[FlowRecord]) {
+    for (asked, flow) in asked.iter_mut().zip(flows) {
+        asked.label = flow.label;
+        asked.rate_bps_max = Some(flow.meter.rate_bps).filter(|rate_bps| *rate_bps < asked.meter.rate_bps);
+    }
+}
+
 /// Everything about a session's flows that can be judged without taking anything.
 struct Checked {
     peer: NodeName,
@@ -237,7 +254,12 @@ impl Broker {
         let mut needed: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
         for flow in &flows {
             let Some(aggregate) = self.aggregates.get(&flow.aggregate) else { return Ok(None) };
-            let (cost, needed) = (aggregate.cost(flow), needed.entry(&flow.aggregate).or_default());
+            let rate_bps = match aggregate.record.when_full {
+                WhenFull::Refuse => flow.meter.rate_bps,
+                WhenFull::Degrade => flow.rate_bps_min,
+            };
+            let least = FlowRecord { meter: Meter { rate_bps, ..flow.meter }, ..flow.clone() };
+            let (cost, needed) = (aggregate.cost(&least), needed.entry(&flow.aggregate).or_default());
             needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
             needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
             let pool = aggregate.pool_state(&self.config.node, now);
@@ -257,15 +279,17 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<Vec<FlowRecord>, Refusal> {
-        let mut flows = Vec::with_capacity(asked.len());
-        for (index, (asked, way)) in asked.iter().zip(ways).enumerate() {
+        let mut grants = Vec::with_capacity(asked.len());
+        for (index, asked) in asked.iter().enumerate() {
             if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
                 aggregate.pool.forget(now);
             }
-            let taken = self
-                .grant(&format!("flows[{index}]"), asked, schedule, asker.is_some())
-                .and_then(|meter| self.take(asked, *way, meter, schedule, now));
-            match taken {
+            grants.push(self.grant(&format!("flows[{index}]"), asked, asker.is_some())?);
+        }
+        self.lower_to_fit(asked, &mut grants, schedule.interval(), asker.is_some());
+        let mut flows = Vec::with_capacity(asked.len());
+        for ((asked, way), Grant { meter }) in asked.iter().zip(ways).zip(grants) {
+            match self.take(asked, *way, meter, schedule, now) {
                 Ok(flow) => flows.push(flow),
                 Err(refusal) => {
                     self.give_pools_back(&flows, schedule.interval());
@@ -349,13 +373,14 @@ impl Broker {
         Ok(())
     }
 
-    /// What a flow gets: at the first side what it asks for, at the second side what that side wants to give.
-    fn grant(&self, field: &str, asked: &HoldFlow, schedule: Schedule, second: bool) -> Result<Meter, Refusal> {
+    /// What a flow gets where there is room: at the first side what it asks for, at the second side what that side wants to give.
+    fn grant(&self, field: &str, asked: &HoldFlow, second: bool) -> Result<Grant, Refusal> {
         let settings = self.config.second_side;
+        let rate_bps = asked.meter.rate_bps.min(asked.rate_bps_max.unwrap_or(u64::MAX));
         if !second {
-            return Ok(asked.meter);
+            return Ok(Grant { meter: Meter { rate_bps, ..asked.meter } });
         }
-        let mut rate_bps = asked.meter.rate_bps.min(settings.flow_rate_bps_max.unwrap_or(u64::MAX));
+        let rate_bps = rate_bps.min(settings.flow_rate_bps_max.unwrap_or(u64::MAX));
         if rate_bps < asked.rate_bps_min {
             let detail = format!(
                 "{field}.rate_bps_min is {}; node {} takes flows up to {rate_bps}",
@@ -365,18 +390,10 @@ impl Broker {
             refusal.counter_offer_rate_bps = (rate_bps > 0).then_some(rate_bps);
             return Err(refusal);
         }
-        if settings.lower_to_fit
-            && let Some(aggregate) = self.aggregates.get(&asked.aggregate)
-        {
-            let fits = aggregate.rate_that_fits(asked.meter.packet_bytes_min, &asked.endpoints, schedule.interval());
-            if fits >= asked.rate_bps_min {
-                rate_bps = rate_bps.min(fits);
-            }
-        }
         let excess_rate_bps_max = settings.flow_excess_rate_bps_max.unwrap_or(u64::MAX);
         let excess = asked.meter.excess.filter(|_| excess_rate_bps_max > 0);
         let excess = excess.map(|excess| Excess { rate_bps: excess.rate_bps.min(excess_rate_bps_max), ..excess });
-        Ok(Meter { rate_bps, excess, ..asked.meter })
+        Ok(Grant { meter: Meter { rate_bps, excess, ..asked.meter } })
     }
 
     /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.
@@ -392,8 +409,7 @@ impl Broker {
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
-        let cost = aggregate.cost(&flow);
-        if let Err(shortage) = aggregate.pool.hold_for(schedule.interval(), cost) {
+        if let Err(shortage) = aggregate.hold(&flow, schedule.interval()) {
             return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
         }
         Ok(flow)
@@ -402,10 +418,13 @@ impl Broker {
     /// The reverse of [`Self::admit`].
     pub(crate) fn give_back(&mut self, flows: &[FlowRecord], interval: Interval) {
         self.room = true;
+        self.give_pools_back(flows, interval);
+        self.give_places_back(flows, interval);
+    }
+
+    /// Labels, endpoints and places in tables.
+    pub(crate) fn give_places_back(&mut self, flows: &[FlowRecord], interval: Interval) {
         for flow in flows {
-            if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.give_back_for(interval, aggregate.cost(flow));
-            }
             self.carried.remove(flow, interval);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label) {
                 self.labels.give_back(label);
@@ -417,7 +436,7 @@ impl Broker {
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
         for flow in &record.flows {
             if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.pool.adopt_for(record.schedule.interval(), aggregate.cost(flow));
+                aggregate.adopt(flow, record.schedule.interval());
             }
             self.carried.insert(flow, record.schedule.interval());
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
@@ -434,8 +453,8 @@ impl Broker {
         let before = flow.clone();
         flow.meter = meter;
         if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-            aggregate.pool.give_back_for(interval, aggregate.cost(&before));
-            aggregate.pool.adopt_for(interval, aggregate.cost(flow));
+            aggregate.give_back(&before, interval);
+            aggregate.adopt(flow, interval);
         }
     }
 
@@ -457,7 +476,7 @@ impl Broker {
 impl Aggregate {
     /// The largest rate of a flow that the pool has room for throughout an interval.
     fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints, interval: Interval) -> u64 {
-        rate_that_fits(self.pool.free(interval).rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
+        rate_that_fits(self.free(interval).rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
     }
 
     /// Why a flow does not fit, what would, and when this would.
@@ -470,7 +489,7 @@ impl Aggregate {
         now: Nanos,
     ) -> Refusal {
         let (interval, cost) = (schedule.interval(), self.cost(flow));
-        let (id, name, free) = (&flow.id, &self.record.name, self.pool.free(interval));
+        let (id, name, free) = (&flow.id, &self.record.name, self.free(interval));
         let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints, interval).min(flow.asked_rate_bps);
         let state = self.pool_state(node, now);
         let (reason, detail) = match shortage {

@@ -25,6 +25,7 @@ mod booking;
 mod broker;
 mod config;
 mod cost;
+mod degrade;
 mod endpoints;
 mod event;
 mod extension;
@@ -43,6 +44,7 @@ mod restoration;
 mod schedule;
 mod second_side;
 mod session;
+mod shares;
 mod usage;
 mod watch;
 mod withdrawal;
@@ -50,6 +52,7 @@ mod withdrawal;
 pub use broker::{Broker, Table};
 pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};
+pub use degrade::WhenFull;
 pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]

@@ -67,6 +67,7 @@ mod tests {
             deliver_dscp_policy: None,
             deliver_dscp: None,
             tag: Tag::Label,
+            when_full: crate::WhenFull::Refuse,
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
+use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
@@ -25,6 +26,9 @@ pub struct HoldFlow {
     pub meter: Meter,
     /// The smallest rate that would still do; the second side may choose from here to `meter.rate_bps`.
     pub rate_bps_min: u64,
+    /// The most that the asking node has room for, bits per second, where that is less than asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bps_max: Option<u64>,
     /// Set when the asking node receives this flow by a label of its own.
     pub label: Option<Label>,
     /// What it carries.
@@ -57,6 +61,9 @@ pub struct Offer {
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit.
+    #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
+    pub when_full: WhenFull,
     /// Of the tag addresses between the nodes: both have to count the same bytes on the wire.
     pub tag_family: Family,
     /// Rises with every offer of the sender, so that a late message of an earlier one is known for what it is.

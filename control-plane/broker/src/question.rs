@@ -6,7 +6,7 @@ use crate::broker::{Broker, TableName};
 use crate::event::{Answer, FlowRequest, SessionRequest};
 use crate::fence::Subject;
 use crate::first_side::{check_values, misfit, silent};
-use crate::flow::are_answer_to;
+use crate::flow::{are_answer_to, note_granted};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::record::{SessionRecord, Side};
@@ -31,7 +31,7 @@ impl Broker {
 
     fn would_admit_at_both(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
         let SessionRequest { id, schedule, flows } = request;
-        let asked: Vec<HoldFlow> = flows.iter().map(FlowRequest::to_hold).collect();
+        let mut asked: Vec<HoldFlow> = flows.iter().map(FlowRequest::to_hold).collect();
         if self.repeated(ticket, &id, schedule, &asked)? {
             return Ok(());
         }
@@ -40,6 +40,7 @@ impl Broker {
             return Err(self.no_place(TableName::Sessions));
         }
         let (peer, flows) = self.would_admit(None, &asked, schedule, now)?;
+        note_granted(&mut asked, &flows);
         if self.questions.len() >= self.config.limits.questions_max {
             return Err(self.full(TableName::Questions));
         }

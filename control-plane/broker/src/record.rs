@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
@@ -49,6 +50,9 @@ pub struct AggregateRecord {
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit.
+    #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
+    pub when_full: WhenFull,
     /// Its policy in the data plane.
     pub policy: PolicyId,
     /// With [`Tag::Terminals`]: what the receiver knows all of its packets by, once that is known.

@@ -7,6 +7,7 @@ use crate::flow::are_answer_to;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
+use crate::policy::Meter;
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
@@ -63,13 +64,16 @@ impl Broker {
             if !same {
                 return Err(session_id_reused(&id, &self.config.node));
             }
-            let answer = held(&session.record.flows);
-            // The first side has begun anew: this hold is now that of its new attempt.
+            // The first side has begun anew: this hold is now that of its new attempt, and no more than that has room for.
             if attempt > session.attempt && matches!(session.phase, Phase::Held) {
                 session.attempt = attempt;
                 self.set_timer(subject, lapse);
+                self.lower_held(&id, asked);
             }
-            self.answer_peer(ticket, answer);
+            let answer = self.sessions.get(&id).map(|session| held(&session.record.flows));
+            if let Some(answer) = answer {
+                self.answer_peer(ticket, answer);
+            }
             return Ok(());
         }
         if self.watches.contains_key(&id) {
@@ -91,6 +95,23 @@ impl Broker {
         self.set_timer(subject, lapse);
         self.answer_peer(ticket, answer);
         Ok(())
+    }
+
+    /// Keeps of what is held what the first side has room for.
+    fn lower_held(&mut self, id: &SessionId, asked: &[HoldFlow]) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let interval = session.record.schedule.interval();
+        let mut flows = std::mem::take(&mut session.record.flows);
+        for (flow, asked) in flows.iter_mut().zip(asked) {
+            if let Some(rate_bps) = asked.rate_bps_max.filter(|rate_bps| *rate_bps < flow.meter.rate_bps) {
+                self.shrink(flow, Meter { rate_bps, ..flow.meter }, interval);
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.record.flows = flows;
+            let record = session.record.clone();
+            self.persist(Change::PutSession(record));
+        }
     }
 
     pub(crate) fn commit_received(

@@ -12,7 +12,7 @@ use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
-use crate::flow::are_answer_to;
+use crate::flow::{are_answer_to, note_granted};
 use crate::message::{HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Nanos, SessionId};
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
@@ -311,9 +311,7 @@ impl Broker {
                 return is_over;
             }
         };
-        for (asked, flow) in asked.iter_mut().zip(&flows) {
-            asked.label = flow.label;
-        }
+        note_granted(&mut asked, &flows);
         self.watches.remove(&id);
         self.clear_timer(&Subject::Watch(id.clone()));
         self.note_passed(&flows, Some(number));

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use turnpike_broker::address::Family;
 use turnpike_broker::name::Nanos;
 use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
-use turnpike_broker::{AggregateRequest, FlowRequest, Request, Schedule, SecondSide, SessionRequest};
+use turnpike_broker::{AggregateRequest, FlowRequest, Request, Schedule, SecondSide, SessionRequest, WhenFull};
 
 /// What flows may differ in.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,16 @@ fn family() -> impl Strategy<Value = Family> {
 
 fn tag() -> impl Strategy<Value = Tag> {
     prop_oneof![Just(Tag::Label), Just(Tag::Terminals)]
+}
+
+/// What `ab` and `ba` are.
+fn carrier() -> impl Strategy<Value = AggregateRequest> {
+    let when_full = prop_oneof![Just(WhenFull::Refuse), Just(WhenFull::Degrade)];
+    (tag(), when_full).prop_map(|(tag, when_full)| AggregateRequest {
+        tag,
+        when_full,
+        ..aggregate("any", "any", 1_000_000)
+    })
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -254,7 +264,7 @@ proptest! {
         lower_to_fit in any::<bool>(),
         flow_excess_rate_bps_max in prop::option::of(0u64..500_000),
         tag_family in family(),
-        tags in [tag(), tag()],
+        aggregates in [carrier(), carrier()],
         sessions_ended_max in 1usize..4,
         ahead_ms in [0u64..1_500, 0u64..1_500],
         operations in prop_oneof![
@@ -269,7 +279,7 @@ proptest! {
             config.limits.flows_max = 7;
             config
         });
-        let mut world = World::connected_by(configs, tags);
+        let mut world = World::connected_as(configs, aggregates);
         for (node, ms) in world.nodes.iter_mut().zip(ahead_ms) {
             node.ahead = Nanos::from_millis(ms);
         }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
     AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest, SessionView,
-    UsageRecord,
+    UsageRecord, WhenFull,
 };
 use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
@@ -120,6 +120,9 @@ enum Aggregate {
         /// What tags tell: label (one for each flow), or terminals (both addresses and ports; the receiver polices and counts only the whole).
         #[arg(long, value_parser = read_word::<Tag>, default_value = "label")]
         tag: Tag,
+        /// What becomes of a flow that does not fit: refuse it, or degrade it to what is left, down to its rate-min.
+        #[arg(long, value_parser = read_word::<WhenFull>, default_value = "refuse")]
+        when_full: WhenFull,
     },
     /// Give one up.
     Delete {
@@ -264,7 +267,7 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create { name, peer, rate, burst, marking, tag } => {
+            Aggregate::Create { name, peer, rate, burst, marking, tag, when_full } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
@@ -276,6 +279,7 @@ impl CommandLine {
                     deliver_dscp_policy: marking.deliver_dscp_policy,
                     deliver_dscp: marking.deliver_dscp,
                     tag: *tag,
+                    when_full: *when_full,
                 };
                 let (created, view): (_, AggregateView) = client.post("/v1/aggregates", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::aggregate(view)))
@@ -432,6 +436,7 @@ mod tests {
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --deliver-dscp-policy map"
                 .to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag terminals".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --when-full degrade".to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
@@ -458,6 +463,7 @@ mod tests {
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp-policy keep".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag flow".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --when-full wait".to_owned(),
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),

@@ -71,6 +71,7 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
         ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
         ("tag", &word(&view.tag)),
+        ("when full", &word(&view.when_full)),
         ("payload max", &payload_max(view)),
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),

@@ -96,6 +96,7 @@ pub(crate) fn aggregate(
         deliver_dscp_policy: deliver_dscp.policy(),
         deliver_dscp: deliver_dscp.value(),
         tag: record.tag,
+        when_full: record.when_full,
         payload_bytes_max: room.map(|room| room.of_both(record.tag)),
         state: record.state,
         pool: self::pool(pool),

@@ -11,7 +11,7 @@ use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
     AggregateRequest, Answer, Broker, Config, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
-    SecondSide, SessionRequest, Timers,
+    SecondSide, SessionRequest, Timers, WhenFull,
 };
 
 use super::{Row, each};
@@ -60,6 +60,7 @@ impl Pair {
             deliver_dscp_policy: None,
             deliver_dscp: None,
             tag: Tag::Label,
+            when_full: WhenFull::Refuse,
         }))?;
         for _ in 0..live {
             let request = pair.session()?;

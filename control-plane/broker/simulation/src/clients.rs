@@ -7,7 +7,7 @@ use turnpike_broker::name::AggregateName;
 use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::record::SessionState;
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Request, Schedule, SessionRequest};
+use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Request, Schedule, SessionRequest, WhenFull};
 
 use crate::plane::PACKET_BYTES;
 use crate::random::Random;
@@ -96,6 +96,7 @@ impl Clients {
                     deliver_dscp_policy: None,
                     deliver_dscp: None,
                     tag: if random.chance(250_000) { Tag::Terminals } else { Tag::Label },
+                    when_full: WhenFull::Refuse,
                 };
                 trunks.push(Trunk { sender, request, spare, tries: 0 });
             }

@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use crate::calendar::Interval;
 use crate::config::{Config, Limits, Link, Peer, SecondSide, Timers};
 use crate::cost::Cost;
+use crate::degrade::WhenFull;
 use crate::event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
 use crate::media::Media;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
@@ -33,6 +34,7 @@ fn aggregate_record(name: &str, direction: Direction, policy: u64) -> AggregateR
         burst_bytes: 20_000,
         marking: MARKING,
         tag: Tag::Label,
+        when_full: WhenFull::Refuse,
         policy: PolicyId(policy),
         label: None,
         terminals_policy: None,
@@ -128,9 +130,19 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         deliver_dscp_policy,
         deliver_dscp,
         tag,
+        when_full: WhenFull::Refuse,
     };
     check(&from_client(Request::CreateAggregate(request)), Reason::LinkExhausted, 1_000_000);
-    let offer = Offer { name, rate_bps, burst_bytes, marking: MARKING, tag, tag_family: Family::Ipv4, attempt: 1 };
+    let offer = Offer {
+        name,
+        rate_bps,
+        burst_bytes,
+        marking: MARKING,
+        tag,
+        when_full: WhenFull::Refuse,
+        tag_family: Family::Ipv4,
+        attempt: 1,
+    };
     check(&from_peer(PeerRequest::OfferAggregate(offer)), Reason::LinkExhausted, 1_000_000);
 }
 

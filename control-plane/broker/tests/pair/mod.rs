@@ -24,7 +24,7 @@ use turnpike_broker::record::{
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{
     AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
-    SecondSide, SessionRequest, Timers, overhead_bytes,
+    SecondSide, SessionRequest, Timers, WhenFull, overhead_bytes,
 };
 
 mod invariant;
@@ -132,6 +132,7 @@ pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequ
         deliver_dscp_policy: None,
         deliver_dscp: None,
         tag: Tag::Label,
+        when_full: WhenFull::Refuse,
     }
 }
 
@@ -143,6 +144,7 @@ pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
         burst_bytes: 20_000,
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
         tag: Tag::Label,
+        when_full: WhenFull::Refuse,
         tag_family: Family::Ipv4,
         attempt,
     }
@@ -179,6 +181,7 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
         rtcp: flow.rtcp,
         meter: flow.meter,
         rate_bps_min: flow.rate_bps_min,
+        rate_bps_max: None,
         label: None,
         media: flow.media,
     }
@@ -340,9 +343,14 @@ impl World {
 
     /// The same, with tags of these kinds on `ab` and on `ba`.
     pub(crate) fn connected_by(configs: [Config; 2], tags: [Tag; 2]) -> Self {
+        Self::connected_as(configs, tags.map(|tag| AggregateRequest { tag, ..aggregate("any", "any", 1_000_000) }))
+    }
+
+    /// The same, with aggregates as these but for their names.
+    pub(crate) fn connected_as(configs: [Config; 2], aggregates: [AggregateRequest; 2]) -> Self {
         let mut world = Self::with(configs);
-        for ((node, name, peer), tag) in [(A, "ab", "b"), (B, "ba", "a")].into_iter().zip(tags) {
-            let request = AggregateRequest { tag, ..aggregate(name, peer, 1_000_000) };
+        for ((node, own, peer), aggregate) in [(A, "ab", "b"), (B, "ba", "a")].into_iter().zip(aggregates) {
+            let request = AggregateRequest { name: name(own), peer: name(peer), ..aggregate };
             let answer = world.ask(node, Request::CreateAggregate(request));
             assert!(matches!(answer, Answer::Aggregate { created: true, .. }), "{answer:?}");
         }
