@@ -12,9 +12,9 @@ use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
 use crate::notice::Notice;
 use crate::policy::{Endpoints, InstallError, Marking, Meter, Policy, Tag};
-use crate::pool::Pool;
 use crate::record::{AggregateRecord, AggregateState, Change, Direction, FlowRecord};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::shares::{Share, Shares, check_percent};
 use crate::withdrawal::Undoing;
 
 /// The smallest rate of an aggregate.
@@ -25,7 +25,7 @@ const BURST_BYTES_MIN: u32 = 2 * 1_500;
 /// An aggregate on this node. It stays in the table, and holds its part of the link, until both ends are rid of it.
 pub(crate) struct Aggregate {
     pub(crate) record: AggregateRecord,
-    pub(crate) pool: Pool,
+    pub(crate) shares: Shares,
     /// Of what tagged packets have around them.
     tag_family: Family,
     /// The sender's, that the receiver knows it by; 0 if that was before a restart.
@@ -55,8 +55,8 @@ impl Aggregate {
     pub(crate) fn new(record: AggregateRecord, tag_family: Family, attempt: u64, phase: Phase) -> Self {
         // The other half of the burst pays for credit that the data plane caches per CPU.
         let burst_bytes = u64::from(record.burst_bytes / 2);
-        let pool = Pool::new(Cost { rate_bps: record.rate_bps, burst_bytes });
-        Self { record, pool, tag_family, attempt, phase }
+        let shares = Shares::new(Cost { rate_bps: record.rate_bps, burst_bytes }, record.emergency_percent);
+        Self { record, shares, tag_family, attempt, phase }
     }
 
     /// Bytes by which this makes a flow's packets longer.
@@ -71,7 +71,7 @@ impl Aggregate {
     }
 
     pub(crate) fn pool_state(&self, node: &NodeName, now: Nanos) -> PoolState {
-        self.pool.state(format!("aggregate {}", self.record.name), node, now)
+        self.share_state(Share::Whole, node, now)
     }
 }
 
@@ -122,13 +122,24 @@ pub(crate) fn busy(name: &AggregateName) -> Refusal {
 }
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
-    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, tag, when_full, .. } = record;
+    let AggregateRecord {
+        name,
+        peer,
+        direction,
+        rate_bps,
+        burst_bytes,
+        marking,
+        tag,
+        when_full,
+        emergency_percent,
+        ..
+    } = record;
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
     };
     let detail = format!(
-        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}, {tag}{}; take another name",
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}, {tag}{}, {emergency_percent} % for emergencies; take another name",
         if *when_full == WhenFull::Degrade { ", degrade" } else { "" }
     );
     Refusal::new(Reason::AggregateNameReused, detail).at("name")
@@ -150,11 +161,12 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         let marking = request.marking()?;
-        let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, when_full, .. } = request;
+        let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, when_full, emergency_percent, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
                 && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, record.when_full)
-                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full);
+                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full)
+                && record.emergency_percent == emergency_percent;
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
@@ -177,6 +189,7 @@ impl Broker {
             marking,
             tag,
             when_full,
+            emergency_percent,
             policy,
             label: None,
             terminals_policy: None,
@@ -196,6 +209,7 @@ impl Broker {
         let (_, rate_bps_max) = self.link_to(&record.peer, record.direction)?;
         let tag_family = self.tag_family(&record.peer);
         check_values(record.rate_bps, rate_bps_max, record.burst_bytes)?;
+        check_percent(record.emergency_percent)?;
         if self.aggregates.len() >= self.config.limits.aggregates_max {
             return Err(self.full(TableName::Aggregates));
         }
@@ -223,7 +237,8 @@ impl Broker {
         offer: Offer,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Offer { name, rate_bps, burst_bytes, marking, tag, when_full, tag_family, attempt } = offer;
+        let Offer { name, rate_bps, burst_bytes, marking, tag, when_full, emergency_percent, tag_family, attempt } =
+            offer;
         if !self.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
@@ -231,7 +246,8 @@ impl Broker {
         if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
                 && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, record.when_full)
-                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full);
+                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full)
+                && record.emergency_percent == emergency_percent;
             if !same {
                 return Err(reused(record, &self.config.node));
             }
@@ -265,6 +281,7 @@ impl Broker {
             marking,
             tag,
             when_full,
+            emergency_percent,
             policy,
             label: None,
             terminals_policy,
@@ -318,10 +335,29 @@ impl Broker {
         };
         match asker {
             Asker::Client(client) => {
-                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, tag, when_full, .. } =
-                    aggregate.record.clone();
+                let AggregateRecord {
+                    name: own,
+                    peer,
+                    rate_bps,
+                    burst_bytes,
+                    marking,
+                    tag,
+                    when_full,
+                    emergency_percent,
+                    ..
+                } = aggregate.record.clone();
                 let (tag_family, attempt) = (aggregate.tag_family, aggregate.attempt);
-                let offer = Offer { name: own, rate_bps, burst_bytes, marking, tag, when_full, tag_family, attempt };
+                let offer = Offer {
+                    name: own,
+                    rate_bps,
+                    burst_bytes,
+                    marking,
+                    tag,
+                    when_full,
+                    emergency_percent,
+                    tag_family,
+                    attempt,
+                };
                 let request = PeerRequest::OfferAggregate(offer);
                 let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
                 if let Some(aggregate) = self.aggregates.get_mut(name) {

@@ -10,11 +10,13 @@ use crate::endpoints::Carried;
 use crate::event::{Answer, Input, Output, Request};
 use crate::extension::NewEnd;
 use crate::fence::{Fences, Subject};
+use crate::flow::Terms;
 use crate::label::Labels;
 use crate::link::LinkPools;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, InstallError, Policy};
+use crate::preemption::{PREEMPTIONS_MAX, Preemption};
 use crate::question::Question;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -38,6 +40,11 @@ pub struct Broker {
     pub(crate) labels: Labels,
     pub(crate) carried: Carried,
     pub(crate) fences: Fences,
+    /// Asks that make room for themselves.
+    pub(crate) preemptions: BTreeMap<SessionId, Preemption>,
+    /// Sessions that are ended for one of these.
+    pub(crate) claimed: BTreeMap<SessionId, SessionId>,
+    pub(crate) preempted: u64,
     /// By the ticket that the second side was asked with.
     pub(crate) questions: BTreeMap<u64, Question>,
     pub(crate) watches: BTreeMap<SessionId, Watch>,
@@ -69,6 +76,7 @@ pub(crate) enum TableName {
     Labels,
     Questions,
     Watches,
+    Preemptions,
 }
 
 /// How full a bounded table is.
@@ -76,7 +84,7 @@ pub(crate) enum TableName {
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
     /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet)
-    /// or `watches` (sessions that wait for room, or are called).
+    /// `watches` (sessions that wait for room, or are called) or `preemptions` (asks that end others to make room, and are not answered yet).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -103,6 +111,9 @@ impl Broker {
             labels: Labels::new(config.limits.flows_max, config.label_secret, epoch),
             carried: Carried::default(),
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
+            preemptions: BTreeMap::new(),
+            claimed: BTreeMap::new(),
+            preempted: 0,
             questions: BTreeMap::new(),
             watches: BTreeMap::new(),
             calling: BTreeSet::new(),
@@ -139,6 +150,7 @@ impl Broker {
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
+        self.take_claimed(now);
         self.call_waiting(now);
         self.ask_to_wake();
     }
@@ -168,7 +180,7 @@ impl Broker {
     /// What flows have of an aggregate at a time that is not past.
     #[must_use]
     pub fn used_at(&self, name: &AggregateName, time: Nanos) -> Option<Cost> {
-        self.aggregates.get(name).map(|aggregate| aggregate.pool.used_at(time))
+        self.aggregates.get(name).map(|aggregate| aggregate.shares.whole().used_at(time))
     }
 
     /// All sessions that have not ended at both ends, by id.
@@ -209,9 +221,9 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 6] {
-        use TableName::{Aggregates, Flows, Labels, Questions, Sessions, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 7] {
+        use TableName::{Aggregates, Flows, Labels, Preemptions, Questions, Sessions, Watches};
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Preemptions].map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -223,9 +235,15 @@ impl Broker {
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
+            TableName::Preemptions => ("preemptions", self.preemptions.len(), PREEMPTIONS_MAX),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
+    }
+
+    /// Those that make room for themselves will be sessions.
+    pub(crate) fn are_sessions_full(&self) -> bool {
+        self.sessions.len() + self.preemptions.len() >= self.config.limits.sessions_max
     }
 
     pub(crate) const fn flows_max(&self) -> usize {
@@ -290,14 +308,16 @@ impl Broker {
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, flows } => {
+            PeerRequest::HoldSession { session, attempt, schedule, priority, preempting, sent_at, offer, flows } => {
                 let subject = Subject::Session(session.clone());
-                let hold = Hold { attempt, schedule, sent_at, offer, asked: &flows };
+                let terms = Terms { schedule, priority };
+                let hold = Hold { attempt, terms, preempting: &preempting, sent_at, offer, asked: &flows };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
-            PeerRequest::WouldHoldSession { session, schedule, sent_at, flows } => {
-                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, asked: &flows };
+            PeerRequest::WouldHoldSession { session, schedule, priority, preempting, sent_at, flows } => {
+                let terms = Terms { schedule, priority };
+                let hold = Hold { attempt: 0, terms, preempting: &preempting, sent_at, offer: false, asked: &flows };
                 self.would_hold_received(ticket, &peer, &session, hold, now);
                 Ok(())
             }
@@ -309,8 +329,8 @@ impl Broker {
                 let new_end = NewEnd { attempt, change, ends_at, sent_at };
                 self.change_received(ticket, &peer, &session, new_end, now)
             }
-            PeerRequest::ReleaseSession { session, side, attempt } => {
-                self.release_received(ticket, &peer, session, side, attempt, now);
+            PeerRequest::ReleaseSession { session, side, attempt, failure } => {
+                self.release_received(ticket, &peer, session, side, attempt, failure, now);
                 Ok(())
             }
         }
@@ -321,6 +341,7 @@ impl Broker {
             Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
+            Some(Subject::Preemption(id)) => self.preemption_answered(&id, ticket, answer, now),
             Some(Subject::Watch(_)) | None => {}
         }
     }
@@ -329,7 +350,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
-            Some(Subject::Question | Subject::Watch(_)) | None => {}
+            Some(Subject::Question | Subject::Preemption(_) | Subject::Watch(_)) | None => {}
         }
     }
 
@@ -337,7 +358,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Question | Subject::Watch(_)) | None => {}
+            Some(Subject::Question | Subject::Preemption(_) | Subject::Watch(_)) | None => {}
         }
     }
 
@@ -352,6 +373,7 @@ impl Broker {
                 Subject::Aggregate(name) => self.aggregate_timer(&name, now),
                 Subject::Session(id) => self.session_timer(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
+                Subject::Preemption(id) => self.preemption_timer(&id, now),
                 // The peer's answer has its deadline.
                 Subject::Question => {}
             }
@@ -359,7 +381,17 @@ impl Broker {
     }
 
     pub(crate) fn notify(&mut self, session: SessionId, state: SessionState) {
-        self.outputs.push_back(Output::Notify { session, state });
+        self.outputs.push_back(Output::Notify { session, state, preempted: false });
+    }
+
+    pub(crate) fn notify_preempted(&mut self, session: SessionId) {
+        self.outputs.push_back(Output::Notify { session, state: SessionState::Releasing, preempted: true });
+    }
+
+    /// How many sessions were ended here, or at the peer, for others of higher priority since the start.
+    #[must_use]
+    pub const fn preempted(&self) -> u64 {
+        self.preempted
     }
 
     fn ask_to_wake(&mut self) {

@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::aggregate::Aggregate;
 use crate::broker::Broker;
-use crate::calendar::Interval;
 use crate::cost::{Cost, rate_that_fits};
-use crate::flow::Grant;
+use crate::flow::{Grant, Terms};
 use crate::message::HoldFlow;
 use crate::name::AggregateName;
 use crate::policy::Meter;
@@ -75,19 +74,19 @@ fn u64_fraction(left: u128, more: u128, wanted: u128) -> u128 {
 impl Broker {
     /// Lowers what flows of one session would get to what their aggregates have room for, where that is the policy of the aggregate, or of
     /// this node for what others ask. What does not even fit with its smallest rates is left as it is, to be refused.
-    pub(crate) fn lower_to_fit(&self, asked: &[HoldFlow], grants: &mut [Grant], interval: Interval, second: bool) {
+    pub(crate) fn lower_to_fit(&self, asked: &[HoldFlow], grants: &mut [Grant], terms: Terms, second: bool) {
         let names: std::collections::BTreeSet<&AggregateName> = asked.iter().map(|flow| &flow.aggregate).collect();
         for name in names {
             let Some(aggregate) = self.aggregates.get(name) else { continue };
             let lowers = aggregate.record.when_full == WhenFull::Degrade;
             if lowers || (second && self.config.second_side.lower_to_fit) {
-                lower_on(aggregate, asked, grants, interval);
+                lower_on(aggregate, asked, grants, terms);
             }
         }
     }
 }
 
-fn lower_on(aggregate: &Aggregate, asked: &[HoldFlow], grants: &mut [Grant], interval: Interval) {
+fn lower_on(aggregate: &Aggregate, asked: &[HoldFlow], grants: &mut [Grant], terms: Terms) {
     let of_this = |flow: &HoldFlow| flow.aggregate == aggregate.record.name;
     let takers = asked.iter().zip(&*grants).filter(|(flow, _)| of_this(flow)).map(|(flow, grant)| Taker {
         meter: grant.meter,
@@ -95,7 +94,10 @@ fn lower_on(aggregate: &Aggregate, asked: &[HoldFlow], grants: &mut [Grant], int
         overhead_bytes: aggregate.overhead_bytes(&flow.endpoints),
     });
     let takers: Vec<Taker> = takers.collect();
-    let Some(rates) = split(aggregate.free(interval).rate_bps, &takers) else { return };
+    let Some(rates) = split(aggregate.free(terms.schedule.interval(), terms.priority.emergency).rate_bps, &takers)
+    else {
+        return;
+    };
     let of_this = asked.iter().zip(grants).filter(|(flow, _)| of_this(flow));
     for ((_, grant), rate_bps) in of_this.zip(rates) {
         grant.meter.rate_bps = rate_bps;

@@ -9,9 +9,11 @@ use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
+use crate::shares::is_no_percent;
 
 /// A client's wish for an aggregate that this node sends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ pub struct AggregateRequest {
     /// What becomes of a flow that does not fit: `refuse` (if absent), or `degrade`: it gets what is left, down to its `rate_bps_min`.
     #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
     pub when_full: WhenFull,
+    /// Per cent of its pool, rate and burst, that only sessions marked as emergency may use; 0 if absent.
+    #[serde(default, skip_serializing_if = "is_no_percent")]
+    pub emergency_percent: u8,
 }
 
 /// A client's wish for one flow.
@@ -75,6 +80,8 @@ pub struct SessionRequest {
     pub id: SessionId,
     /// When it is to be in force.
     pub schedule: Schedule,
+    /// How it stands to others that want the same room.
+    pub priority: Priority,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -128,7 +135,12 @@ pub enum Answer {
         created: bool,
     },
     /// Both sides would give a session these values now; nothing is held, and flows have neither labels nor policies.
-    WouldAdmit(SessionRecord),
+    WouldAdmit {
+        /// As it would be.
+        record: SessionRecord,
+        /// The sessions that would be ended for it.
+        preempts: Vec<SessionId>,
+    },
     /// No, and nothing has changed.
     Refused(Refusal),
 }
@@ -230,12 +242,14 @@ pub enum Output {
         /// The answer.
         answer: PeerAnswer,
     },
-    /// Clients that follow the session may be told: it waits, is offered, or has ended while it waited.
+    /// Clients that follow the session may be told: it waits, is offered, has ended while it waited, or was pre-empted.
     Notify {
         /// The session.
         session: SessionId,
         /// Where it is in its life by now.
         state: SessionState,
+        /// It is being ended for one of higher priority, which its failure names.
+        preempted: bool,
     },
     /// Give [`Input::Tick`] at this time; replaces the last one asked for.
     WakeAt(Nanos),

@@ -163,7 +163,7 @@ impl Broker {
         }
         for (index, flow) in flows.iter().enumerate() {
             let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else { continue };
-            aggregate.pool.forget(now);
+            aggregate.shares.forget(now);
             if let Err(shortage) = aggregate.hold(flow, extension) {
                 let more = Schedule { starts_at: Some(before), ends_at };
                 let mut refusal = aggregate.shortage(&self.config.node, flow, shortage, more, now).at("ends_at");

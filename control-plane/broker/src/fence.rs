@@ -11,6 +11,8 @@ pub(crate) enum Subject {
     Session(SessionId),
     /// A session that waits.
     Watch(SessionId),
+    /// An ask that makes room for itself.
+    Preemption(SessionId),
     /// By its ticket.
     Question,
 }

@@ -4,15 +4,14 @@
 use crate::broker::{Broker, TableName};
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
-use crate::flow::{are_answer_to, is_label, note_granted};
+use crate::flow::{Terms, are_answer_to, is_label, note_granted};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
-use crate::name::{Nanos, SessionId};
+use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
 use crate::policy::{Excess, InstallError, Meter, Tag};
-use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
+use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
-use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused};
 use crate::watch::{WaitingWish, is_for_want_of_room};
 
@@ -29,48 +28,73 @@ impl Broker {
         wait_until: Option<Nanos>,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let SessionRequest { id, schedule, flows } = request;
-        let mut asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
-        if self.take_offer(ticket, &id, schedule, &asked, now) {
+        let SessionRequest { id, schedule, priority, flows } = request;
+        let terms = Terms { schedule, priority };
+        let asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
+        if self.take_offer(ticket, &id, terms, &asked, now) {
             return Ok(());
         }
-        if self.repeated(ticket, &id, schedule, &asked)? {
+        if self.repeated(ticket, &id, terms, &asked)? {
             return Ok(());
         }
         schedule.check(now)?;
-        if self.sessions.len() >= self.config.limits.sessions_max {
+        priority.check()?;
+        if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
         let wait = wait_until.map(|until| self.new_wait(until));
-        let wish = WaitingWish { id: &id, schedule, asked: &asked };
-        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked)) {
+        let wish = WaitingWish { id: &id, terms, asked: &asked };
+        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, priority)) {
             return self.start_to_wait(ticket, wish, wait, None, now);
         }
-        let (peer, flows) = match (self.admit(None, &asked, schedule, now), wait) {
-            (Ok(admitted), _) => admitted,
-            (Err(refusal), Some(wait)) if is_for_want_of_room(refusal.reason) => {
-                return self.start_to_wait(ticket, wish, wait, Some(refusal), now);
+        let refusal = match self.admit(None, &asked, terms, now) {
+            Ok(admitted) => {
+                self.hold_at_both(ticket, wish, admitted, wait, now);
+                return Ok(());
             }
-            (Err(refusal), _) => return Err(refusal),
+            Err(refusal) => refusal,
         };
-        self.note_passed(&flows, None);
+        if !is_for_want_of_room(refusal.reason) {
+            return Err(refusal);
+        }
+        if self.make_room(ticket, wish, wait, now)? {
+            return Ok(());
+        }
+        match wait {
+            Some(wait) => self.start_to_wait(ticket, wish, wait, Some(refusal), now),
+            None => Err(refusal),
+        }
+    }
+
+    /// It is held here: the second side is to do the same.
+    pub(crate) fn hold_at_both(
+        &mut self,
+        ticket: u64,
+        WaitingWish { id, terms: Terms { schedule, priority }, asked }: WaitingWish<'_>,
+        (peer, flows): (NodeName, Vec<FlowRecord>),
+        wait: Option<Wait>,
+        now: Nanos,
+    ) {
+        let mut asked = asked.to_vec();
+        self.note_passed(&flows, priority, None);
         note_granted(&mut asked, &flows);
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
-        let record = SessionRecord { wait, ..held };
+        let record = SessionRecord { wait, priority, ..held };
         self.persist(Change::PutSession(record.clone()));
         let request = PeerRequest::HoldSession {
             session: id.clone(),
             attempt,
             schedule,
+            priority,
+            preempting: Vec::new(),
             sent_at: now,
             offer: false,
             flows: asked,
         };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
-        self.await_end(&id);
-        Ok(())
+        self.await_end(id);
     }
 
     /// Answers what was asked before. False if it was not.
@@ -78,12 +102,15 @@ impl Broker {
         &mut self,
         ticket: u64,
         id: &SessionId,
-        schedule: Schedule,
+        terms: Terms,
         asked: &[HoldFlow],
     ) -> Result<bool, Refusal> {
+        if self.is_making_room(id) {
+            return Err(session_busy(id));
+        }
         let node = &self.config.node;
         let record = if let Some(session) = self.sessions.get(id) {
-            if session.record.schedule != schedule || !are_answer_to(&session.record.flows, asked, Side::Second) {
+            if session.record.terms() != terms || !are_answer_to(&session.record.flows, asked, Side::Second) {
                 return Err(session_id_reused(id, node));
             }
             match session.record.state {
@@ -99,7 +126,7 @@ impl Broker {
                 }
             }
         } else if let Some(record) = self.watches.get(id).map(|watch| &watch.record).or_else(|| self.ended.get(id)) {
-            if record.schedule != schedule || !are_answer_to(&record.flows, asked, Side::Second) {
+            if record.terms() != terms || !are_answer_to(&record.flows, asked, Side::Second) {
                 return Err(session_id_reused(id, node));
             }
             record.clone()

@@ -12,9 +12,11 @@ use crate::event::FlowRequest;
 use crate::message::HoldFlow;
 use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
+use crate::priority::Priority;
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::schedule::Schedule;
+use crate::shares::Share;
 
 /// Largest `packet_bytes_min`: a jumbo frame.
 const PACKET_BYTES_MAX: u16 = 9000;
@@ -37,7 +39,7 @@ impl FlowRequest {
 
 impl FlowRecord {
     /// What is asked for, with what is granted of it. It has no policy yet, and no label of this node.
-    fn asked(asked: &HoldFlow, (direction, tag): (Direction, Tag), meter: Meter) -> Self {
+    fn asked(asked: &HoldFlow, (direction, tag): Way, meter: Meter, terms: Terms) -> Self {
         Self {
             id: asked.id.clone(),
             aggregate: asked.aggregate.clone(),
@@ -51,6 +53,7 @@ impl FlowRecord {
             label: asked.label,
             policy: PolicyId(0),
             tag,
+            emergency: terms.priority.emergency,
             media: asked.media.clone(),
         }
     }
@@ -176,7 +179,7 @@ pub(crate) const fn is_label(label: Label) -> bool {
 
 /// Whether the receiver's labels come with what is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Labels {
+pub(crate) enum Labels {
     OfReceiver,
     /// It is a question.
     None,
@@ -197,10 +200,27 @@ pub(crate) fn note_granted(asked: &mut [HoldFlow], flows: &[FlowRecord]) {
 }
 
 /// Everything about a session's flows that can be judged without taking anything.
-struct Checked {
-    peer: NodeName,
-    /// Of each flow: its direction, and what its tags tell.
-    ways: Vec<(Direction, Tag)>,
+pub(crate) struct Checked {
+    pub(crate) peer: NodeName,
+    /// Of each flow.
+    pub(crate) ways: Vec<Way>,
+}
+
+/// A flow's direction, and what its tags tell.
+pub(crate) type Way = (Direction, Tag);
+
+/// What a session asks for beside its flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) schedule: Schedule,
+    pub(crate) priority: Priority,
+}
+
+impl SessionRecord {
+    /// What it was asked with.
+    pub(crate) const fn terms(&self) -> Terms {
+        Terms { schedule: self.schedule, priority: self.priority }
+    }
 }
 
 impl Broker {
@@ -210,20 +230,25 @@ impl Broker {
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
-        schedule: Schedule,
+        terms: Terms,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked, Labels::OfReceiver, schedule.ahead(now))?;
+        let checked = self.check_flows(asker, asked, Labels::OfReceiver, terms.schedule.ahead(now))?;
         self.check_places(&checked.ways).map_err(|table| self.full(table))?;
-        let mut flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
-        for flow in &mut flows {
+        let mut flows = self.hold_pools(asker, asked, &checked.ways, terms, now)?;
+        self.take_places(&mut flows, terms.schedule.interval());
+        Ok((checked.peer, flows))
+    }
+
+    /// Labels, endpoints and places in tables, of which there are enough.
+    pub(crate) fn take_places(&mut self, flows: &mut [FlowRecord], interval: Interval) {
+        for flow in flows {
             flow.policy = self.next_policy();
             if (flow.direction, flow.tag) == (Direction::In, Tag::Label) {
                 flow.label = self.labels.allocate();
             }
-            self.carried.insert(flow, schedule.interval());
+            self.carried.insert(flow, interval);
         }
-        Ok((checked.peer, flows))
     }
 
     /// What [`Self::admit`] would give now, or why it would refuse; flows have neither labels nor policies. Changes nothing.
@@ -231,13 +256,13 @@ impl Broker {
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
-        schedule: Schedule,
+        terms: Terms,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked, Labels::None, schedule.ahead(now))?;
+        let checked = self.check_flows(asker, asked, Labels::None, terms.schedule.ahead(now))?;
         self.check_places(&checked.ways).map_err(|table| self.no_place(table))?;
-        let flows = self.hold_pools(asker, asked, &checked.ways, schedule, now)?;
-        self.give_pools_back(&flows, schedule.interval());
+        let flows = self.hold_pools(asker, asked, &checked.ways, terms, now)?;
+        self.give_pools_back(&flows, terms.schedule.interval());
         Ok((checked.peer, flows))
     }
 
@@ -245,11 +270,11 @@ impl Broker {
     pub(crate) fn flows_of_watch(
         &self,
         asked: &[HoldFlow],
-        schedule: Schedule,
+        terms: Terms,
         now: Nanos,
     ) -> Result<Option<(NodeName, Vec<FlowRecord>)>, Refusal> {
-        let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, schedule.ahead(now))?;
-        let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter));
+        let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, terms.schedule.ahead(now))?;
+        let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter, terms));
         let flows: Vec<FlowRecord> = flows.collect();
         let mut needed: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
         for flow in &flows {
@@ -262,8 +287,8 @@ impl Broker {
             let (cost, needed) = (aggregate.cost(&least), needed.entry(&flow.aggregate).or_default());
             needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
             needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
-            let pool = aggregate.pool_state(&self.config.node, now);
-            if needed.rate_bps > pool.capacity_bps || needed.burst_bytes > pool.burst_capacity_bytes {
+            let capacity = aggregate.capacity(terms.priority.emergency, &self.config.node, now);
+            if needed.rate_bps > capacity.rate_bps || needed.burst_bytes > capacity.burst_bytes {
                 return Ok(None);
             }
         }
@@ -271,28 +296,28 @@ impl Broker {
     }
 
     /// Takes what flows need of their pools, all or nothing.
-    fn hold_pools(
+    pub(crate) fn hold_pools(
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
-        ways: &[(Direction, Tag)],
-        schedule: Schedule,
+        ways: &[Way],
+        terms: Terms,
         now: Nanos,
     ) -> Result<Vec<FlowRecord>, Refusal> {
         let mut grants = Vec::with_capacity(asked.len());
         for (index, asked) in asked.iter().enumerate() {
             if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
-                aggregate.pool.forget(now);
+                aggregate.shares.forget(now);
             }
             grants.push(self.grant(&format!("flows[{index}]"), asked, asker.is_some())?);
         }
-        self.lower_to_fit(asked, &mut grants, schedule.interval(), asker.is_some());
+        self.lower_to_fit(asked, &mut grants, terms, asker.is_some());
         let mut flows = Vec::with_capacity(asked.len());
         for ((asked, way), Grant { meter }) in asked.iter().zip(ways).zip(grants) {
-            match self.take(asked, *way, meter, schedule, now) {
+            match self.take(asked, *way, meter, terms, now) {
                 Ok(flow) => flows.push(flow),
                 Err(refusal) => {
-                    self.give_pools_back(&flows, schedule.interval());
+                    self.give_pools_back(&flows, terms.schedule.interval());
                     return Err(refusal);
                 }
             }
@@ -300,7 +325,7 @@ impl Broker {
         Ok(flows)
     }
 
-    fn check_flows(
+    pub(crate) fn check_flows(
         &self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
@@ -360,7 +385,7 @@ impl Broker {
         }
     }
 
-    fn check_places(&self, ways: &[(Direction, Tag)]) -> Result<(), TableName> {
+    pub(crate) fn check_places(&self, ways: &[Way]) -> Result<(), TableName> {
         let out = ways.iter().filter(|(direction, _)| *direction == Direction::Out).count();
         let labels = ways.iter().filter(|way| **way == (Direction::In, Tag::Label)).count();
         let flows_max = self.flows_max();
@@ -400,17 +425,17 @@ impl Broker {
     fn take(
         &mut self,
         asked: &HoldFlow,
-        way: (Direction, Tag),
+        way: Way,
         meter: Meter,
-        schedule: Schedule,
+        terms: Terms,
         now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
-        let flow = FlowRecord::asked(asked, way, meter);
+        let flow = FlowRecord::asked(asked, way, meter, terms);
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
-        if let Err(shortage) = aggregate.hold(&flow, schedule.interval()) {
-            return Err(aggregate.shortage(&self.config.node, &flow, shortage, schedule, now));
+        if let Err(shortage) = aggregate.hold(&flow, terms.schedule.interval()) {
+            return Err(aggregate.shortage(&self.config.node, &flow, shortage, terms.schedule, now));
         }
         Ok(flow)
     }
@@ -434,15 +459,22 @@ impl Broker {
 
     /// Takes what an earlier life of this node gave to a session.
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
+        self.adopt_pools(&record.flows, record.schedule.interval());
         for flow in &record.flows {
-            if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.adopt(flow, record.schedule.interval());
-            }
             self.carried.insert(flow, record.schedule.interval());
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
                 && !self.labels.adopt(label)
             {
                 tracing::error!(session = %record.id, flow = %flow.id, "a kept label does not fit in this node's table");
+            }
+        }
+    }
+
+    /// Takes of pools what flows had.
+    pub(crate) fn adopt_pools(&mut self, flows: &[FlowRecord], interval: Interval) {
+        for flow in flows {
+            if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
+                aggregate.adopt(flow, interval);
             }
         }
     }
@@ -475,8 +507,9 @@ impl Broker {
 
 impl Aggregate {
     /// The largest rate of a flow that the pool has room for throughout an interval.
-    fn rate_that_fits(&self, packet_bytes_min: u16, endpoints: &Endpoints, interval: Interval) -> u64 {
-        rate_that_fits(self.free(interval).rate_bps, packet_bytes_min, self.overhead_bytes(endpoints))
+    fn rate_that_fits(&self, flow: &FlowRecord, interval: Interval) -> u64 {
+        let FlowRecord { meter: Meter { packet_bytes_min, .. }, endpoints, emergency, .. } = flow;
+        rate_that_fits(self.free(interval, *emergency).rate_bps, *packet_bytes_min, self.overhead_bytes(endpoints))
     }
 
     /// Why a flow does not fit, what would, and when this would.
@@ -484,34 +517,35 @@ impl Aggregate {
         &self,
         node: &NodeName,
         flow: &FlowRecord,
-        shortage: Shortage,
+        (share, shortage): (Share, Shortage),
         schedule: Schedule,
         now: Nanos,
     ) -> Refusal {
-        let (interval, cost) = (schedule.interval(), self.cost(flow));
-        let (id, name, free) = (&flow.id, &self.record.name, self.free(interval));
-        let fits = self.rate_that_fits(flow.meter.packet_bytes_min, &flow.endpoints, interval).min(flow.asked_rate_bps);
-        let state = self.pool_state(node, now);
+        let (interval, cost, pool) = (schedule.interval(), self.cost(flow), self.shares.pool(share));
+        let (id, free) = (&flow.id, pool.free(interval));
+        let fits = self.rate_that_fits(flow, interval).min(flow.asked_rate_bps);
+        let state = self.share_state(share, node, now);
+        let name = &state.name;
         let (reason, detail) = match shortage {
             Shortage::Rate => (
                 Reason::PoolRateExhausted,
                 format!(
-                    "flow {id} needs {} bit/s on the wire; aggregate {name} at {node} has {} left; a flow of {fits} fits",
+                    "flow {id} needs {} bit/s on the wire; {name} at {node} has {} left; a flow of {fits} fits",
                     cost.rate_bps, free.rate_bps
                 ),
             ),
             Shortage::Burst => (
                 Reason::PoolBurstExhausted,
                 format!(
-                    "flow {id} needs {} bytes of burst on the wire; aggregate {name} at {node} has {} of {} left",
+                    "flow {id} needs {} bytes of burst on the wire; {name} at {node} has {} of {} left",
                     cost.burst_bytes, free.burst_bytes, state.burst_capacity_bytes
                 ),
             ),
-            Shortage::Changes => (Reason::LimitReached, format!("flow {id} in aggregate {name} at {node}: {shortage}")),
+            Shortage::Changes => (Reason::LimitReached, format!("flow {id} in {name} at {node}: {shortage}")),
         };
         let mut refusal = Refusal::new(reason, detail);
-        let state = if schedule == Schedule::OPEN { state } else { self.pool.state_throughout(interval, state) };
-        let fits_at = self.pool.fits_at(cost, schedule.duration(now), schedule.begin(now));
+        let state = if schedule == Schedule::OPEN { state } else { pool.state_throughout(interval, state) };
+        let fits_at = pool.fits_at(cost, schedule.duration(now), schedule.begin(now));
         refusal.pool = Some(PoolState { fits_at, ..state });
         let offer = shortage == Shortage::Rate && fits > 0 && cost.burst_bytes <= free.burst_bytes;
         refusal.counter_offer_rate_bps = offer.then_some(fits);

@@ -38,6 +38,8 @@ mod marking;
 mod notice;
 mod planted;
 mod pool;
+mod preemption;
+mod priority;
 mod question;
 mod release;
 mod restoration;
@@ -57,4 +59,5 @@ pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, S
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]
 pub use planted::PlantedBug;
+pub use priority::Priority;
 pub use schedule::Schedule;

@@ -68,6 +68,7 @@ mod tests {
             deliver_dscp: None,
             tag: Tag::Label,
             when_full: crate::WhenFull::Refuse,
+            emergency_percent: 0,
         }
     }
 

@@ -7,9 +7,11 @@ use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::record::{FlowUsage, Side};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
+use crate::shares::is_no_percent;
 
 /// One flow as the first side asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,9 @@ pub struct Offer {
     /// What becomes of a flow that does not fit.
     #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
     pub when_full: WhenFull,
+    /// Per cent of its pool, rate and burst, that only sessions marked as emergency may use; 0 if absent.
+    #[serde(default, skip_serializing_if = "is_no_percent")]
+    pub emergency_percent: u8,
     /// Of the tag addresses between the nodes: both have to count the same bytes on the wire.
     pub tag_family: Family,
     /// Rises with every offer of the sender, so that a late message of an earlier one is known for what it is.
@@ -92,6 +97,12 @@ pub enum PeerRequest {
         /// When it is to be in force.
         #[serde(flatten)]
         schedule: Schedule,
+        /// How it stands to others that want the same room.
+        #[serde(flatten)]
+        priority: Priority,
+        /// The asking node ends these for it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        preempting: Vec<SessionId>,
         /// The asking node's time.
         sent_at: Nanos,
         /// It is to be offered to a client that has waited, and is held for longer.
@@ -107,6 +118,12 @@ pub enum PeerRequest {
         /// When it is to be in force.
         #[serde(flatten)]
         schedule: Schedule,
+        /// How it stands to others that want the same room.
+        #[serde(flatten)]
+        priority: Priority,
+        /// The asking node ends these for it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        preempting: Vec<SessionId>,
         /// The asking node's time.
         sent_at: Nanos,
         /// All of its flows.
@@ -147,6 +164,9 @@ pub enum PeerRequest {
         side: Side,
         /// Of the hold; 0 if the asking node does not know it any more.
         attempt: u64,
+        /// Why it ends, if it was pre-empted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Refusal>,
     },
 }
 
@@ -171,6 +191,9 @@ pub enum PeerAnswer {
     WouldHold {
         /// Every flow of the request, in its order.
         flows: Vec<HeldFlow>,
+        /// The sessions that the answering node would end for it, beside those that the asking node does.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        preempts: Vec<SessionId>,
     },
     /// Kept for its start, and confirmed.
     Booked,

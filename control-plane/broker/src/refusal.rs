@@ -54,6 +54,8 @@ pub enum Reason {
     WaitExpired,
     /// There was room for the session that waited, and its client did not take it in time.
     OfferLapsed,
+    /// The session was ended to make room for one of higher priority.
+    Preempted,
 }
 
 /// A refusal with what an orchestrator needs to go on.

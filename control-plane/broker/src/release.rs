@@ -107,6 +107,16 @@ impl Ending {
         Self { clean: true, kept, reported: kept && !record.ledger_due, ..Self::new(was_active, true, Notice::DUE) }
     }
 
+    /// First side, asked to be held at the peer and held nowhere here; the client is refused at once.
+    pub(crate) fn of_unheld(record: &SessionRecord, client: u64, refusal: Refusal) -> Self {
+        Self { refused: Some((client, refusal)), ..Self::unconfirmed(record) }
+    }
+
+    /// This side has given everything back.
+    pub(crate) const fn is_clean(&self) -> bool {
+        self.clean
+    }
+
     /// Clients were told that it has ended.
     pub(crate) const fn is_reported(&self) -> bool {
         self.reported
@@ -123,6 +133,9 @@ impl Broker {
         }
         if self.delete_watch(ticket, id) {
             return Ok(());
+        }
+        if self.is_making_room(id) {
+            return Err(session_busy(id));
         }
         let unknown = unknown_session(id, &self.config.node);
         let session = self.sessions.get_mut(id).ok_or(unknown)?;
@@ -174,10 +187,12 @@ impl Broker {
         id: SessionId,
         side: Side,
         attempt: u64,
+        failure: Option<Refusal>,
         now: Nanos,
     ) {
         if side == Side::First {
             self.fences.close(peer, Subject::Session(id.clone()), attempt);
+            self.drop_claim_of_peer(peer, &id, attempt, now);
         }
         let meant = self.sessions.get_mut(&id).filter(|session| {
             let current = match side {
@@ -195,6 +210,7 @@ impl Broker {
         let taken_back = Refusal::new(Reason::UnknownSession, format!("session {id} was released meanwhile"));
         let ended_there =
             Refusal::new(Reason::SecondSideRefused, format!("the second side ended session {id} before it was up"));
+        let mut preempted = None;
         let mut ending = match &mut session.phase {
             Phase::Ending(ending) => {
                 ending.at_once = true;
@@ -202,13 +218,17 @@ impl Broker {
                 self.end_next(&id, now);
                 return;
             }
-            Phase::Active => Ending { at_once: true, ..Ending::of_active() },
+            Phase::Active => {
+                preempted = failure;
+                Ending { at_once: true, ..Ending::of_active() }
+            }
             Phase::Held => Ending::of_second_side(),
             Phase::Calling { .. } | Phase::Offered => Ending::waits_again(None, false),
             Phase::Holding { client, .. }
             | Phase::Booking { client, .. }
             | Phase::Committing { client: Some(client), .. } => Ending::refused(*client, ended_there),
             Phase::Booked { .. } => {
+                preempted = failure;
                 if session.record.side == Side::First && session.record.schedule.begin(now) <= now {
                     session.record.failure.get_or_insert_with(|| Box::new(ended_there));
                 }
@@ -238,6 +258,12 @@ impl Broker {
         };
         ending.notice = Notice::SETTLED;
         ending.peers.push(ticket);
+        if let Some(session) = self.sessions.get_mut(&id)
+            && let Some(failure) = preempted.filter(|failure| failure.reason == Reason::Preempted)
+        {
+            session.record.failure = Some(Box::new(failure));
+            self.tell_preempted(&id);
+        }
         self.end(&id, ending, now);
     }
 
@@ -396,7 +422,7 @@ impl Broker {
         let peers = std::mem::take(&mut ending.peers);
         let refused = ending.refused.take();
         if newly_clean {
-            self.give_back(&flows, interval);
+            self.give_back_ended(id, &flows, interval);
             if kept_for_peer {
                 // With all of its readings a restart knows that nothing is held for it any more.
                 self.set_session_state(id, SessionState::Releasing);
@@ -415,7 +441,8 @@ impl Broker {
             return;
         }
         let (peer, side, attempt) = (session.record.peer.clone(), session.record.side, session.attempt);
-        let request = PeerRequest::ReleaseSession { session: id.clone(), side, attempt };
+        let failure = session.record.failure.as_deref().filter(|failure| failure.reason == Reason::Preempted).cloned();
+        let request = PeerRequest::ReleaseSession { session: id.clone(), side, attempt, failure };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
         if let Some(session) = self.sessions.get_mut(id)
             && let Phase::Ending(ending) = &mut session.phase

@@ -3,18 +3,19 @@
 use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::fence::Subject;
-use crate::flow::are_answer_to;
+use crate::flow::{Terms, are_answer_to};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
 use crate::policy::Meter;
+use crate::preemption::check_listed;
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
-use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused, unknown_session};
+use crate::watch::is_for_want_of_room;
 
-fn held(flows: &[FlowRecord]) -> PeerAnswer {
+pub(crate) fn held(flows: &[FlowRecord]) -> PeerAnswer {
     PeerAnswer::Held { flows: values(flows) }
 }
 
@@ -29,9 +30,12 @@ pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
 }
 
 /// What the first side asks this one to hold.
+#[derive(Clone, Copy)]
 pub(crate) struct Hold<'a> {
     pub(crate) attempt: u64,
-    pub(crate) schedule: Schedule,
+    pub(crate) terms: Terms,
+    /// The first side ends these for it.
+    pub(crate) preempting: &'a [SessionId],
     pub(crate) sent_at: Nanos,
     pub(crate) offer: bool,
     pub(crate) asked: &'a [HoldFlow],
@@ -43,23 +47,26 @@ impl Broker {
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        Hold { attempt, schedule, sent_at, offer, asked }: Hold<'_>,
+        hold: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        let Hold { attempt, terms, sent_at, offer, asked, .. } = hold;
+        let Terms { schedule, priority } = terms;
         let subject = Subject::Session(id.clone());
         if !self.is_open(&peer, subject.clone(), attempt) {
             let detail = format!("this hold of session {id} was released or has lapsed");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
-        let hold = if offer { self.config.timers.hold.plus(self.config.timers.offer) } else { self.config.timers.hold };
-        let lapse = now.plus(hold).min(schedule.ends_at.unwrap_or(OPEN));
+        let hold_for =
+            if offer { self.config.timers.hold.plus(self.config.timers.offer) } else { self.config.timers.hold };
+        let lapse = now.plus(hold_for).min(schedule.ends_at.unwrap_or(OPEN));
         if let Some(session) = self.sessions.get_mut(&id) {
             if session.is_ending() {
                 return Err(session_busy(&id));
             }
             let same = session.record.side == Side::Second
                 && session.record.peer == peer
-                && session.record.schedule == schedule
+                && session.record.terms() == terms
                 && are_answer_to(&session.record.flows, asked, Side::First);
             if !same {
                 return Err(session_id_reused(&id, &self.config.node));
@@ -76,6 +83,9 @@ impl Broker {
             }
             return Ok(());
         }
+        if self.is_hold_repeated(ticket, &peer, &id, hold, now)? {
+            return Ok(());
+        }
         if self.watches.contains_key(&id) {
             return Err(session_id_reused(&id, &self.config.node));
         }
@@ -83,13 +93,22 @@ impl Broker {
             return Err(session_id_reused(&id, &self.config.node));
         }
         schedule.check_peers(sent_at, now, &self.config.timers)?;
-        if self.sessions.len() >= self.config.limits.sessions_max {
+        priority.check()?;
+        check_listed(hold.preempting)?;
+        if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
-        let (peer, flows) = self.admit(Some(&peer), asked, schedule, now)?;
+        let (peer, flows) = match self.admit(Some(&peer), asked, terms, now) {
+            Ok(admitted) => admitted,
+            // What is offered to one that waits is what is free.
+            Err(refusal) if is_for_want_of_room(refusal.reason) && !offer => {
+                return if self.make_room_for_peer(ticket, &peer, &id, hold, now)? { Ok(()) } else { Err(refusal) };
+            }
+            Err(refusal) => return Err(refusal),
+        };
         self.ended.forget(&id);
         let answer = held(&flows);
-        let record = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
+        let record = SessionRecord { priority, ..SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows) };
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);

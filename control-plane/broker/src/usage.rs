@@ -117,6 +117,7 @@ mod tests {
             label: None,
             policy: PolicyId(1),
             tag: Tag::Label,
+            emergency: false,
             media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },
         };
         let (id, peer) = ("s".parse().unwrap(), "b".parse().unwrap());

@@ -6,15 +6,17 @@
 //! its turn is reserved, and nobody else that waits or begins to wait gets any of its pools before it. One that was called and found no room
 //! at the second side is called again after a while, and keeps its turn for the first few times.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
-use crate::flow::{are_answer_to, note_granted};
+use crate::flow::{Terms, are_answer_to, note_granted};
 use crate::message::{HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Nanos, SessionId};
+use crate::priority::{Priority, Rank};
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
@@ -40,8 +42,13 @@ impl Watch {
         self.record.flows.iter().any(|flow| aggregates.contains(&flow.aggregate))
     }
 
-    fn number(&self) -> u64 {
-        self.record.wait.map_or(0, |wait| wait.number)
+    fn place(&self) -> Place {
+        place(&self.record)
+    }
+
+    /// It is called after all of this priority.
+    fn is_behind(&self, priority: Priority) -> bool {
+        self.record.priority.setup_rank() < priority.setup_rank()
     }
 
     fn is_turn_reserved(&self) -> bool {
@@ -49,11 +56,18 @@ impl Watch {
     }
 }
 
+/// Where a session is in the order of those that wait: by its priority, then by when it came. Lower is in front.
+type Place = (Reverse<Rank>, u64);
+
+fn place(record: &SessionRecord) -> Place {
+    (Reverse(record.priority.setup_rank()), record.wait.map_or(0, |wait| wait.number))
+}
+
 /// What a client wants to wait for.
 #[derive(Clone, Copy)]
 pub(crate) struct WaitingWish<'a> {
     pub(crate) id: &'a SessionId,
-    pub(crate) schedule: Schedule,
+    pub(crate) terms: Terms,
     pub(crate) asked: &'a [HoldFlow],
 }
 
@@ -100,10 +114,12 @@ impl Broker {
         Wait { until, number: self.next_policy().0, passed: 0, failures: 0, offered_until: None }
     }
 
-    /// Whether somebody's turn is reserved whose pools are wanted.
-    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow]) -> bool {
+    /// Whether somebody's turn is reserved whose pools are wanted, and who is not of lower priority.
+    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow], priority: Priority) -> bool {
         let wanted = asked.iter().map(|flow| flow.aggregate.clone()).collect();
-        self.watches.values().any(|watch| watch.is_turn_reserved() && watch.wants_of(&wanted))
+        self.watches
+            .values()
+            .any(|watch| watch.is_turn_reserved() && !watch.is_behind(priority) && watch.wants_of(&wanted))
     }
 
     /// Whether a session that is being asked for was asked with a time to wait.
@@ -116,20 +132,20 @@ impl Broker {
     pub(crate) fn start_to_wait(
         &mut self,
         ticket: u64,
-        WaitingWish { id, schedule, asked }: WaitingWish<'_>,
+        WaitingWish { id, terms, asked }: WaitingWish<'_>,
         wait: Wait,
         refusal: Option<Refusal>,
         now: Nanos,
     ) -> Result<(), Refusal> {
         let too_much = || Refusal::new(Reason::PoolRateExhausted, format!("session {id} is more than its aggregates"));
-        let Some((peer, flows)) = self.flows_of_watch(asked, schedule, now)? else {
+        let Some((peer, flows)) = self.flows_of_watch(asked, terms, now)? else {
             return Err(refusal.unwrap_or_else(too_much));
         };
         if self.are_watches_full() {
             return Err(self.full(TableName::Watches));
         }
-        let held = SessionRecord::held(id.clone(), Side::First, peer, schedule, flows);
-        self.insert_watch(SessionRecord { wait: Some(wait), ..held }, Nanos(0));
+        let held = SessionRecord::held(id.clone(), Side::First, peer, terms.schedule, flows);
+        self.insert_watch(SessionRecord { wait: Some(wait), priority: terms.priority, ..held }, Nanos(0));
         self.notify(id.clone(), SessionState::Waiting);
         self.answer_waiting(id, [ticket]);
         Ok(())
@@ -238,15 +254,16 @@ impl Broker {
         true
     }
 
-    /// Counts for all that wait for any of the pools, and came before `number` if there is one, that somebody came by.
-    pub(crate) fn note_passed(&mut self, flows: &[FlowRecord], number: Option<u64>) {
+    /// Counts for all that wait for any of the pools, and are in front of who takes them, that somebody came by. `number` is its own if it
+    /// has waited.
+    pub(crate) fn note_passed(&mut self, flows: &[FlowRecord], priority: Priority, number: Option<u64>) {
         if self.watches.is_empty() {
             return;
         }
         let taken: BTreeSet<AggregateName> = flows.iter().map(|flow| flow.aggregate.clone()).collect();
         let mut changed = Vec::new();
         for watch in self.watches.values_mut() {
-            let before = number.is_none_or(|number| watch.number() < number);
+            let before = watch.place() < (Reverse(priority.setup_rank()), number.unwrap_or(u64::MAX));
             if before && !watch.is_turn_reserved() && watch.wants_of(&taken) {
                 if let Some(wait) = &mut watch.record.wait {
                     wait.passed += 1;
@@ -264,16 +281,16 @@ impl Broker {
         if !std::mem::take(&mut self.room) || self.watches.is_empty() {
             return;
         }
-        let mut queue: Vec<(u64, SessionId)> =
-            self.watches.iter().map(|(id, watch)| (watch.number(), id.clone())).collect();
+        let mut queue: Vec<(Place, SessionId)> =
+            self.watches.iter().map(|(id, watch)| (watch.place(), id.clone())).collect();
         let given_back = self.called.iter().filter_map(|id| Some((id, self.sessions.get(id)?)));
         let given_back = given_back.filter(|(_, session)| session.is_ending());
         // They wait again as soon as the second side has given back, too.
-        queue.extend(given_back.map(|(id, session)| (session.record.wait.map_or(0, |wait| wait.number), id.clone())));
+        queue.extend(given_back.map(|(id, session)| (place(&session.record), id.clone())));
         queue.sort_unstable();
         let mut reserved: BTreeSet<AggregateName> = BTreeSet::new();
-        for (number, id) in queue {
-            if self.calling.len() >= CALLS_MAX || self.sessions.len() >= self.config.limits.sessions_max {
+        for ((_, number), id) in queue {
+            if self.calling.len() >= CALLS_MAX || self.are_sessions_full() {
                 // The end of any of them is looked at again.
                 break;
             }
@@ -299,9 +316,9 @@ impl Broker {
 
     /// Holds here and asks the second side. False if there is no room here, and it goes on waiting.
     fn call(&mut self, waiting: SessionRecord, number: u64, now: Nanos) -> bool {
-        let (id, schedule) = (waiting.id.clone(), waiting.schedule);
+        let (id, terms) = (waiting.id.clone(), waiting.terms());
         let mut asked: Vec<HoldFlow> = waiting.flows.iter().map(FlowRecord::to_hold).collect();
-        let (peer, flows) = match self.admit(None, &asked, schedule, now) {
+        let (peer, flows) = match self.admit(None, &asked, terms, now) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let is_over = !may_heal(refusal.reason);
@@ -314,7 +331,7 @@ impl Broker {
         note_granted(&mut asked, &flows);
         self.watches.remove(&id);
         self.clear_timer(&Subject::Watch(id.clone()));
-        self.note_passed(&flows, Some(number));
+        self.note_passed(&flows, terms.priority, Some(number));
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let record = SessionRecord { state: SessionState::Held, peer: peer.clone(), flows, ..waiting };
         self.persist(Change::PutSession(record.clone()));
@@ -322,7 +339,9 @@ impl Broker {
         let request = PeerRequest::HoldSession {
             session: id.clone(),
             attempt,
-            schedule,
+            schedule: terms.schedule,
+            priority: terms.priority,
+            preempting: Vec::new(),
             sent_at: now,
             offer: true,
             flows: asked,
@@ -381,13 +400,13 @@ impl Broker {
         &mut self,
         ticket: u64,
         id: &SessionId,
-        schedule: Schedule,
+        terms: Terms,
         asked: &[HoldFlow],
         now: Nanos,
     ) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
         let offered = matches!(session.phase, Phase::Offered)
-            && session.record.schedule == schedule
+            && session.record.terms() == terms
             && are_answer_to(&session.record.flows, asked, Side::Second);
         if offered {
             self.await_end(id);

@@ -25,7 +25,7 @@ fn degrading(configs: [Config; 2]) -> World {
 fn ask(id: &str, port: u16, rates_bps: &[u64]) -> SessionRequest {
     let flows = rates_bps.iter().zip(port..).zip(["x", "y", "z"]);
     let flows = flows.map(|((rate_bps, port), id)| flow(id, "ab", (port, port), *rate_bps)).collect();
-    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows }
+    SessionRequest { priority: turnpike_broker::Priority::LOWEST, schedule: Schedule::OPEN, id: name(id), flows }
 }
 
 fn granted(world: &World, node: usize, id: &str) -> Vec<(u64, u64)> {
@@ -115,7 +115,9 @@ fn both_sides_lower() {
 fn a_question_says_what_would_be_granted() {
     let mut world = degrading([config(A), config(B)]);
     session(world.create(A, ask("s", 5000, &[480_000])));
-    let Answer::WouldAdmit(record) = world.would_admit(A, ask("t", 5010, &[800_000])) else { panic!("not admitted") };
+    let Answer::WouldAdmit { record, .. } = world.would_admit(A, ask("t", 5010, &[800_000])) else {
+        panic!("not admitted")
+    };
     assert_eq!(record.flows[0].meter.rate_bps, 481_538);
     world.rest();
     world.check_rest();

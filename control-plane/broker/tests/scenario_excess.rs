@@ -18,7 +18,12 @@ const ASKED: Excess = Excess { rate_bps: 900_000, burst_bytes: 600 };
 fn one(id: &str, port: u16, rate_bps: u64, excess: Option<Excess>) -> SessionRequest {
     let mut flow = flow("out", "ab", (port, port), rate_bps);
     flow.meter.excess = excess;
-    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow] }
+    SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
+        schedule: Schedule::OPEN,
+        id: name(id),
+        flows: vec![flow],
+    }
 }
 
 fn world_that_grants(flow_excess_rate_bps_max: Option<u64>) -> World {

@@ -342,7 +342,10 @@ fn counted_by_a(world: &mut World) -> Vec<turnpike_broker::policy::Counters> {
 fn the_readings_of_a_one_way_session_outlive_a_death_while_the_peer_is_asked() {
     let mut world = World::connected();
     let flows = vec![flow("there", "ab", (5000, 5000), 100_000)];
-    let (record, _) = session(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows }));
+    let (record, _) = session(world.create(
+        A,
+        SessionRequest { priority: turnpike_broker::Priority::LOWEST, schedule: Schedule::OPEN, id: name("s"), flows },
+    ));
     world.lose("release");
     world.request(A, Request::DeleteSession(name("s")));
     assert_eq!(counted_by_a(&mut world), [counted(record.flows[0].policy)]);

@@ -28,7 +28,12 @@ fn with_rtcp(port: u16) -> FlowRequest {
 }
 
 fn one(id: &str, flow: FlowRequest) -> SessionRequest {
-    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow] }
+    SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
+        schedule: Schedule::OPEN,
+        id: name(id),
+        flows: vec![flow],
+    }
 }
 
 #[test]
@@ -127,7 +132,12 @@ fn rtcp_on_the_next_ports_is_part_of_its_flow_and_of_no_other() {
 fn flows_of_one_session_do_not_have_each_others_rtcp() {
     let mut world = World::connected();
     let odd = FlowRequest { id: name("odd"), ..flow("odd", "ab", (5001, 5001), 1_000) };
-    let request = SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![with_rtcp(5000), odd] };
+    let request = SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
+        schedule: Schedule::OPEN,
+        id: name("s"),
+        flows: vec![with_rtcp(5000), odd],
+    };
     let refused = refusal(world.create(A, request));
     assert_eq!((refused.reason, refused.field.as_deref()), (Reason::EndpointsInUse, Some("flows[1].source")));
     assert_eq!(world.pool_used(A, "ab"), 0);

@@ -14,7 +14,9 @@ use proptest::prelude::*;
 use turnpike_broker::address::Family;
 use turnpike_broker::name::Nanos;
 use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
-use turnpike_broker::{AggregateRequest, FlowRequest, Request, Schedule, SecondSide, SessionRequest, WhenFull};
+use turnpike_broker::{
+    AggregateRequest, FlowRequest, Priority, Request, Schedule, SecondSide, SessionRequest, WhenFull,
+};
 
 /// What flows may differ in.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +24,7 @@ struct Kind {
     family: Family,
     excess_kbps: Option<u64>,
     rtcp: Rtcp,
+    priority: Priority,
 }
 
 impl Kind {
@@ -45,19 +48,22 @@ fn tag() -> impl Strategy<Value = Tag> {
 /// What `ab` and `ba` are.
 fn carrier() -> impl Strategy<Value = AggregateRequest> {
     let when_full = prop_oneof![Just(WhenFull::Refuse), Just(WhenFull::Degrade)];
-    (tag(), when_full).prop_map(|(tag, when_full)| AggregateRequest {
+    let percent = prop_oneof![Just(0u8), 0u8..60];
+    (tag(), when_full, percent).prop_map(|(tag, when_full, emergency_percent)| AggregateRequest {
         tag,
         when_full,
+        emergency_percent,
         ..aggregate("any", "any", 1_000_000)
     })
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
     let rtcp = prop_oneof![Just(Rtcp::SamePort), Just(Rtcp::NextPort)];
-    (family(), prop::option::of(1u64..900), rtcp).prop_map(|(family, excess_kbps, rtcp)| Kind {
+    (family(), prop::option::of(1u64..900), rtcp, priority()).prop_map(|(family, excess_kbps, rtcp, priority)| Kind {
         family,
         excess_kbps,
         rtcp,
+        priority,
     })
 }
 
@@ -145,6 +151,15 @@ fn crowded() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// Few levels, so that some are equal.
+fn priority() -> impl Strategy<Value = Priority> {
+    (0u16..4, 0u16..3, prop::bool::weighted(0.1)).prop_map(|(setup, more, emergency)| Priority {
+        setup,
+        holding: setup + more,
+        emergency,
+    })
+}
+
 /// Deterministic bad luck.
 fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
     let mut next = move || {
@@ -174,6 +189,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 1_000 + u16::from(id);
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
+            request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             world.request(node, Request::CreateSession(request));
         }
@@ -181,6 +197,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 1_000 + u16::from(id);
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
+            request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             let until = world.clock(node).plus(Nanos::from_millis(ms));
             world.request(node, Request::WaitForSession { request, until });
@@ -195,6 +212,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 1_000 + u16::from(id);
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
+            request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             world.request(node, Request::WouldAdmit(request));
         }
@@ -208,8 +226,12 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 2_000 + u16::from(id);
             let mut flow = flow("only", carrier, (port, port), 100_000);
             kind.apply(&mut flow, port);
-            let request =
-                SessionRequest { schedule: when.schedule(world, node), id: name(&session(id)), flows: vec![flow] };
+            let request = SessionRequest {
+                priority: kind.priority,
+                schedule: when.schedule(world, node),
+                id: name(&session(id)),
+                flows: vec![flow],
+            };
             world.request(node, Request::CreateSession(request));
         }
         Operation::Hangup { node, id } => {

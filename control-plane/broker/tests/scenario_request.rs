@@ -22,7 +22,12 @@ use turnpike_broker::{FlowRequest, Input, Output, Request, Schedule, SessionRequ
 fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     let mut flow = flow("out", "ab", (5000, 5000), 100_000);
     change(&mut flow);
-    SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![flow] }
+    SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
+        schedule: Schedule::OPEN,
+        id: name("s"),
+        flows: vec![flow],
+    }
 }
 
 fn one_ipv6(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
@@ -50,6 +55,8 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
     let mut flow = hold_flow(flow);
     change(&mut flow);
     PeerRequest::HoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,
@@ -64,7 +71,7 @@ fn commit(attempt: u64) -> PeerRequest {
 }
 
 fn release(attempt: u64) -> PeerRequest {
-    PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt }
+    PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt, failure: None }
 }
 
 fn refused(answer: PeerAnswer) -> Refusal {
@@ -78,9 +85,23 @@ fn refused(answer: PeerAnswer) -> Refusal {
 fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
     type Case = (SessionRequest, &'static str, &'static str);
     let cases: Vec<Case> = vec![
-        (SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![] }, "flows", "1 to 16"),
         (
-            SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: vec![one(|_| ()).flows[0].clone(); 17] },
+            SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
+                schedule: Schedule::OPEN,
+                id: name("s"),
+                flows: vec![],
+            },
+            "flows",
+            "1 to 16",
+        ),
+        (
+            SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
+                schedule: Schedule::OPEN,
+                id: name("s"),
+                flows: vec![one(|_| ()).flows[0].clone(); 17],
+            },
             "flows",
             "17 flows",
         ),
@@ -161,7 +182,15 @@ fn endpoints_are_carried_by_one_flow_in_each_direction() {
     assert_eq!(reason(world.create(A, call("t", 5000, 100_000))), Reason::EndpointsInUse);
     let twice = vec![flow("1", "ab", (6000, 6000), 1_000), flow("2", "ab", (6000, 6000), 1_000)];
     assert_eq!(
-        reason(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("t"), flows: twice })),
+        reason(world.create(
+            A,
+            SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
+                schedule: Schedule::OPEN,
+                id: name("t"),
+                flows: twice
+            }
+        )),
         Reason::EndpointsInUse
     );
     world.delete(A, "s");
@@ -285,10 +314,11 @@ fn a_hold_lapses_at_its_time_though_the_tick_is_late() {
 fn a_second_sides_release_of_another_attempt_does_not_touch_the_session() {
     let mut world = World::connected();
     world.create(A, call("s", 5000, 100_000));
-    let other = PeerRequest::ReleaseSession { session: name("s"), side: Side::Second, attempt: 1 };
+    let other = PeerRequest::ReleaseSession { session: name("s"), side: Side::Second, attempt: 1, failure: None };
     assert_eq!(world.peer_request(A, 1, other), PeerAnswer::Released { usage: vec![] });
     assert_eq!(world.state(A, "s"), Some(SessionState::Active));
-    let same_side = PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt: u64::MAX };
+    let same_side =
+        PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt: u64::MAX, failure: None };
     assert_eq!(world.peer_request(A, 1, same_side), PeerAnswer::Released { usage: vec![] });
     assert_eq!(world.state(A, "s"), Some(SessionState::Active));
 }

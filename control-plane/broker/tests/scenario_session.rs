@@ -24,7 +24,12 @@ fn world_with_second_side(second_side: SecondSide) -> World {
 }
 
 fn out(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
-    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow("out", "ab", (port, port), rate_bps)] }
+    SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
+        schedule: Schedule::OPEN,
+        id: name(id),
+        flows: vec![flow("out", "ab", (port, port), rate_bps)],
+    }
 }
 
 #[test]
@@ -127,6 +132,8 @@ fn a_second_side_whose_most_is_below_the_least_asked_refuses() {
 fn fill_at_second_side(world: &mut World, rate_bps: u64) {
     let flow = flow("out", "ab", (9, 9), rate_bps);
     let hold = PeerRequest::HoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,
@@ -187,12 +194,28 @@ fn a_pool_without_burst_refuses_and_names_the_numbers() {
 fn the_flows_of_a_session_are_admitted_all_or_none() {
     let mut world = World::connected();
     let flows = |second| vec![flow("1", "ab", (1, 1), 500_000), flow("2", "ab", (2, 2), second)];
-    let refused =
-        refusal(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: flows(480_000) }));
+    let refused = refusal(world.create(
+        A,
+        SessionRequest {
+            priority: turnpike_broker::Priority::LOWEST,
+            schedule: Schedule::OPEN,
+            id: name("s"),
+            flows: flows(480_000),
+        },
+    ));
     assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::PoolRateExhausted, Some(461_538)));
     assert_eq!(world.pool_used(A, "ab"), 0);
     assert!(
-        session(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows: flows(461_538) })).1
+        session(world.create(
+            A,
+            SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
+                schedule: Schedule::OPEN,
+                id: name("s"),
+                flows: flows(461_538)
+            }
+        ))
+        .1
     );
 }
 

@@ -30,7 +30,12 @@ fn with_terminals(name: &str, rate_bps: u64) -> AggregateRequest {
 }
 
 fn one(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
-    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows: vec![flow("out", "ab", (port, port), rate_bps)] }
+    SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
+        schedule: Schedule::OPEN,
+        id: name(id),
+        flows: vec![flow("out", "ab", (port, port), rate_bps)],
+    }
 }
 
 fn at_rest(world: &mut World) {
@@ -164,7 +169,18 @@ fn a_receiver_without_a_label_left_refuses_and_holds_nothing() {
     assert_eq!(world.nodes[B].broker.tables()[3].full, 1);
     // Flows of such an aggregate need none.
     let flows = ["a", "b"].map(|id| flow(id, "one", (id.as_bytes()[0].into(), 9), 100_000)).to_vec();
-    assert!(session(world.create(A, SessionRequest { schedule: Schedule::OPEN, id: name("s"), flows })).1);
+    assert!(
+        session(world.create(
+            A,
+            SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
+                schedule: Schedule::OPEN,
+                id: name("s"),
+                flows
+            }
+        ))
+        .1
+    );
     at_rest(&mut world);
 }
 
@@ -221,6 +237,8 @@ fn a_receiver_that_gives_no_label_or_gives_one_unasked_is_not_believed() {
 fn a_label_for_a_flow_of_such_an_aggregate_is_refused_in_a_hold() {
     let mut world = world();
     let hold = |flow: HoldFlow| PeerRequest::HoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,

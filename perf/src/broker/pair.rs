@@ -10,8 +10,8 @@ use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
-    SecondSide, SessionRequest, Timers, WhenFull,
+    AggregateRequest, Answer, Broker, Config, FlowRequest, Input, Limits, Link, Output, Peer, Priority, Request,
+    Schedule, SecondSide, SessionRequest, Timers, WhenFull,
 };
 
 use super::{Row, each};
@@ -61,6 +61,7 @@ impl Pair {
             deliver_dscp: None,
             tag: Tag::Label,
             when_full: WhenFull::Refuse,
+            emergency_percent: 0,
         }))?;
         for _ in 0..live {
             let request = pair.session()?;
@@ -84,7 +85,12 @@ impl Pair {
             rate_bps_min: 80_000,
             media: Media::default(),
         };
-        Ok(SessionRequest { id: read(&format!("s{number}"))?, flows: vec![flow], schedule: Schedule::OPEN })
+        Ok(SessionRequest {
+            id: read(&format!("s{number}"))?,
+            flows: vec![flow],
+            schedule: Schedule::OPEN,
+            priority: Priority::LOWEST,
+        })
     }
 
     /// Asks the first broker and lets both come to rest.

@@ -7,7 +7,7 @@ use turnpike_broker::name::AggregateName;
 use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::record::SessionState;
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Request, Schedule, SessionRequest, WhenFull};
+use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Priority, Request, Schedule, SessionRequest, WhenFull};
 
 use crate::plane::PACKET_BYTES;
 use crate::random::Random;
@@ -97,6 +97,7 @@ impl Clients {
                     deliver_dscp: None,
                     tag: if random.chance(250_000) { Tag::Terminals } else { Tag::Label },
                     when_full: WhenFull::Refuse,
+                    emergency_percent: 0,
                 };
                 trunks.push(Trunk { sender, request, spare, tries: 0 });
             }
@@ -138,7 +139,12 @@ impl Clients {
         let flows = flows.collect();
         // Few of them take the name of an earlier one.
         let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
-        let request = SessionRequest { id: name(&format!("s{named}")), flows, schedule: Schedule::OPEN };
+        let request = SessionRequest {
+            id: name(&format!("s{named}")),
+            flows,
+            schedule: Schedule::OPEN,
+            priority: Priority::LOWEST,
+        };
         self.calls.push(Call { first, second, request, told: false, end_asked: false, host_lost: false, tries: 0 });
         number
     }

@@ -12,9 +12,11 @@ use crate::media::Media;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId};
 use crate::policy::{Dscp, Endpoints, Marking, Meter, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::record::{AggregateRecord, AggregateState, Direction};
 use crate::refusal::{Reason, Refusal};
 use crate::schedule::Schedule;
+use crate::shares::Share;
 
 const BEFORE: Nanos = Nanos::from_millis(1_000);
 const START: Nanos = Nanos::from_millis(2_000);
@@ -35,6 +37,7 @@ fn aggregate_record(name: &str, direction: Direction, policy: u64) -> AggregateR
         marking: MARKING,
         tag: Tag::Label,
         when_full: WhenFull::Refuse,
+        emergency_percent: 0,
         policy: PolicyId(policy),
         label: None,
         terminals_policy: None,
@@ -65,7 +68,7 @@ fn broker() -> Broker {
         pools.of(direction).hold_for(booked(), rate(8_000_000)).unwrap();
     }
     for aggregate in broker.aggregates.values_mut() {
-        aggregate.pool.hold_for(booked(), rate(900_000)).unwrap();
+        assert!(aggregate.hold_part(Share::Whole, booked(), rate(900_000)));
     }
     broker
 }
@@ -131,6 +134,7 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         deliver_dscp,
         tag,
         when_full: WhenFull::Refuse,
+        emergency_percent: 0,
     };
     check(&from_client(Request::CreateAggregate(request)), Reason::LinkExhausted, 1_000_000);
     let offer = Offer {
@@ -140,6 +144,7 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         marking: MARKING,
         tag,
         when_full: WhenFull::Refuse,
+        emergency_percent: 0,
         tag_family: Family::Ipv4,
         attempt: 1,
     };
@@ -150,12 +155,15 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
 fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
     for name in ["ab", "ba"] {
         let flows = vec![flow(&name.parse().unwrap())];
-        let request = SessionRequest { schedule: Schedule::OPEN, id: "call".parse().unwrap(), flows };
+        let request =
+            SessionRequest { priority: Priority::LOWEST, schedule: Schedule::OPEN, id: "call".parse().unwrap(), flows };
         check(&from_client(Request::CreateSession(request)), Reason::PoolRateExhausted, 100_000);
     }
     let flows = vec![flow(&"ba".parse().unwrap()).to_hold()];
     let hold = PeerRequest::HoldSession {
         schedule: Schedule::OPEN,
+        priority: Priority::LOWEST,
+        preempting: Vec::new(),
         sent_at: Nanos(0),
         offer: false,
         session: "call".parse().unwrap(),
@@ -171,6 +179,8 @@ fn a_session_that_is_lowered_to_fit_leaves_what_is_booked() {
     flow.rate_bps_min = 1;
     let hold = PeerRequest::HoldSession {
         schedule: Schedule::OPEN,
+        priority: Priority::LOWEST,
+        preempting: Vec::new(),
         sent_at: Nanos(0),
         offer: false,
         session: "call".parse().unwrap(),

@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) install_failures: u32,
     /// The next drain that persists something ends in a crash right after that.
     pub(crate) dies_after_persist: bool,
+    /// Its data plane takes so long to take something out of force.
+    pub(crate) deinstall_ms: u64,
     pub(crate) answers: BTreeMap<u64, Answer>,
     /// Installations, deinstallations and sends, as they came.
     pub(crate) log: Vec<String>,
@@ -133,6 +135,7 @@ pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequ
         deliver_dscp: None,
         tag: Tag::Label,
         when_full: WhenFull::Refuse,
+        emergency_percent: 0,
     }
 }
 
@@ -145,6 +148,7 @@ pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
         tag: Tag::Label,
         when_full: WhenFull::Refuse,
+        emergency_percent: 0,
         tag_family: Family::Ipv4,
         attempt,
     }
@@ -190,7 +194,7 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
 /// A call: one flow each way, over `ab` and `ba`.
 pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     let flows = vec![flow("there", "ab", (port, port), rate_bps), flow("back", "ba", (port, port), rate_bps)];
-    SessionRequest { schedule: Schedule::OPEN, id: name(id), flows }
+    SessionRequest { priority: turnpike_broker::Priority::LOWEST, schedule: Schedule::OPEN, id: name(id), flows }
 }
 
 /// The request by which an offered session is taken.
@@ -206,7 +210,12 @@ pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> 
     };
     let flows = record.flows.iter().map(flow).collect();
     let offered = record.state == SessionState::Offered;
-    offered.then(|| SessionRequest { schedule: record.schedule, id: record.id.clone(), flows })
+    offered.then(|| SessionRequest {
+        priority: record.priority,
+        schedule: record.schedule,
+        id: record.id.clone(),
+        flows,
+    })
 }
 
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
@@ -247,6 +256,7 @@ impl Node {
             sought: Vec::new(),
             install_failures: 0,
             dies_after_persist: false,
+            deinstall_ms: 2,
             answers: BTreeMap::new(),
             log: Vec::new(),
             notices: Vec::new(),
@@ -546,7 +556,10 @@ impl World {
         let life = self.nodes[node].life;
         match output {
             Output::Persist(_) => {}
-            Output::Notify { session, state } => self.nodes[node].notices.push(format!("{session} {state:?}")),
+            Output::Notify { session, state, preempted } => {
+                let what = if preempted { "preempted".to_owned() } else { format!("{state:?}") };
+                self.nodes[node].notices.push(format!("{session} {what}"));
+            }
             Output::Install { ticket, policies, terminals } => {
                 for (_, policy) in &policies {
                     self.nodes[node].log.push(format!("install {}", policy_kind(policy)));
@@ -563,7 +576,8 @@ impl World {
                     self.nodes[node].log.push(format!("deinstall {line}"));
                 }
                 let counters = self.nodes[node].deinstall(&policies);
-                self.after(2, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
+                let after_ms = self.nodes[node].deinstall_ms;
+                self.after(after_ms, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
             }
             Output::Send { ticket, request, deadline, .. } => {
                 let kind = kind(&request);
