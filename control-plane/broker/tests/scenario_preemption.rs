@@ -228,32 +228,31 @@ fn a_dry_run_says_whom_and_ends_nobody() {
 }
 
 #[test]
-fn nobody_else_gets_what_is_being_freed() {
+fn nobody_else_gets_what_is_being_freed_or_what_is_free_beside_it() {
     for deinstall_ms in [2, 200] {
         let mut world = World::connected();
-        up(&mut world, ranked("low", 5000, 800_000, 1));
-        for (node, id, port) in [(A, "fill0", 5200), (B, "fill1", 5202)] {
+        up(&mut world, ranked("low", 5000, 450_000, 1));
+        let booked =
+            SessionRequest { schedule: world.schedule(Some(50_000), None), ..ranked("booked", 5002, 300_000, 1) };
+        assert_eq!(session(world.create(B, booked)).0.state, SessionState::Booked);
+        // Both nodes have one that waits for the same room, and others keep asking, for now and for later.
+        for (node, id, port) in [(A, "w0", 5300), (B, "w1", 5302)] {
             world.nodes[node].deinstall_ms = deinstall_ms;
-            up(&mut world, ranked(id, port, 70_000, 9));
+            assert_eq!(session(world.wait_for(node, call(id, port, 600_000), 100_000)).0.state, SessionState::Waiting);
         }
-        // Both nodes have one that waits for the same room, and others keep asking.
-        for (node, port) in [(A, 5300), (B, 5302)] {
-            let request = with(Priority::LOWEST, call(&format!("w{node}"), port, 300_000));
-            assert_eq!(session(world.wait_for(node, request, 100_000)).0.state, SessionState::Waiting);
-        }
-        let high = world.request(A, Request::CreateSession(ranked("high", 5002, 800_000, 2)));
-        for n in 0..60u16 {
+        let high = world.request(A, Request::CreateSession(ranked("high", 5004, 900_000, 2)));
+        world.run(3);
+        for n in 0..80u16 {
+            // One at a time, or they would refuse each other.
+            let node = usize::from(n % 4 > 1);
+            let schedule =
+                if n % 2 == 0 { world.schedule(None, Some(30_000)) } else { world.schedule(Some(60_000), None) };
+            let request = SessionRequest { schedule, ..call(&format!("t{n}"), 6000 + 2 * n, 200_000) };
+            world.request(node, Request::CreateSession(request));
             world.run(5);
-            for node in [A, B] {
-                let id = format!("t{node}-{n}");
-                world.request(
-                    node,
-                    Request::CreateSession(call(&id, 6000 + 4 * n + 2 * u16::try_from(node).unwrap(), 200_000)),
-                );
-            }
         }
         assert_eq!(session(world.wait(A, high)).0.state, SessionState::Active);
-        assert_eq!(states(&world, &["low", "w0"]), [ENDED, Some(SessionState::Waiting)]);
+        assert_eq!(states(&world, &["low", "booked", "w0"]), [ENDED, ENDED, Some(SessionState::Waiting)]);
         rest(&mut world);
     }
 }

@@ -88,6 +88,9 @@ fn when() -> impl Strategy<Value = When> {
     (ms(), ms()).prop_map(|(starts_in_ms, lasts_ms)| When { starts_in_ms, lasts_ms })
 }
 
+/// So many sessions have names of their own.
+const IDS: u8 = 24;
+
 #[derive(Debug, Clone)]
 enum Operation {
     Call { node: usize, id: u8, rate_kbps: u64, kind: Kind, when: When },
@@ -148,6 +151,36 @@ fn crowded() -> impl Strategy<Value = Operation> {
         1 => node().prop_map(|node| Operation::KillAfterPersist { node }),
         6 => (0u64..2_000).prop_map(|ms| Operation::Wait { ms }),
         1 => (2_000u64..40_000).prop_map(|ms| Operation::Wait { ms }),
+    ]
+}
+
+/// More than the pools have is asked for, with priorities, by those who do not wait.
+fn contested() -> impl Strategy<Value = Operation> {
+    let (node, id) = (|| 0usize..2, || 0u8..IDS);
+    let kind = || {
+        (family(), priority()).prop_map(|(family, priority)| Kind {
+            family,
+            priority,
+            excess_kbps: None,
+            rtcp: Rtcp::SamePort,
+        })
+    };
+    let when = || prop_oneof![3 => Just(When { starts_in_ms: None, lasts_ms: None }), 1 => when()];
+    prop_oneof![
+        12 => (node(), id(), 200u64..800, kind(), when())
+            .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Call { node, id, rate_kbps, kind, when }),
+        3 => (node(), id(), any::<bool>(), kind(), when())
+            .prop_map(|(node, id, out, kind, when)| Operation::OneWay { node, id, out, extra: false, kind, when }),
+        2 => (node(), id(), 200u64..900, kind(), when())
+            .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Ask { node, id, rate_kbps, kind, when }),
+        2 => (node(), id(), 300u64..800, kind(), when(), 5_000u64..200_000)
+            .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        1 => node().prop_map(|node| Operation::Take { node }),
+        2 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
+        1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
+        1 => node().prop_map(|node| Operation::KillAfterPersist { node }),
+        10 => (0u64..40).prop_map(|ms| Operation::Wait { ms }),
+        3 => (1_000u64..15_000).prop_map(|ms| Operation::Wait { ms }),
     ]
 }
 
@@ -292,6 +325,7 @@ proptest! {
         operations in prop_oneof![
             2 => prop::collection::vec(operation(), 1..60),
             1 => prop::collection::vec(crowded(), 40..120),
+            2 => prop::collection::vec(contested(), 20..100),
         ],
     ) {
         let configs = configs(tag_family).map(|mut config| {
@@ -317,7 +351,7 @@ proptest! {
         world.rest();
         world.check_rest();
         for node in [A, B] {
-            for id in 0..6 {
+            for id in 0..IDS {
                 world.request(node, Request::DeleteSession(name(&format!("s{id}"))));
             }
         }
