@@ -102,6 +102,12 @@ const IMPORT_RULES: &[ImportRule] = &[
         why: "the API's types stand on the broker's words alone",
     },
     ImportRule {
+        package: "turnpike-authorization",
+        ours: &[],
+        outside: Outside::Only(&["pasetors", "serde", "serde_json", "thiserror", "time"]),
+        why: "tokens are judged without a clock, a file or a socket",
+    },
+    ImportRule {
         package: "turnpike-store",
         ours: &["turnpike-broker"],
         outside: Outside::AllBut(&[("aya", NO_DATAPLANE), ("xsk-rs", NO_DATAPLANE)]),
@@ -111,6 +117,7 @@ const IMPORT_RULES: &[ImportRule] = &[
         package: "turnpike-node",
         ours: &[
             "turnpike-api",
+            "turnpike-authorization",
             "turnpike-broker",
             "turnpike-engine",
             "turnpike-fastpath",

@@ -7,6 +7,7 @@
 //! | `/v1/sessions` | `POST` ([`SessionRequest`]), `GET` ([`Page`] of [`SessionView`]) |
 //! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
 //! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
+//! | `/v1/classes` | `GET` ([`Page`] of [`ClassView`]) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
 //! | `/v1/health` | `GET` ([`Health`]) |
@@ -18,9 +19,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use turnpike_broker::name::{AggregateName, CodecName, FlowId, LinkName, NodeName, SessionId};
+use turnpike_broker::class::{Class, Quality};
+use turnpike_broker::name::{AggregateName, ClassName, CodecName, FlowId, LinkName, NodeName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
+use turnpike_broker::rate_change::RateStage;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 
 pub use turnpike_broker::policy_state::NodePolicies;
@@ -53,17 +56,102 @@ pub struct SessionRequest {
     /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<String>,
+    /// With which it asks for room, 0 to 65535 (RFC 3181's preemption priority): where there is none it ends sessions whose `holding_priority`
+    /// is lower; 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_priority: Option<u16>,
+    /// With which it keeps what it has (RFC 3181's defending priority), `setup_priority` to 65535; `setup_priority` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holding_priority: Option<u16>,
+    /// It may use what aggregates keep for emergencies, ends any session that is none where there is no room, and is ended only by an
+    /// emergency of higher priority.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
+    /// What each of its flows asks of its aggregate's class, if that does not say itself, field by field (R-001-3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+    /// What shows that it is authorised (R-004-15): a PASETO `v4.public` token; needed where either node asks for one. It is no part of what a
+    /// repeated request is compared by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_token: Option<String>,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
 
-/// Body of `PATCH /v1/sessions/{id}`, at the node that was asked for the session.
+/// Body of `POST /v1/authorization/revocations`: `issuer` and `token_id`, or `key_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationRequest {
+    /// Who signed the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The token's `jti`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// The key's id, `k4.pid.…`; all that it has signed is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+}
+
+/// A token or a key that was taken back at this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationView {
+    /// Who signed the token; absent of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The token's `jti`; absent of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// The key's id; absent of a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// RFC 3339.
+    pub revoked_at: String,
+}
+
+/// The token that a session was admitted with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationView {
+    /// Who signed it.
+    pub issuer: String,
+    /// Its `jti`.
+    pub token_id: String,
+    /// The key that it was signed with.
+    pub key_id: String,
+}
+
+/// Body of `PATCH /v1/sessions/{id}`, at the node that was asked for the session: the end or the rates, one of both.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionChange {
     /// The new end, RFC 3339, rounded down to a millisecond; `null` for a session that lasts until it is deleted.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub ends_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[allow(clippy::option_option, reason = "`null` is an end, too: none")]
+    pub ends_at: Option<Option<String>>,
+    /// Flows that are to have another rate; the others stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Vec<FlowRate>>,
+}
+
+/// What is there, be it `null`.
+fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Another rate for a flow of a session that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowRate {
+    /// Its name in the session.
+    pub id: FlowId,
+    /// Bits per second.
+    pub rate_bps: u64,
+    /// Bytes that may come at once; as before if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_bytes: Option<u32>,
+    /// The smallest rate that would do; `rate_bps` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bps_min: Option<u64>,
 }
 
 /// One flow of a [`SessionRequest`]. Rates and sizes count IP bytes of the packet as its sender makes it.
@@ -97,6 +185,9 @@ pub struct FlowRequest {
     /// What it carries, so that its jitter and its sound can be judged. Loss is counted without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
+    /// What it asks of its aggregate's class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
 }
 
 /// A flow's media.
@@ -150,9 +241,24 @@ pub struct SessionView {
     /// While it is offered: until when it can be taken, RFC 3339, by the same request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered_until: Option<String>,
-    /// Why it did not come up, or has not yet, though it was booked or waited.
+    /// The token that it was asked for with; absent where this node has not looked at one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<AuthorizationView>,
+    /// With which it asked for room.
+    #[serde(default)]
+    pub setup_priority: u16,
+    /// With which it keeps it.
+    #[serde(default)]
+    pub holding_priority: u16,
+    /// It goes before all that are none.
+    #[serde(default)]
+    pub emergency: bool,
+    /// Why it did not come up, or has not yet, though it was booked or waited; or `preempted`, and for which session it was ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// How far a change of rates has come that is not over; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changing_rates: Option<RateStage>,
     /// Its flows.
     pub flows: Vec<FlowView>,
     /// Final usage as counted on both nodes; empty until the session has ended.
@@ -176,6 +282,9 @@ pub struct SessionPreview {
     /// The end that was asked for, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<String>,
+    /// The sessions of lower priority that would be ended for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preempts: Vec<SessionId>,
     /// Its flows with the second side's values, without counters.
     pub flows: Vec<FlowView>,
 }
@@ -252,6 +361,12 @@ pub struct FlowView {
     /// What it carries, with the clock rate in use; absent if nothing was said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
+    /// What was asked of its aggregate's class; absent if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_quality: Option<Quality>,
+    /// What is promised: the second side's values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
     /// How it may have sounded so far, 1 to 4.5: G.107 without delay, for codecs with figures in G.113, and only at the node that receives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mos_estimated: Option<Mos>,
@@ -283,12 +398,21 @@ pub struct AggregateView {
     /// 6 bits, where it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver_dscp: Option<u8>,
+    /// What it is engineered for; absent if that was not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
+    /// That class, as both ends knew it when the aggregate was reserved: what it promises.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_values: Option<Class>,
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
     /// What becomes of a flow that does not fit.
     #[serde(default)]
     pub when_full: WhenFull,
+    /// Per cent of its pool that only emergencies may use.
+    #[serde(default)]
+    pub emergency_percent: u8,
     /// Largest UDP payloads of flows that fit this node's interfaces; absent while that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes_max: Option<PayloadBytesMax>,
@@ -298,6 +422,15 @@ pub struct AggregateView {
     pub pool: PoolView,
     /// What this node counted so far.
     pub counters: Counters,
+}
+
+/// A class that aggregates may be of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassView {
+    /// The same on both nodes of an aggregate.
+    pub name: ClassName,
+    /// How packets are marked, and what is promised.
+    pub values: Class,
 }
 
 /// Largest UDP payloads of an aggregate's flows, by their family, bytes.
@@ -335,6 +468,9 @@ pub struct NodeView {
     /// How often since the start a session came to wait, was offered after that, or ended in it, by that state.
     #[serde(default)]
     pub waiting_notices: BTreeMap<String, u64>,
+    /// Sessions that were ended since the start for others of higher priority.
+    #[serde(default)]
+    pub preempted: u64,
 }
 
 /// A port of the data plane.

@@ -20,7 +20,7 @@ use crate::withdrawal::Undoing;
 /// The smallest rate of an aggregate.
 pub(crate) const RATE_BPS_MIN: u64 = 1_000;
 /// Two full packets, so that half of the burst is at least one.
-const BURST_BYTES_MIN: u32 = 2 * 1_500;
+pub(crate) const BURST_BYTES_MIN: u32 = 2 * 1_500;
 
 /// An aggregate on this node. It stays in the table, and holds its part of the link, until both ends are rid of it.
 pub(crate) struct Aggregate {
@@ -122,25 +122,16 @@ pub(crate) fn busy(name: &AggregateName) -> Refusal {
 }
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
-    let AggregateRecord {
-        name,
-        peer,
-        direction,
-        rate_bps,
-        burst_bytes,
-        marking,
-        tag,
-        when_full,
-        emergency_percent,
-        ..
-    } = record;
+    let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, class, tag, .. } = record;
+    let (when_full, emergency_percent) = (record.when_full, record.emergency_percent);
+    let class = class.as_ref().map(|class| format!("class {}, ", class.name)).unwrap_or_default();
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
     };
     let detail = format!(
-        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {marking}, {tag}{}, {emergency_percent} % for emergencies; take another name",
-        if *when_full == WhenFull::Degrade { ", degrade" } else { "" }
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {class}{marking}, {tag}{}, {emergency_percent} % for emergencies; take another name",
+        if when_full == WhenFull::Degrade { ", degrade" } else { "" }
     );
     Refusal::new(Reason::AggregateNameReused, detail).at("name")
 }
@@ -160,13 +151,14 @@ impl Broker {
         request: AggregateRequest,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let marking = request.marking()?;
-        let AggregateRequest { name, peer, rate_bps, burst_bytes, tag, when_full, emergency_percent, .. } = request;
+        let class = request.class.as_ref().map(|name| self.class_of_request(&request.name, name)).transpose()?;
+        let (marking, burst_bytes) = request.values(class.as_ref())?;
+        let AggregateRequest { name, peer, rate_bps, tag, when_full, emergency_percent, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, record.when_full)
-                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full)
-                && record.emergency_percent == emergency_percent;
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, &record.class)
+                    == (&peer, rate_bps, burst_bytes, marking, tag, &class)
+                && (record.when_full, record.emergency_percent) == (when_full, emergency_percent);
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
@@ -187,6 +179,7 @@ impl Broker {
             rate_bps,
             burst_bytes,
             marking,
+            class,
             tag,
             when_full,
             emergency_percent,
@@ -237,17 +230,27 @@ impl Broker {
         offer: Offer,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Offer { name, rate_bps, burst_bytes, marking, tag, when_full, emergency_percent, tag_family, attempt } =
-            offer;
+        let Offer {
+            name,
+            rate_bps,
+            burst_bytes,
+            marking,
+            class,
+            tag,
+            when_full,
+            emergency_percent,
+            tag_family,
+            attempt,
+        } = offer;
         if !self.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
         if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
-                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, record.when_full)
-                    == (&peer, rate_bps, burst_bytes, marking, tag, when_full)
-                && record.emergency_percent == emergency_percent;
+                && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, &record.class)
+                    == (&peer, rate_bps, burst_bytes, marking, tag, &class)
+                && (record.when_full, record.emergency_percent) == (when_full, emergency_percent);
             if !same {
                 return Err(reused(record, &self.config.node));
             }
@@ -269,6 +272,7 @@ impl Broker {
             };
         }
         self.check_tag_family(&peer, tag_family)?;
+        self.check_class(&peer, class.as_ref())?;
         check_marking(&marking)?;
         let policy = self.next_policy();
         let terminals_policy = (tag == Tag::Terminals).then(|| self.next_policy());
@@ -279,6 +283,7 @@ impl Broker {
             rate_bps,
             burst_bytes,
             marking,
+            class,
             tag,
             when_full,
             emergency_percent,
@@ -341,6 +346,7 @@ impl Broker {
                     rate_bps,
                     burst_bytes,
                     marking,
+                    class,
                     tag,
                     when_full,
                     emergency_percent,
@@ -352,6 +358,7 @@ impl Broker {
                     rate_bps,
                     burst_bytes,
                     marking,
+                    class,
                     tag,
                     when_full,
                     emergency_percent,

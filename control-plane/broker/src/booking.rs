@@ -80,12 +80,14 @@ impl Broker {
         let Some(Session { record, phase: Phase::Booked { commits }, .. }) = self.sessions.get(id) else {
             return;
         };
-        let at = if record.side == Side::First || !commits.is_empty() {
-            record.schedule.begin(now)
+        let deadline = record.schedule.deadline(record.side, &self.config.timers);
+        let at = if record.side == Side::First || !commits.is_empty() { record.schedule.begin(now) } else { deadline };
+        // What is given up makes room before what starts, too: an earlier life of this node may have installed it.
+        if deadline <= at {
+            self.set_timer(Subject::Session(id.clone()), at);
         } else {
-            record.schedule.deadline(record.side, &self.config.timers)
-        };
-        self.set_start_timer(Subject::Session(id.clone()), at);
+            self.set_start_timer(Subject::Session(id.clone()), at);
+        }
     }
 
     pub(crate) fn booking_timer(&mut self, id: &SessionId, now: Nanos) {
@@ -96,6 +98,11 @@ impl Broker {
             let missed = Refusal::new(Reason::PeerUnreachable, format!("session {id} was not started in time"));
             let failure = record.failure.clone().map_or(missed, |failure| *failure);
             return self.fail_booking(id, failure, now);
+        }
+        if record.rate_change.is_some() {
+            // It starts with the one or the other.
+            let at = now.plus(self.config.timers.retry);
+            return self.set_start_timer(Subject::Session(id.clone()), at);
         }
         let commits = std::mem::take(commits);
         if record.side == Side::First || !commits.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
+use crate::authorization::{Credential, Tokens};
 use crate::config::Config;
 use crate::cost::Cost;
 use crate::endpoints::Carried;
@@ -15,9 +16,10 @@ use crate::label::Labels;
 use crate::link::LinkPools;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
-use crate::policy::{Counters, InstallError, Policy};
+use crate::policy::{Counters, InstallError, Meter, Policy};
 use crate::preemption::{PREEMPTIONS_MAX, Preemption};
 use crate::question::Question;
+use crate::rate_change::Of;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::second_side::Hold;
@@ -48,6 +50,7 @@ pub struct Broker {
     /// By the ticket that the second side was asked with.
     pub(crate) questions: BTreeMap<u64, Question>,
     pub(crate) watches: BTreeMap<SessionId, Watch>,
+    pub(crate) tokens: Tokens,
     /// Those whose turn it is: the second side was asked.
     pub(crate) calling: BTreeSet<SessionId>,
     /// Those that wait no longer, because they are called, offered, or given back after that.
@@ -77,14 +80,16 @@ pub(crate) enum TableName {
     Questions,
     Watches,
     Preemptions,
+    Tokens,
 }
 
 /// How full a bounded table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
-    /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet)
-    /// `watches` (sessions that wait for room, or are called) or `preemptions` (asks that end others to make room, and are not answered yet).
+    /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
+    /// `watches` (sessions that wait for room, or are called), `preemptions` (asks that end others to make room, and are not answered yet) or
+    /// `tokens` (that are taken and have not expired).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -116,6 +121,7 @@ impl Broker {
             preempted: 0,
             questions: BTreeMap::new(),
             watches: BTreeMap::new(),
+            tokens: Tokens::default(),
             calling: BTreeSet::new(),
             called: BTreeSet::new(),
             room: false,
@@ -140,13 +146,14 @@ impl Broker {
         self.now = now;
         self.handle_timers(now);
         match input {
-            Input::Request { ticket, request } => self.handle_request(ticket, request, now),
-            Input::PeerRequest { ticket, peer, epoch, request } => {
-                self.handle_peer_request(ticket, peer, epoch, request, now);
+            Input::Request { ticket, request, credential } => self.handle_request(ticket, request, &credential, now),
+            Input::PeerRequest { ticket, peer, epoch, request, credential } => {
+                self.handle_peer_request(ticket, peer, epoch, request, &credential, now);
             }
             Input::PeerAnswered { ticket, answer } => self.handle_peer_answered(ticket, answer, now),
             Input::Installed { ticket } => self.handle_installed(ticket, Ok(()), now),
             Input::InstallFailed { ticket, error } => self.handle_installed(ticket, Err(error), now),
+            Input::MetersChanged { ticket, counters } => self.handle_meters_changed(ticket, &counters, now),
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
@@ -221,9 +228,9 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 7] {
-        use TableName::{Aggregates, Flows, Labels, Preemptions, Questions, Sessions, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Preemptions].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 8] {
+        use TableName::{Aggregates, Flows, Labels, Preemptions, Questions, Sessions, Tokens, Watches};
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Preemptions, Tokens].map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -236,6 +243,7 @@ impl Broker {
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
             TableName::Preemptions => ("preemptions", self.preemptions.len(), PREEMPTIONS_MAX),
+            TableName::Tokens => ("tokens", self.tokens.len(), limits.tokens_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
@@ -263,14 +271,17 @@ impl Broker {
         Refusal::new(Reason::LimitReached, detail)
     }
 
-    fn handle_request(&mut self, ticket: u64, request: Request, now: Nanos) {
+    fn handle_request(&mut self, ticket: u64, request: Request, credential: &Credential, now: Nanos) {
         let done = match request {
             Request::CreateAggregate(request) => self.create_aggregate(ticket, request, now),
             Request::DeleteAggregate(name) => self.delete_aggregate(ticket, &name, now),
-            Request::CreateSession(request) => self.create_session(ticket, request, now),
-            Request::WaitForSession { request, until } => self.wait_for_session(ticket, request, until, now),
-            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, now),
+            Request::CreateSession(request) => self.create_session(ticket, request, credential, now),
+            Request::WaitForSession { request, until } => {
+                self.wait_for_session(ticket, request, until, credential, now)
+            }
+            Request::WouldAdmit(request) => return self.ask_would_admit(ticket, request, credential, now),
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
+            Request::ChangeSessionRates { id, flows } => self.change_session_rates(ticket, &id, &flows, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
         };
         if let Err(refusal) = done {
@@ -278,7 +289,15 @@ impl Broker {
         }
     }
 
-    fn handle_peer_request(&mut self, ticket: u64, peer: NodeName, epoch: Epoch, request: PeerRequest, now: Nanos) {
+    fn handle_peer_request(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        epoch: Epoch,
+        request: PeerRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) {
         let done = match self.fences.admits_epoch(&peer, epoch) {
             Err(highest) => Err(Refusal::new(
                 Reason::StaleEpoch,
@@ -287,7 +306,7 @@ impl Broker {
                     epoch.0, highest.0, self.config.node
                 ),
             )),
-            Ok(()) => self.handle_heard(ticket, peer, request, now),
+            Ok(()) => self.handle_heard(ticket, peer, request, credential, now),
         };
         if let Err(refusal) = done {
             self.refuse_peer(ticket, refusal);
@@ -295,7 +314,14 @@ impl Broker {
     }
 
     /// A refused offer or hold is over: another copy of it that comes late must not be taken.
-    fn handle_heard(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, now: Nanos) -> Result<(), Refusal> {
+    fn handle_heard(
+        &mut self,
+        ticket: u64,
+        peer: NodeName,
+        request: PeerRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         match request {
             PeerRequest::OfferAggregate(Offer { attempt: 0, .. }) | PeerRequest::HoldSession { attempt: 0, .. } => {
                 Err(Refusal::invalid("attempt", 0, "1 or more"))
@@ -311,13 +337,21 @@ impl Broker {
             PeerRequest::HoldSession { session, attempt, schedule, priority, preempting, sent_at, offer, flows } => {
                 let subject = Subject::Session(session.clone());
                 let terms = Terms { schedule, priority };
-                let hold = Hold { attempt, terms, preempting: &preempting, sent_at, offer, asked: &flows };
+                let hold = Hold { attempt, terms, preempting: &preempting, sent_at, offer, asked: &flows, credential };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
             PeerRequest::WouldHoldSession { session, schedule, priority, preempting, sent_at, flows } => {
                 let terms = Terms { schedule, priority };
-                let hold = Hold { attempt: 0, terms, preempting: &preempting, sent_at, offer: false, asked: &flows };
+                let hold = Hold {
+                    attempt: 0,
+                    terms,
+                    preempting: &preempting,
+                    sent_at,
+                    offer: false,
+                    asked: &flows,
+                    credential,
+                };
                 self.would_hold_received(ticket, &peer, &session, hold, now);
                 Ok(())
             }
@@ -328,6 +362,18 @@ impl Broker {
             PeerRequest::ChangeSessionEnd { session, attempt, change, ends_at, sent_at } => {
                 let new_end = NewEnd { attempt, change, ends_at, sent_at };
                 self.change_received(ticket, &peer, &session, new_end, now)
+            }
+            PeerRequest::HoldRates { session, attempt, change, flows } => {
+                let of = Of { peer: &peer, id: &session, attempt, number: change };
+                self.hold_rates_received(ticket, of, &flows, now)
+            }
+            PeerRequest::CommitRates { session, attempt, change } => {
+                let of = Of { peer: &peer, id: &session, attempt, number: change };
+                self.commit_rates_received(ticket, of, now)
+            }
+            PeerRequest::VoidRates { session, attempt, change } => {
+                let of = Of { peer: &peer, id: &session, attempt, number: change };
+                self.void_rates_received(ticket, of, now)
             }
             PeerRequest::ReleaseSession { session, side, attempt, failure } => {
                 self.release_received(ticket, &peer, session, side, attempt, failure, now);
@@ -340,6 +386,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_answered(&name, ticket, answer, now),
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
+            Some(Subject::Rates(id)) => self.rates_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
             Some(Subject::Preemption(id)) => self.preemption_answered(&id, ticket, answer, now),
             Some(Subject::Watch(_)) | None => {}
@@ -350,6 +397,7 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
+            Some(Subject::Rates(id)) => self.rates_changed(&id, ticket, outcome.map(|()| &[][..]), now),
             Some(Subject::Question | Subject::Preemption(_) | Subject::Watch(_)) | None => {}
         }
     }
@@ -358,7 +406,13 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Question | Subject::Preemption(_) | Subject::Watch(_)) | None => {}
+            Some(Subject::Rates(_) | Subject::Question | Subject::Preemption(_) | Subject::Watch(_)) | None => {}
+        }
+    }
+
+    fn handle_meters_changed(&mut self, ticket: u64, counters: &[Counters], now: Nanos) {
+        if let Some(Subject::Rates(id)) = self.pending.remove(&ticket) {
+            self.rates_changed(&id, ticket, Ok(counters), now);
         }
     }
 
@@ -372,6 +426,7 @@ impl Broker {
             match subject {
                 Subject::Aggregate(name) => self.aggregate_timer(&name, now),
                 Subject::Session(id) => self.session_timer(&id, now),
+                Subject::Rates(id) => self.resume_rates(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
                 Subject::Preemption(id) => self.preemption_timer(&id, now),
                 // The peer's answer has its deadline.
@@ -437,7 +492,8 @@ impl Broker {
     }
 
     pub(crate) fn persist(&mut self, change: Change) {
-        self.outputs.push_back(Output::Persist(change));
+        let of_token = self.follow_session(&change);
+        self.outputs.extend([change].into_iter().chain(of_token).map(Output::Persist));
     }
 
     pub(crate) fn install(
@@ -448,6 +504,12 @@ impl Broker {
     ) -> u64 {
         let ticket = self.next_ticket(subject);
         self.outputs.push_back(Output::Install { ticket, policies, terminals });
+        ticket
+    }
+
+    pub(crate) fn change_meters(&mut self, subject: Subject, meters: Vec<(PolicyId, Meter, Meter)>) -> u64 {
+        let ticket = self.next_ticket(subject);
+        self.outputs.push_back(Output::ChangeMeters { ticket, meters });
         ticket
     }
 
@@ -464,9 +526,21 @@ impl Broker {
     }
 
     pub(crate) fn send(&mut self, subject: Subject, peer: NodeName, request: PeerRequest, now: Nanos) -> u64 {
+        self.send_with(subject, peer, request, None, now)
+    }
+
+    /// The same, with a client's token beside it.
+    pub(crate) fn send_with(
+        &mut self,
+        subject: Subject,
+        peer: NodeName,
+        request: PeerRequest,
+        token: Option<String>,
+        now: Nanos,
+    ) -> u64 {
         let ticket = self.next_ticket(subject);
         let deadline = now.plus(self.config.timers.reply);
-        self.outputs.push_back(Output::Send { ticket, peer, request, deadline });
+        self.outputs.push_back(Output::Send { ticket, peer, request, token, deadline });
         ticket
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::address::Family;
-use crate::name::{Epoch, LinkName, Nanos, NodeName};
+use crate::class::{Class, QualityFloors};
+use crate::name::{ClassName, Epoch, LinkName, Nanos, NodeName};
 
 /// One node's share of the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Config {
     pub links: BTreeMap<LinkName, Link>,
     /// The nodes that it peers with.
     pub peers: BTreeMap<NodeName, Peer>,
+    /// What aggregates may be of.
+    pub classes: BTreeMap<ClassName, Class>,
     /// Upper bounds.
     pub limits: Limits,
     /// Deadlines.
@@ -61,6 +64,8 @@ pub struct Limits {
     pub questions_max: usize,
     /// Sessions that wait for room.
     pub watches_max: usize,
+    /// Tokens that are remembered until they have expired, about 300 bytes each.
+    pub tokens_max: usize,
 }
 
 impl Default for Limits {
@@ -73,6 +78,7 @@ impl Default for Limits {
             flows_max: 65_536,
             questions_max: 256,
             watches_max: 256,
+            tokens_max: 65_536,
         }
     }
 }
@@ -119,4 +125,6 @@ pub struct SecondSide {
     pub flow_excess_rate_bps_max: Option<u64>,
     /// Whether a flow that does not fit is lowered to what does, down to its smallest rate, or refused.
     pub lower_to_fit: bool,
+    /// No flow is promised smaller figures than these.
+    pub quality_floors: QualityFloors,
 }

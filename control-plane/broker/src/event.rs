@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::Credential;
+use crate::class::Quality;
 use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::message::{PeerAnswer, PeerRequest};
-use crate::name::{AggregateName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
+use crate::name::{AggregateName, ClassName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
 use crate::priority::Priority;
+use crate::rate_change::RateWish;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
@@ -25,12 +28,16 @@ pub struct AggregateRequest {
     pub peer: NodeName,
     /// Bits per second, in IP bytes on the wire.
     pub rate_bps: u64,
-    /// Bytes at once.
-    pub burst_bytes: u32,
+    /// Bytes at once; if absent, what comes at its rate in the class's `jitter_ms`, but no less than 3,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_bytes: Option<u32>,
+    /// What it is engineered for. It gives the marking, so what is given beside it must be what the class has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
     /// What becomes of the DSCP of packets that go out; `set` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp_policy: Option<DscpPolicy>,
-    /// 6 bits; needed where it is set, and only there.
+    /// 6 bits; needed where it is set and there is no class, and only where it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp: Option<u8>,
     /// 6 bits, of packets that flows send beyond their own rate; like the others if absent.
@@ -71,6 +78,8 @@ pub struct FlowRequest {
     pub rate_bps_min: u64,
     /// What it carries.
     pub media: Media,
+    /// What it asks of its aggregate's class.
+    pub quality: Quality,
 }
 
 /// A client's wish for a session.
@@ -113,6 +122,13 @@ pub enum Request {
         /// The new end; none for a session without end.
         ends_at: Option<Nanos>,
     },
+    /// Give flows of a booked or active session other rates, at both ends, or leave all as it is.
+    ChangeSessionRates {
+        /// The session; this node is its first side.
+        id: SessionId,
+        /// The flows that change.
+        flows: Vec<RateWish>,
+    },
 }
 
 /// What clients are told.
@@ -154,6 +170,8 @@ pub enum Input {
         ticket: u64,
         /// What is asked.
         request: Request,
+        /// What it was asked with.
+        credential: Credential,
     },
     /// A peer asks; answered by [`Output::PeerAnswer`] with the same ticket.
     PeerRequest {
@@ -165,6 +183,8 @@ pub enum Input {
         epoch: Epoch,
         /// What is asked.
         request: PeerRequest,
+        /// What it was asked with.
+        credential: Credential,
     },
     /// What came of an [`Output::Send`].
     PeerAnswered {
@@ -178,7 +198,14 @@ pub enum Input {
         /// The output's ticket.
         ticket: u64,
     },
-    /// None of the policies of an [`Output::Install`] is in force.
+    /// All of an [`Output::ChangeMeters`] are in force and read back.
+    MetersChanged {
+        /// The output's ticket.
+        ticket: u64,
+        /// Readings after that, in the order asked.
+        counters: Vec<Counters>,
+    },
+    /// None of the policies of an [`Output::Install`] is in force, or all of an [`Output::ChangeMeters`] are as they were.
     InstallFailed {
         /// The output's ticket.
         ticket: u64,
@@ -210,6 +237,13 @@ pub enum Output {
         /// Terminals that no policy names, and that the kernel's routes must lead to.
         terminals: Vec<IpAddr>,
     },
+    /// Change what these flows in force may send, all of them or none; report [`Input::MetersChanged`] or [`Input::InstallFailed`].
+    ChangeMeters {
+        /// For the report.
+        ticket: u64,
+        /// What each goes back to where another cannot be changed, and what it is to have. One that has that already is right, too.
+        meters: Vec<(PolicyId, Meter, Meter)>,
+    },
     /// Take these out of force; report [`Input::Deinstalled`].
     Deinstall {
         /// For the report.
@@ -225,6 +259,8 @@ pub enum Output {
         peer: NodeName,
         /// What.
         request: PeerRequest,
+        /// A client's token, to be sent beside it.
+        token: Option<String>,
         /// When to give up.
         deadline: Nanos,
     },

@@ -56,6 +56,10 @@ impl Broker {
                 let detail = format!("session {id} has ended; ask for another one");
                 return Err(Refusal::new(Reason::UnknownSession, detail).at("id"));
             }
+            if self.watches.contains_key(id) {
+                let allowed = "a session that is booked or active; this one waits for room: delete it, and ask for it with the other end";
+                return Err(Refusal::invalid("id", id, allowed));
+            }
             return Err(unknown_session(id, &self.config.node));
         };
         if session.record.side == Side::Second {
@@ -64,7 +68,10 @@ impl Broker {
             return Err(Refusal::invalid("id", id, allowed));
         }
         session.record.schedule.ending(ends_at).check_end(now)?;
-        if session.change.is_some() || !matches!(session.phase, Phase::Booked { .. } | Phase::Active) {
+        if session.change.is_some()
+            || session.record.rate_change.is_some()
+            || !matches!(session.phase, Phase::Booked { .. } | Phase::Active)
+        {
             return Err(session_busy(id));
         }
         let (peer, attempt) = (session.record.peer.clone(), session.attempt);
@@ -125,6 +132,9 @@ impl Broker {
         };
         if !matches!(session.phase, Phase::Booked { .. } | Phase::Installing { .. } | Phase::Active) {
             return Err(unknown);
+        }
+        if session.record.rate_change.is_some() {
+            return Err(session_busy(id));
         }
         if change < session.changed {
             let detail = format!("a later change of session {id} has come before");

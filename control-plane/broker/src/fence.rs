@@ -9,6 +9,8 @@ use crate::name::{AggregateName, Epoch, NodeName, SessionId};
 pub(crate) enum Subject {
     Aggregate(AggregateName),
     Session(SessionId),
+    /// Of a session: another rate of its flows.
+    Rates(SessionId),
     /// A session that waits.
     Watch(SessionId),
     /// An ask that makes room for itself.

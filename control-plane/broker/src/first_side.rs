@@ -1,6 +1,7 @@
 //! The first side: a client asks it; it holds, has the second side hold, installs, and has the second side commit
 //! (R-000-8, R-001-1).
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
@@ -16,8 +17,14 @@ use crate::session::{Phase, Session, session_busy, session_id_reused};
 use crate::watch::{WaitingWish, is_for_want_of_room};
 
 impl Broker {
-    pub(crate) fn create_session(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
-        self.ask_session(ticket, request, None, now)
+    pub(crate) fn create_session(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        self.ask_session(ticket, request, None, credential, now)
     }
 
     /// With a time until which it may wait, or without.
@@ -26,8 +33,10 @@ impl Broker {
         ticket: u64,
         request: SessionRequest,
         wait_until: Option<Nanos>,
+        credential: &Credential,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        credential.check()?;
         let SessionRequest { id, schedule, priority, flows } = request;
         let terms = Terms { schedule, priority };
         let asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
@@ -37,13 +46,15 @@ impl Broker {
         if self.repeated(ticket, &id, terms, &asked)? {
             return Ok(());
         }
+        self.check_token(credential)?;
         schedule.check(now)?;
         priority.check()?;
         if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
+        self.check_token_place(credential, now)?;
         let wait = wait_until.map(|until| self.new_wait(until));
-        let wish = WaitingWish { id: &id, terms, asked: &asked };
+        let wish = WaitingWish { id: &id, terms, asked: &asked, credential };
         if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, priority)) {
             return self.start_to_wait(ticket, wish, wait, None, now);
         }
@@ -70,7 +81,7 @@ impl Broker {
     pub(crate) fn hold_at_both(
         &mut self,
         ticket: u64,
-        WaitingWish { id, terms: Terms { schedule, priority }, asked }: WaitingWish<'_>,
+        WaitingWish { id, terms: Terms { schedule, priority }, asked, credential }: WaitingWish<'_>,
         (peer, flows): (NodeName, Vec<FlowRecord>),
         wait: Option<Wait>,
         now: Nanos,
@@ -80,7 +91,8 @@ impl Broker {
         note_granted(&mut asked, &flows);
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
-        let record = SessionRecord { wait, priority, ..held };
+        let record = credential.on(SessionRecord { wait, priority, ..held });
+        self.take_token(credential, id);
         self.persist(Change::PutSession(record.clone()));
         let request = PeerRequest::HoldSession {
             session: id.clone(),
@@ -92,7 +104,7 @@ impl Broker {
             offer: false,
             flows: asked,
         };
-        let ask = self.send(Subject::Session(id.clone()), peer, request, now);
+        let ask = self.send_with(Subject::Session(id.clone()), peer, request, credential.token.clone(), now);
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
         self.await_end(id);
     }
@@ -173,6 +185,7 @@ impl Broker {
         let mut flows = std::mem::take(&mut session.record.flows);
         for (flow, held) in flows.iter_mut().zip(held) {
             self.shrink(flow, held.meter, interval);
+            flow.quality = held.quality;
             if flow.direction == Direction::Out {
                 flow.label = held.label;
             }
@@ -186,7 +199,7 @@ impl Broker {
     /// Both sides hold the same: the client's session is booked or installed.
     pub(crate) fn go_on(&mut self, id: &SessionId, client: u64, now: Nanos) {
         if let Some(session) = self.sessions.get_mut(id) {
-            session.record.wait = None;
+            (session.record.wait, session.record.token) = (None, None);
             self.called.remove(id);
             if session.record.schedule.starts_at.is_some() {
                 return self.book_at_second_side(id, client, now);
@@ -343,6 +356,9 @@ pub(crate) fn check_values(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<()
         let excess = held.meter.excess;
         if held.meter != (Meter { rate_bps, excess, ..flow.meter }) {
             return Err(format!("flow {id} has another burst or smallest packet than asked"));
+        }
+        if !flow.asked_quality.may_become(&held.quality) {
+            return Err(format!("flow {id} has the quality {:?}, for {:?}", held.quality, flow.asked_quality));
         }
         if !may_be_granted(flow.asked_excess, excess) {
             return Err(format!(

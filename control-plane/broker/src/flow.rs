@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
 use crate::calendar::{Interval, Shortage};
+use crate::class::Quality;
 use crate::cost::{self, Cost, rate_that_fits};
 use crate::degrade::WhenFull;
 use crate::endpoints::{check_endpoints, occupied};
@@ -33,6 +34,7 @@ impl FlowRequest {
             rate_bps_max: None,
             label: None,
             media: self.media.clone(),
+            quality: self.quality.clone(),
         }
     }
 }
@@ -55,6 +57,8 @@ impl FlowRecord {
             tag,
             emergency: terms.priority.emergency,
             media: asked.media.clone(),
+            asked_quality: asked.quality.clone(),
+            quality: asked.quality.clone(),
         }
     }
 
@@ -70,6 +74,7 @@ impl FlowRecord {
             rate_bps_max: None,
             label: None,
             media: self.media.clone(),
+            quality: self.asked_quality.clone(),
         }
     }
 
@@ -88,6 +93,7 @@ impl FlowRecord {
             && self.rate_bps_min == asked.rate_bps_min
             && label == asked.label
             && self.media == asked.media
+            && self.asked_quality == asked.quality
     }
 }
 
@@ -97,7 +103,7 @@ pub(crate) fn are_answer_to(flows: &[FlowRecord], asked: &[HoldFlow], from: Side
     flows.len() == asked.len() && flows.iter().zip(asked).all(|(flow, asked)| flow.is_answer_to(asked, from))
 }
 
-fn check_meter(field: &str, asked: &HoldFlow, aggregate: &Aggregate) -> Result<(), Refusal> {
+pub(crate) fn check_meter(field: &str, asked: &HoldFlow, aggregate: &Aggregate) -> Result<(), Refusal> {
     let AggregateRecord { name, rate_bps: rate_bps_max, .. } = &aggregate.record;
     let Meter { rate_bps, burst_bytes, packet_bytes_min, excess } = asked.meter;
     if !(1..=*rate_bps_max).contains(&rate_bps) {
@@ -189,6 +195,7 @@ pub(crate) enum Labels {
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
     pub(crate) meter: Meter,
+    quality: Quality,
 }
 
 /// Tells the other side what this one has: the labels of what it receives, and rates that are lower than asked.
@@ -313,8 +320,8 @@ impl Broker {
         }
         self.lower_to_fit(asked, &mut grants, terms, asker.is_some());
         let mut flows = Vec::with_capacity(asked.len());
-        for ((asked, way), Grant { meter }) in asked.iter().zip(ways).zip(grants) {
-            match self.take(asked, *way, meter, terms, now) {
+        for ((asked, way), Grant { meter, quality }) in asked.iter().zip(ways).zip(grants) {
+            match self.take(asked, *way, meter, terms, now).map(|flow| FlowRecord { quality, ..flow }) {
                 Ok(flow) => flows.push(flow),
                 Err(refusal) => {
                     self.give_pools_back(&flows, terms.schedule.interval());
@@ -350,6 +357,7 @@ impl Broker {
             check_endpoints(&field, &flow.endpoints, flow.rtcp)?;
             check_meter(&field, flow, aggregate)?;
             flow.media.check(&field)?;
+            flow.quality.check(&field, &self.config.node, &aggregate.record)?;
             let from_peer = asker.is_some() && labels == Labels::OfReceiver;
             check_label(&field, flow.label, from_peer && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
@@ -403,8 +411,10 @@ impl Broker {
         let settings = self.config.second_side;
         let rate_bps = asked.meter.rate_bps.min(asked.rate_bps_max.unwrap_or(u64::MAX));
         if !second {
-            return Ok(Grant { meter: Meter { rate_bps, ..asked.meter } });
+            let meter = Meter { rate_bps, ..asked.meter };
+            return Ok(Grant { meter, quality: asked.quality.clone() });
         }
+        let quality = asked.quality.granted(field, &self.config.node, settings.quality_floors)?;
         let rate_bps = rate_bps.min(settings.flow_rate_bps_max.unwrap_or(u64::MAX));
         if rate_bps < asked.rate_bps_min {
             let detail = format!(
@@ -418,7 +428,7 @@ impl Broker {
         let excess_rate_bps_max = settings.flow_excess_rate_bps_max.unwrap_or(u64::MAX);
         let excess = asked.meter.excess.filter(|_| excess_rate_bps_max > 0);
         let excess = excess.map(|excess| Excess { rate_bps: excess.rate_bps.min(excess_rate_bps_max), ..excess });
-        Ok(Grant { meter: Meter { rate_bps, excess, ..asked.meter } })
+        Ok(Grant { meter: Meter { rate_bps, excess, ..asked.meter }, quality })
     }
 
     /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.
@@ -431,10 +441,11 @@ impl Broker {
         now: Nanos,
     ) -> Result<FlowRecord, Refusal> {
         let flow = FlowRecord::asked(asked, way, meter, terms);
+        let interval = self.held_interval(terms.schedule);
         let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
             return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
         };
-        if let Err(shortage) = aggregate.hold(&flow, terms.schedule.interval()) {
+        if let Err(shortage) = aggregate.hold(&flow, interval) {
             return Err(aggregate.shortage(&self.config.node, &flow, shortage, terms.schedule, now));
         }
         Ok(flow)
@@ -459,7 +470,7 @@ impl Broker {
 
     /// Takes what an earlier life of this node gave to a session.
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
-        self.adopt_pools(&record.flows, record.schedule.interval());
+        self.adopt_pools(&record.held_flows(), record.schedule.interval());
         for flow in &record.flows {
             self.carried.insert(flow, record.schedule.interval());
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
@@ -510,6 +521,12 @@ impl Aggregate {
     fn rate_that_fits(&self, flow: &FlowRecord, interval: Interval) -> u64 {
         let FlowRecord { meter: Meter { packet_bytes_min, .. }, endpoints, emergency, .. } = flow;
         rate_that_fits(self.free(interval, *emergency).rate_bps, *packet_bytes_min, self.overhead_bytes(endpoints))
+    }
+
+    /// The same for a flow that has a part of it already.
+    pub(crate) fn rate_that_fits_beside(&self, flow: &FlowRecord, own: Cost, interval: Interval) -> u64 {
+        let free_bps = self.free(interval, flow.emergency).rate_bps.saturating_add(own.rate_bps);
+        rate_that_fits(free_bps, flow.meter.packet_bytes_min, self.overhead_bytes(&flow.endpoints))
     }
 
     /// Why a flow does not fit, what would, and when this would.

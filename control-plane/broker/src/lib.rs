@@ -10,17 +10,20 @@
 
 pub mod address;
 pub mod calendar;
+pub mod class;
 pub mod media;
 pub mod message;
 pub mod name;
 pub mod policy;
 pub mod policy_state;
 pub mod quality;
+pub mod rate_change;
 pub mod record;
 pub mod refusal;
 pub mod time;
 
 mod aggregate;
+mod authorization;
 mod booking;
 mod broker;
 mod config;
@@ -51,6 +54,7 @@ mod usage;
 mod watch;
 mod withdrawal;
 
+pub use authorization::{Authorization, Credential, TakenToken};
 pub use broker::{Broker, Table};
 pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};

@@ -4,7 +4,7 @@ use crate::event::AggregateRequest;
 use crate::policy::{Dscp, DscpPolicy, Marking};
 use crate::refusal::Refusal;
 
-const DSCP_MAX: u8 = 63;
+pub(crate) const DSCP_MAX: u8 = 63;
 
 impl AggregateRequest {
     /// What it asks for, with what it leaves out filled in.
@@ -60,7 +60,8 @@ mod tests {
             name: "ab".parse().unwrap(),
             peer: "b".parse().unwrap(),
             rate_bps: 1_000_000,
-            burst_bytes: 20_000,
+            burst_bytes: Some(20_000),
+            class: None,
             dscp_policy: None,
             dscp: None,
             excess_dscp: None,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
+use crate::class::{NamedClass, Quality};
 use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
@@ -36,6 +37,9 @@ pub struct HoldFlow {
     /// What it carries.
     #[serde(default)]
     pub media: Media,
+    /// What it asks of its aggregate's class.
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub quality: Quality,
 }
 
 /// One flow as the second side will have it: these values count (R-001-1).
@@ -45,8 +49,33 @@ pub struct HeldFlow {
     pub id: FlowId,
     /// What is granted.
     pub meter: Meter,
+    /// What is promised.
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub quality: Quality,
     /// Set when the answering node receives this flow by a label of its own.
     pub label: Option<Label>,
+}
+
+/// Another rate for a flow, as the first side asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRate {
+    /// The flow's name in the session.
+    pub id: FlowId,
+    /// Bits per second.
+    pub rate_bps: u64,
+    /// Bytes at once.
+    pub burst_bytes: u32,
+    /// The smallest rate that would still do; the second side may choose from here to `rate_bps`.
+    pub rate_bps_min: u64,
+}
+
+/// Another rate for a flow, as the second side will have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRate {
+    /// The flow's name in the session.
+    pub id: FlowId,
+    /// Bits per second.
+    pub rate_bps: u64,
 }
 
 /// An aggregate as its sender has it.
@@ -60,6 +89,9 @@ pub struct Offer {
     pub burst_bytes: u32,
     /// What becomes of DSCPs.
     pub marking: Marking,
+    /// What it is engineered for, as its sender knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<NamedClass>,
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
@@ -156,6 +188,35 @@ pub enum PeerRequest {
         /// The asking node's time.
         sent_at: Nanos,
     },
+    /// Hold the larger of old and new rates of an active or booked session's flows, raise what is received, and wait for commit or void.
+    HoldRates {
+        /// The session.
+        session: SessionId,
+        /// Of the session's hold.
+        attempt: u64,
+        /// Rises with every change.
+        change: u64,
+        /// The flows that change.
+        flows: Vec<HoldRate>,
+    },
+    /// The first side is prepared: give all flows of the change their new rates, and confirm.
+    CommitRates {
+        /// The session.
+        session: SessionId,
+        /// Of the session's hold.
+        attempt: u64,
+        /// Of [`Self::HoldRates`].
+        change: u64,
+    },
+    /// The change comes to nothing: undo it, and confirm.
+    VoidRates {
+        /// The session.
+        session: SessionId,
+        /// Of the session's hold.
+        attempt: u64,
+        /// Of [`Self::HoldRates`].
+        change: u64,
+    },
     /// Undo a hold or end a session: deinstall, confirm, and tell the final usage.
     ReleaseSession {
         /// The session.
@@ -201,6 +262,15 @@ pub enum PeerAnswer {
     Committed,
     /// The session has the new end.
     EndChanged,
+    /// The larger of old and new rates are held, with these as the new ones.
+    RatesHeld {
+        /// Every flow of the request, in its order.
+        flows: Vec<HeldRate>,
+    },
+    /// All flows of the change have their new rates.
+    RatesCommitted,
+    /// All flows of the change have their old rates.
+    RatesVoided,
     /// Deinstalled and confirmed.
     Released {
         /// What the answering node counted, flow by flow.

@@ -80,6 +80,10 @@ name!(/// A session's name, made by the client, the same on all of its nodes.
     SessionId, "session id", 64);
 name!(/// A flow's name inside its session.
     FlowId, "flow id", 32);
+name!(/// A class's name, the same on both of its nodes.
+    ClassName, "class name", 32);
+name!(/// What games are told apart by.
+    GameName, "game name", 32);
 name!(/// A codec's encoding name, as in SDP.
     CodecName, "codec", 32);
 

@@ -2,8 +2,10 @@
 //! ask for, there is none.
 
 use crate::broker::Broker;
+use crate::calendar::Interval;
 use crate::fence::Subject;
-use crate::name::NodeName;
+use crate::name::{Nanos, NodeName};
+use crate::schedule::Schedule;
 
 /// A bug that a broker can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,10 @@ pub enum PlantedBug {
     HoldEndsTwice,
     /// The attempt that was given up last is heard again: an interval that should have its end in it has not.
     FenceEndsEarly,
+    /// A session's share of a pool ends a tick before the session: an interval without its last instant.
+    IntervalEndsEarly,
+    /// What was offered to one that waited and is not taken in time is not given back.
+    OfferKept,
 }
 
 impl Broker {
@@ -31,6 +37,13 @@ impl Broker {
     pub(crate) fn is_open(&self, peer: &NodeName, subject: Subject, attempt: u64) -> bool {
         let attempt = if self.has_bug(PlantedBug::FenceEndsEarly) { attempt + 1 } else { attempt };
         self.fences.is_open(peer, subject, attempt)
+    }
+
+    /// What a session holds of its pools.
+    pub(crate) fn held_interval(&self, schedule: Schedule) -> Interval {
+        let interval = schedule.interval();
+        let early = Nanos(interval.end().0 - u64::from(self.has_bug(PlantedBug::IntervalEndsEarly)));
+        Interval::new(interval.start(), early).unwrap_or(interval)
     }
 
     #[cfg(feature = "planted-bugs")]

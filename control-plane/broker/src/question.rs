@@ -2,6 +2,7 @@
 //!
 //! What both say holds for the moment in which each says it: what is asked for meanwhile may take the room. Data planes are not asked.
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::event::{Answer, FlowRequest, SessionRequest};
 use crate::fence::Subject;
@@ -27,19 +28,33 @@ pub(crate) struct Question {
 
 impl Broker {
     /// First side: a client wants to know what [`Self::create_session`] would come to.
-    pub(crate) fn ask_would_admit(&mut self, ticket: u64, request: SessionRequest, now: Nanos) {
-        if let Err(refusal) = self.would_admit_at_both(ticket, request, now) {
+    pub(crate) fn ask_would_admit(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) {
+        if let Err(refusal) = self.would_admit_at_both(ticket, request, credential, now) {
             self.answer_question(ticket, Err(refusal));
         }
     }
 
-    fn would_admit_at_both(&mut self, ticket: u64, request: SessionRequest, now: Nanos) -> Result<(), Refusal> {
+    fn would_admit_at_both(
+        &mut self,
+        ticket: u64,
+        request: SessionRequest,
+        credential: &Credential,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        credential.check()?;
         let SessionRequest { id, schedule, priority, flows } = request;
         let terms = Terms { schedule, priority };
         let mut asked: Vec<HoldFlow> = flows.iter().map(FlowRequest::to_hold).collect();
         if self.repeated(ticket, &id, terms, &asked)? {
             return Ok(());
         }
+        self.check_token(credential)?;
         schedule.check(now)?;
         priority.check()?;
         if self.are_sessions_full() {
@@ -61,7 +76,7 @@ impl Broker {
             sent_at: now,
             flows: asked,
         };
-        let ask = self.send(Subject::Question, peer.clone(), request, now);
+        let ask = self.send_with(Subject::Question, peer.clone(), request, credential.token.clone(), now);
         let record = SessionRecord { priority, ..SessionRecord::held(id, Side::First, peer, schedule, flows) };
         self.questions.insert(ask, Question { client: ticket, record, preempts });
         Ok(())
@@ -84,8 +99,9 @@ impl Broker {
             Err(why) => Err(silent(id, &why)),
         };
         let answer = values.map(|values| {
-            for (flow, HeldFlow { meter, .. }) in record.flows.iter_mut().zip(values) {
+            for (flow, HeldFlow { meter, quality, .. }) in record.flows.iter_mut().zip(values) {
                 flow.meter = meter;
+                flow.quality = quality;
             }
             Answer::WouldAdmit { record, preempts }
         });
@@ -113,7 +129,8 @@ impl Broker {
         hold: Hold<'_>,
         now: Nanos,
     ) -> Result<(Vec<HeldFlow>, Vec<SessionId>), Refusal> {
-        let Hold { terms, sent_at, asked, .. } = hold;
+        let Hold { terms, sent_at, asked, credential, .. } = hold;
+        credential.check()?;
         let without_labels = |flow: HeldFlow| HeldFlow { label: None, ..flow };
         if let Some(session) = self.sessions.get(id) {
             if session.is_ending() {
@@ -139,6 +156,7 @@ impl Broker {
         if self.ended.get(id).is_some_and(|record| record.side == Side::First || record.peer != *peer) {
             return Err(session_id_reused(id, &self.config.node));
         }
+        self.check_token(credential)?;
         terms.schedule.check_peers(sent_at, now, &self.config.timers)?;
         terms.priority.check()?;
         check_listed(hold.preempting)?;

@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::{Authorization, TakenToken};
+use crate::class::{NamedClass, Quality};
 use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::priority::Priority;
 use crate::quality::Mos;
+use crate::rate_change::RateChange;
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
 use crate::shares::is_no_percent;
@@ -49,6 +52,9 @@ pub struct AggregateRecord {
     pub burst_bytes: u32,
     /// What becomes of DSCPs.
     pub marking: Marking,
+    /// What it is engineered for, as both ends knew it when it was reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<NamedClass>,
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
@@ -147,6 +153,12 @@ pub struct FlowRecord {
     /// What it carries.
     #[serde(default)]
     pub media: Media,
+    /// What was asked of its aggregate's class.
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub asked_quality: Quality,
+    /// What is promised: the second side's values (R-001-1, R-001-17).
+    #[serde(default, skip_serializing_if = "Quality::is_none")]
+    pub quality: Quality,
 }
 
 impl FlowRecord {
@@ -209,6 +221,27 @@ pub struct SessionRecord {
     /// It waits for room, or is being called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// Rates of its flows are being changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_change: Option<RateChange>,
+    /// Second side: the last change of rates that it committed; 0 if there was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rate_change_done: u64,
+    /// Second side: which of the first side's attempts at this id it is of, so that what it says after a restart is not taken for a word on
+    /// a later one; 0 if it was kept by a program that did not keep this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempt: u64,
+    /// The token that it was asked for with, where this node has looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Box<Authorization>>,
+    /// While it waits: the token as it came, for the second side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl SessionRecord {
@@ -234,6 +267,11 @@ impl SessionRecord {
             usage: Vec::new(),
             ledger_due: false,
             wait: None,
+            rate_change: None,
+            rate_change_done: 0,
+            attempt: 0,
+            authorization: None,
+            token: None,
         }
     }
 
@@ -263,12 +301,14 @@ pub struct FlowUsage {
     pub mos_estimated: Option<Mos>,
 }
 
-/// Start or end of a session's use.
+/// Start, change or end of a session's use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageKind {
     /// The session became active.
     Start,
+    /// Rates were changed: these flows have these from now on. The counters are readings at that moment.
+    Change,
     /// The session has ended; the counters are final.
     Final,
 }
@@ -284,7 +324,7 @@ pub struct UsageRecord {
     pub sequence: u64,
     /// When.
     pub at: Nanos,
-    /// Start or final.
+    /// Start, change or final.
     pub kind: UsageKind,
     /// The session.
     pub session: SessionId,
@@ -305,4 +345,13 @@ pub enum Change {
     DeleteSession(SessionId),
     /// Append to the ledger.
     AppendUsage(UsageRecord),
+    /// Write a token that is taken.
+    PutToken(TakenToken),
+    /// Forget a token: it was not used, or has expired.
+    DeleteToken {
+        /// Who signed it.
+        issuer: String,
+        /// Its id.
+        token_id: String,
+    },
 }

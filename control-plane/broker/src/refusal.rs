@@ -44,6 +44,10 @@ pub enum Reason {
     ClocksDiffer,
     /// The two nodes have tag addresses of different families for each other.
     TagFamilyDiffers,
+    /// The two nodes know the aggregate's class otherwise.
+    ClassDiffers,
+    /// The aggregate's class does not promise what the flow asks.
+    QualityNotMet,
     /// The data plane cannot enforce or deliver what was asked.
     NotEnforceable,
     /// The data plane did not take the policy.
@@ -56,6 +60,20 @@ pub enum Reason {
     OfferLapsed,
     /// The session was ended to make room for one of higher priority.
     Preempted,
+    /// This node admits only what a token authorises, and there is none.
+    TokenRequired,
+    /// The token cannot be read, or was not signed with a key that is trusted here.
+    TokenInvalid,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token's time has not come.
+    TokenNotYetValid,
+    /// The token, or the key that it was signed with, was taken back.
+    TokenRevoked,
+    /// The token is for something else than what is asked.
+    TokenMismatch,
+    /// The token was used before.
+    TokenUsed,
 }
 
 /// A refusal with what an orchestrator needs to go on.

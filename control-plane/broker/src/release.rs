@@ -229,7 +229,8 @@ impl Broker {
             | Phase::Committing { client: Some(client), .. } => Ending::refused(*client, ended_there),
             Phase::Booked { .. } => {
                 preempted = failure;
-                if session.record.side == Side::First && session.record.schedule.begin(now) <= now {
+                // Also before its start: by the second side's clock, or by an end whose confirmation was lost, its time may be over.
+                if session.record.side == Side::First {
                     session.record.failure.get_or_insert_with(|| Box::new(ended_there));
                 }
                 Ending::of_booking()
@@ -271,9 +272,10 @@ impl Broker {
     pub(crate) fn end(&mut self, id: &SessionId, ending: Ending, now: Nanos) {
         self.clear_timer(&Subject::Session(id.clone()));
         self.drop_change(id);
+        self.drop_rates(id);
         self.calling.remove(id);
         if let Some(session) = self.sessions.get_mut(id).filter(|_| ending.kept || ending.refused.is_some()) {
-            session.record.wait = None;
+            (session.record.wait, session.record.token) = (None, None);
             self.called.remove(id);
         }
         let phase = Phase::Ending(Box::new(ending));
@@ -408,13 +410,14 @@ impl Broker {
         let session = self.sessions.get_mut(id)?;
         let interval = session.record.schedule.interval();
         let (flows, attempt, side, peer) =
-            (session.record.flows.clone(), session.attempt, session.record.side, session.record.peer.clone());
+            (session.record.held_flows(), session.attempt, session.record.side, session.record.peer.clone());
         let Phase::Ending(ending) = &mut session.phase else {
             return None;
         };
         let newly_clean = !std::mem::replace(&mut ending.clean, true);
         let kept_for_peer = !ending.notice.is_settled();
         if newly_clean {
+            session.record.rate_change = None;
             session.record.ledger_due = ending.was_active && kept_for_peer;
         }
         usage::complete(&mut session.record, &self.config.node);

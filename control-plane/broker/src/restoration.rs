@@ -93,7 +93,7 @@ impl Broker {
             }
             let attempt = match record.side {
                 Side::First => record.flows.first().map_or(0, |flow| flow.policy.0),
-                Side::Second => 0,
+                Side::Second => record.attempt,
             };
             let unconfirmed = self.is_unconfirmed(&record);
             if !unconfirmed {
@@ -136,7 +136,10 @@ impl Broker {
         let is_carried = session.record.flows.iter().all(|flow| self.is_carried(flow, installed));
         match session.record.state {
             SessionState::Active if session.record.schedule.is_over(now) => self.end_active(id, now),
-            SessionState::Active if is_carried => self.await_end(id),
+            SessionState::Active if is_carried => {
+                self.await_end(id);
+                self.resume_rates(id, now);
+            }
             SessionState::Active => {
                 if self.provision(id) {
                     self.await_end(id);
@@ -152,6 +155,7 @@ impl Broker {
                     session.record.state = SessionState::Booked;
                 }
                 self.await_start(id, now);
+                self.resume_rates(id, now);
             }
             SessionState::Waiting
             | SessionState::Offered

@@ -1,5 +1,6 @@
 //! The second side: another node asks it; it holds with its own values, and installs when told to (R-001-1).
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::fence::Subject;
@@ -24,6 +25,7 @@ pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
     let flows = flows.iter().map(|flow| HeldFlow {
         id: flow.id.clone(),
         meter: flow.meter,
+        quality: flow.quality.clone(),
         label: flow.label.filter(|_| flow.direction == Direction::In),
     });
     flows.collect()
@@ -39,6 +41,7 @@ pub(crate) struct Hold<'a> {
     pub(crate) sent_at: Nanos,
     pub(crate) offer: bool,
     pub(crate) asked: &'a [HoldFlow],
+    pub(crate) credential: &'a Credential,
 }
 
 impl Broker {
@@ -50,7 +53,8 @@ impl Broker {
         hold: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Hold { attempt, terms, sent_at, offer, asked, .. } = hold;
+        let Hold { attempt, terms, sent_at, offer, asked, credential, .. } = hold;
+        credential.check()?;
         let Terms { schedule, priority } = terms;
         let subject = Subject::Session(id.clone());
         if !self.is_open(&peer, subject.clone(), attempt) {
@@ -74,6 +78,8 @@ impl Broker {
             // The first side has begun anew: this hold is now that of its new attempt, and no more than that has room for.
             if attempt > session.attempt && matches!(session.phase, Phase::Held) {
                 session.attempt = attempt;
+                session.record.attempt = attempt;
+                self.persist_session(&id);
                 self.set_timer(subject, lapse);
                 self.lower_held(&id, asked);
             }
@@ -92,12 +98,14 @@ impl Broker {
         if self.ended.get(&id).is_some_and(|record| record.side == Side::First || record.peer != peer) {
             return Err(session_id_reused(&id, &self.config.node));
         }
+        self.check_token(credential)?;
         schedule.check_peers(sent_at, now, &self.config.timers)?;
         priority.check()?;
         check_listed(hold.preempting)?;
         if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
+        self.check_token_place(credential, now)?;
         let (peer, flows) = match self.admit(Some(&peer), asked, terms, now) {
             Ok(admitted) => admitted,
             // What is offered to one that waits is what is free.
@@ -108,7 +116,9 @@ impl Broker {
         };
         self.ended.forget(&id);
         let answer = held(&flows);
-        let record = SessionRecord { priority, ..SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows) };
+        let held_now = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
+        let record = credential.on(SessionRecord { attempt, priority, ..held_now });
+        self.take_token(credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);
@@ -145,6 +155,7 @@ impl Broker {
         let unknown = unknown_session(id, &self.config.node);
         let Some(session) = meant else { return Err(unknown) };
         match &mut session.phase {
+            Phase::Booked { .. } if session.record.rate_change.is_some() => return Err(session_busy(id)),
             Phase::Held if session.record.schedule.starts_at.is_some() => return Err(unknown),
             Phase::Held => session.phase = Phase::Installing { askers: vec![ticket] },
             // The first side's clock is ahead: it has to wait for what it asks.
@@ -163,6 +174,8 @@ impl Broker {
                 askers.push(ticket);
                 return Ok(());
             }
+            // Its host went down, and it is being installed again: nothing is confirmed that is not in force.
+            Phase::Active if session.install.is_some() => return Err(session_busy(id)),
             Phase::Active => {
                 self.answer_peer(ticket, PeerAnswer::Committed);
                 return Ok(());

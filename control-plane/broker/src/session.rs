@@ -8,7 +8,8 @@ use crate::fence::Subject;
 use crate::message::PeerAnswer;
 use crate::name::{Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::InstallError;
-use crate::record::{Change, Direction, SessionRecord, SessionState, Side};
+use crate::rate_change::RateWork;
+use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
 
@@ -24,6 +25,8 @@ pub(crate) struct Session {
     pub(crate) change: Option<EndChange>,
     /// Second side: the latest change of its end; 0 if there was none since the start.
     pub(crate) changed: u64,
+    /// What is being done about other rates of its flows.
+    pub(crate) rates: RateWork,
     /// Its policies that are in force.
     pub(crate) in_force: BTreeSet<PolicyId>,
 }
@@ -52,8 +55,17 @@ pub(crate) enum Phase {
 }
 
 impl Session {
-    pub(crate) const fn new(record: SessionRecord, attempt: u64, phase: Phase) -> Self {
-        Self { record, attempt, phase, install: None, change: None, changed: 0, in_force: BTreeSet::new() }
+    pub(crate) fn new(record: SessionRecord, attempt: u64, phase: Phase) -> Self {
+        Self {
+            record,
+            attempt,
+            phase,
+            install: None,
+            change: None,
+            changed: 0,
+            rates: RateWork::default(),
+            in_force: BTreeSet::new(),
+        }
     }
 
     /// Its policies that are in force and go one way.
@@ -127,6 +139,13 @@ pub(crate) fn session_id_reused(id: &SessionId, node: &impl std::fmt::Display) -
 }
 
 impl Broker {
+    pub(crate) fn persist_session(&mut self, id: &SessionId) {
+        if let Some(session) = self.sessions.get(id) {
+            let record = session.record.clone();
+            self.persist(Change::PutSession(record));
+        }
+    }
+
     pub(crate) fn set_session_state(&mut self, id: &SessionId, state: SessionState) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.record.state = state;
@@ -160,7 +179,8 @@ impl Broker {
                 if session.in_force.contains(&flow.policy) {
                     continue;
                 }
-                let Some(policy) = self.flow_policy(flow) else {
+                let meter = session.record.installed_meter(flow);
+                let Some(policy) = self.flow_policy(&FlowRecord { meter, ..flow.clone() }) else {
                     return false;
                 };
                 policies.push((flow.policy, policy));
@@ -248,6 +268,9 @@ impl Broker {
                 if let Err(error) = outcome {
                     tracing::error!(session = %id, %error, "a session could not be installed again; it is ended");
                     self.end_active(id, now);
+                } else {
+                    self.resume_rates(id, now);
+                    self.resume_second_side(id, now);
                 }
             }
             Phase::Holding { .. }

@@ -107,7 +107,17 @@ impl Aggregate {
 
     /// Takes a flow's part for an interval, or changes nothing; says which pool has not enough.
     pub(crate) fn hold(&mut self, flow: &FlowRecord, interval: Interval) -> Result<(), (Share, Shortage)> {
-        let (cost, mut held) = (self.cost(flow), Vec::new());
+        self.hold_more(flow, self.cost(flow), interval)
+    }
+
+    /// Takes more for a flow that has a part, likewise.
+    pub(crate) fn hold_more(
+        &mut self,
+        flow: &FlowRecord,
+        cost: Cost,
+        interval: Interval,
+    ) -> Result<(), (Share, Shortage)> {
+        let mut held = Vec::new();
         for share in self.shares.of(flow.emergency) {
             if let Err(shortage) = self.shares.pool_mut(share).hold_for(interval, cost) {
                 for share in held {
@@ -130,7 +140,11 @@ impl Aggregate {
 
     /// Gives a flow's part back.
     pub(crate) fn give_back(&mut self, flow: &FlowRecord, interval: Interval) {
-        let cost = self.cost(flow);
+        self.give_less_back(flow, self.cost(flow), interval);
+    }
+
+    /// Gives some of a flow's part back.
+    pub(crate) fn give_less_back(&mut self, flow: &FlowRecord, cost: Cost, interval: Interval) {
         for share in self.shares.of(flow.emergency) {
             self.shares.pool_mut(share).give_back_for(interval, cost);
         }

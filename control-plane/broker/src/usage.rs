@@ -1,7 +1,7 @@
 //! Usage: what was counted of a session, and the ledger's lines about it (R-001-17, R-004-16).
 
 use crate::broker::Broker;
-use crate::name::{Nanos, NodeName, PolicyId, SessionId};
+use crate::name::{FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::Counters;
 use crate::quality;
 use crate::record::{Change, Direction, FlowRecord, FlowUsage, SessionRecord, UsageKind, UsageRecord};
@@ -76,6 +76,21 @@ impl Broker {
         self.append_usage(UsageKind::Start, &start, now);
     }
 
+    /// Flows of it have other rates from now on (R-001-17).
+    pub(crate) fn record_rates(
+        &mut self,
+        record: &SessionRecord,
+        changed: &[FlowId],
+        readings: &[(PolicyId, Counters)],
+        now: Nanos,
+    ) {
+        let mut line = SessionRecord { usage: Vec::new(), ..record.clone() };
+        line.flows.retain(|flow| changed.contains(&flow.id));
+        note(&mut line, &self.config.node, readings);
+        complete(&mut line, &self.config.node);
+        self.append_usage(UsageKind::Change, &line, now);
+    }
+
     pub(crate) fn record_final(&mut self, record: &SessionRecord, now: Nanos) {
         self.append_usage(UsageKind::Final, record, now);
     }
@@ -98,6 +113,7 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::Quality;
     use crate::media::Media;
     use crate::policy::{Endpoints, Meter, Reception, Rtcp, Tag};
     use crate::record::{SessionState, Side};
@@ -118,6 +134,8 @@ mod tests {
             policy: PolicyId(1),
             tag: Tag::Label,
             emergency: false,
+            asked_quality: Quality::default(),
+            quality: Quality::default(),
             media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },
         };
         let (id, peer) = ("s".parse().unwrap(), "b".parse().unwrap());

@@ -9,6 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::event::{Answer, SessionRequest};
@@ -16,6 +17,7 @@ use crate::fence::Subject;
 use crate::flow::{Terms, are_answer_to, note_granted};
 use crate::message::{HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Nanos, SessionId};
+use crate::planted::PlantedBug;
 use crate::priority::{Priority, Rank};
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
@@ -69,6 +71,7 @@ pub(crate) struct WaitingWish<'a> {
     pub(crate) id: &'a SessionId,
     pub(crate) terms: Terms,
     pub(crate) asked: &'a [HoldFlow],
+    pub(crate) credential: &'a Credential,
 }
 
 /// Whether others' endings may heal it, so that it makes sense to begin to wait.
@@ -99,14 +102,16 @@ impl Broker {
         ticket: u64,
         request: SessionRequest,
         until: Nanos,
+        credential: &Credential,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        credential.check()?;
         // A repeated request is answered though its time has come meanwhile.
         if self.session(&request.id).is_none() && !(now < until && until < OPEN) {
             let allowed = format!("a time to come, before {OPEN}; it is {now} now");
             return Err(Refusal::invalid("wait_until", until, allowed));
         }
-        self.ask_session(ticket, request, Some(until), now)
+        self.ask_session(ticket, request, Some(until), credential, now)
     }
 
     /// The last place of all.
@@ -132,7 +137,7 @@ impl Broker {
     pub(crate) fn start_to_wait(
         &mut self,
         ticket: u64,
-        WaitingWish { id, terms, asked }: WaitingWish<'_>,
+        WaitingWish { id, terms, asked, credential }: WaitingWish<'_>,
         wait: Wait,
         refusal: Option<Refusal>,
         now: Nanos,
@@ -145,7 +150,9 @@ impl Broker {
             return Err(self.full(TableName::Watches));
         }
         let held = SessionRecord::held(id.clone(), Side::First, peer, terms.schedule, flows);
-        self.insert_watch(SessionRecord { wait: Some(wait), priority: terms.priority, ..held }, Nanos(0));
+        self.take_token(credential, id);
+        let record = SessionRecord { wait: Some(wait), priority: terms.priority, ..held };
+        self.insert_watch(credential.on(record), Nanos(0));
         self.notify(id.clone(), SessionState::Waiting);
         self.answer_waiting(id, [ticket]);
         Ok(())
@@ -186,8 +193,8 @@ impl Broker {
     /// It has given back what it held for a call or an offer, and takes its old place.
     pub(crate) fn wait_again(&mut self, mut record: SessionRecord, clients: Vec<u64>, now: Nanos) {
         for flow in &mut record.flows {
-            let HoldFlow { meter, .. } = flow.to_hold();
-            *flow = FlowRecord { meter, label: None, policy: crate::name::PolicyId(0), ..flow.clone() };
+            let HoldFlow { meter, quality, .. } = flow.to_hold();
+            *flow = FlowRecord { meter, quality, label: None, policy: crate::name::PolicyId(0), ..flow.clone() };
         }
         // Readings of a call that came to nothing are not those of the session that may come.
         record.usage.clear();
@@ -238,7 +245,13 @@ impl Broker {
     fn end_watch(&mut self, id: &SessionId, failure: Option<Refusal>) -> Option<SessionRecord> {
         let Watch { record, .. } = self.watches.remove(id)?;
         self.clear_timer(&Subject::Watch(id.clone()));
-        let record = SessionRecord { state: SessionState::Ended, wait: None, failure: failure.map(Box::new), ..record };
+        let record = SessionRecord {
+            state: SessionState::Ended,
+            wait: None,
+            token: None,
+            failure: failure.map(Box::new),
+            ..record
+        };
         self.persist(Change::PutSession(record.clone()));
         self.keep_ended(record.clone());
         self.notify(id.clone(), SessionState::Ended);
@@ -346,7 +359,7 @@ impl Broker {
             offer: true,
             flows: asked,
         };
-        let ask = self.send(subject.clone(), peer, request, now);
+        let ask = self.send_with(subject.clone(), peer, request, record.token.clone(), now);
         self.set_timer(subject, give_up_at(&record));
         self.calling.insert(id.clone());
         self.called.insert(id.clone());
@@ -417,6 +430,9 @@ impl Broker {
 
     /// The client has not taken it in time, or its time to wait is over while it is called: both sides give it back.
     pub(crate) fn lapse_offer(&mut self, id: &SessionId, now: Nanos) {
+        if self.has_bug(PlantedBug::OfferKept) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
         let failure = if matches!(session.phase, Phase::Offered) {
             Refusal::new(Reason::OfferLapsed, format!("session {id} was offered, and not taken in time"))

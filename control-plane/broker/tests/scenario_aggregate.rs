@@ -126,7 +126,7 @@ fn bad_values_are_refused_with_field_value_and_range_and_change_nothing() {
             "rate_bps",
             "1000 to 10000000",
         ),
-        (AggregateRequest { burst_bytes: 2_999, ..good.clone() }, Reason::InvalidValue, "burst_bytes", "3000"),
+        (AggregateRequest { burst_bytes: Some(2_999), ..good.clone() }, Reason::InvalidValue, "burst_bytes", "3000"),
         (AggregateRequest { dscp: Some(64), ..good.clone() }, Reason::InvalidValue, "dscp", "0 to 63"),
         (AggregateRequest { peer: name("c"), ..good }, Reason::UnknownPeer, "peer", "c"),
     ];

@@ -174,6 +174,9 @@ fn either_side_can_delete_a_booking_before_its_start() {
         let (ended, created) = session(world.delete(ending, "s"));
         assert_eq!((ended.state, ended.failure, created), (SessionState::Ended, None, true));
         assert_eq!(states(&world, "s"), both(SessionState::Ended));
+        let kept = world.nodes[A].broker.session(&name("s")).unwrap().failure.clone();
+        let reason = kept.map(|failure| failure.reason);
+        assert_eq!(reason, (ending == B).then_some(Reason::SecondSideRefused), "the first side is told who ended it");
         assert!(session(world.create(A, call("t", 5002, 900_000))).1, "all is free again");
         assert!(!session(world.delete(ending, "s")).1);
         recover(&mut world);
@@ -332,6 +335,28 @@ fn what_ends_makes_room_before_what_starts_at_that_time() {
 }
 
 #[test]
+fn what_was_being_started_and_is_over_after_a_restart_makes_room_before_what_starts_then() {
+    let mut world = World::connected();
+    book(&mut world, "z", (10_000, 12_000));
+    let end = world.nodes[A].broker.session(&name("z")).unwrap().schedule.ends_at;
+    let next = SessionRequest { schedule: Schedule { starts_at: end, ends_at: None }, ..call("a", 5000, 900_000) };
+    assert_eq!(session(world.create(A, next)).0.state, SessionState::Booked);
+    world.run(9_990);
+    world.lose("commit");
+    world.run(100);
+    world.crash(A);
+    assert_eq!(world.flows_in_plane(A), 2, "installed, and not confirmed by the peer");
+    world.run(5_000);
+    world.nodes[A].log.clear();
+    world.restart(A);
+    world.run(1_000);
+    let place = |line: &str| world.nodes[A].log.iter().position(|logged| logged == line).unwrap();
+    assert!(place("deinstall flow out") < place("install flow out"), "{:?}", world.nodes[A].log);
+    recover(&mut world);
+    assert_eq!(states(&world, "a"), both(SessionState::Active));
+}
+
+#[test]
 fn a_session_whose_end_comes_before_it_is_up_is_refused_then() {
     for lost in ["hold", "commit"] {
         let mut world = World::connected();
@@ -464,6 +489,23 @@ fn clocks_that_differ_a_little_delay_the_start_and_no_pool_is_overdrawn() {
         world.run(20_000);
         assert_eq!((states(&world, "s"), states(&world, "t")), (both(SessionState::Ended), both(SessionState::Active)));
         recover(&mut world);
+    }
+}
+
+#[test]
+fn a_booking_that_is_shorter_than_what_clocks_differ_by_fails_with_a_reason() {
+    for ahead in [A, B] {
+        let mut world = World::connected();
+        world.nodes[ahead].ahead = Nanos(8_000 * MS);
+        let at = |ms: u64| Some(world.clock(A).plus(Nanos(ms * MS)));
+        let schedule = Schedule { starts_at: at(20_000), ends_at: at(22_000) };
+        let request = SessionRequest { schedule, ..call("s", 5000, 900_000) };
+        assert_eq!(session(world.create(A, request)).0.state, SessionState::Booked);
+        world.run(60_000);
+        recover(&mut world);
+        assert_eq!(states(&world, "s"), both(SessionState::Ended), "{ahead}");
+        let kept = world.nodes[A].broker.session(&name("s")).unwrap();
+        assert!(kept.failure.is_some() && kept.since == Nanos(0), "{ahead}: {kept:?}");
     }
 }
 

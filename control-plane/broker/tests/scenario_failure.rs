@@ -59,6 +59,37 @@ fn a_commit_whose_answer_is_lost_is_undone_at_the_second_side() {
 }
 
 #[test]
+fn a_late_word_of_a_second_side_that_was_started_again_does_not_end_a_later_session_of_that_id() {
+    const LATE_MS: u64 = 9_000;
+    let mut world = World::connected();
+    let (mut answers, mut releases) = (0, 0);
+    world.network = Box::new(move |from, kind| {
+        answers += usize::from(kind == "answer");
+        releases += usize::from(from == B && kind == "release");
+        match (from, kind, releases) {
+            // That the commit was done, and what the second side says before it is started again.
+            (_, "answer", _) if answers == 2 => vec![],
+            (B, "release", 1) => vec![],
+            (B, "release", 2) => vec![LATE_MS],
+            _ => vec![1],
+        }
+    });
+    let ticket = world.request(A, Request::CreateSession(call("s", 5000, 100_000)));
+    world.run(100);
+    world.request(B, Request::DeleteSession(name("s")));
+    world.run(100);
+    world.crash(B);
+    world.restart(B);
+    assert_eq!(reason(world.wait(A, ticket)), Reason::PeerUnreachable);
+    world.run(4_000);
+    let (record, created) = session(world.create(A, call("s", 5000, 100_000)));
+    assert!(created && record.state == SessionState::Active, "{record:?}");
+    world.run(2 * LATE_MS);
+    assert_eq!((world.state(A, "s"), world.state(B, "s")), (Some(SessionState::Active), Some(SessionState::Active)));
+    recover(&mut world);
+}
+
+#[test]
 fn a_session_tried_again_is_not_forgotten_with_its_earlier_attempt() {
     let mut small = config(B);
     small.limits.sessions_ended_max = 1;

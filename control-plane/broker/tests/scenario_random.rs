@@ -100,6 +100,8 @@ enum Operation {
     Take { node: usize },
     Hangup { node: usize, id: u8 },
     ChangeEnd { node: usize, id: u8, ends_in_ms: Option<u64> },
+    ChangeRates { node: usize, id: u8, there_kbps: u64, back_kbps: u64, lower: bool },
+    FailChanges { node: usize, count: u32 },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
     GiveUp { node: usize },
     FailInstalls { node: usize, count: u32 },
@@ -118,6 +120,10 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(node, id, out, extra, kind, when)| Operation::OneWay { node, id, out, extra, kind, when }),
         4 => (node(), id(), prop::option::weighted(0.9, prop_oneof![0u64..20, 20u64..20_000, 20_000u64..200_000]))
             .prop_map(|(node, id, ends_in_ms)| Operation::ChangeEnd { node, id, ends_in_ms }),
+        8 => (node(), id(), 10u64..900, 10u64..900, any::<bool>()).prop_map(|(node, id, there_kbps, back_kbps, lower)| {
+            Operation::ChangeRates { node, id, there_kbps, back_kbps, lower }
+        }),
+        2 => (node(), 1u32..3).prop_map(|(node, count)| Operation::FailChanges { node, count }),
         3 => (node(), id(), 50u64..1_200, kind(), when())
             .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Ask { node, id, rate_kbps, kind, when }),
         8 => (node(), id(), 50u64..900, kind(), when(), prop_oneof![1u64..5_000, 5_000u64..200_000])
@@ -293,6 +299,13 @@ fn apply(world: &mut World, operation: &Operation) {
             let own = ["extra-ab", "extra-ba"][node];
             world.request(node, Request::DeleteAggregate(name(own)));
         }
+        Operation::ChangeRates { node, id, there_kbps, back_kbps, lower } => {
+            let least = |kbps: u64| if lower { 1_000 } else { kbps * 1_000 };
+            let flows = [("there", there_kbps), ("back", back_kbps)];
+            let flows = flows.map(|(flow, kbps)| (flow, kbps * 1_000, least(kbps)));
+            world.request(node, pair::rates(&session(id), &flows));
+        }
+        Operation::FailChanges { node, count } => world.nodes[node].change_failures = count,
         Operation::FailInstalls { node, count } => world.nodes[node].install_failures = count,
         Operation::Kill { node, host, down_ms } => {
             if host {
@@ -330,7 +343,7 @@ proptest! {
     ) {
         let configs = configs(tag_family).map(|mut config| {
             let flow_rate_bps_max = Some(400_000);
-            config.second_side = SecondSide { flow_rate_bps_max, flow_excess_rate_bps_max, lower_to_fit };
+            config.second_side = SecondSide { flow_rate_bps_max, flow_excess_rate_bps_max, lower_to_fit, ..SecondSide::default() };
             config.limits.sessions_ended_max = sessions_ended_max;
             config.limits.flows_max = 7;
             config
@@ -346,6 +359,7 @@ proptest! {
         world.network = perfect();
         for node in &mut world.nodes {
             node.install_failures = 0;
+            node.change_failures = 0;
             node.dies_after_persist = false;
         }
         world.rest();

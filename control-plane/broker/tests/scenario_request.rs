@@ -17,7 +17,7 @@ use turnpike_broker::name::{Label, Nanos};
 use turnpike_broker::policy::{Excess, Rtcp::NextPort};
 use turnpike_broker::record::{SessionState, Side};
 use turnpike_broker::refusal::{Reason, Refusal};
-use turnpike_broker::{FlowRequest, Input, Output, Request, Schedule, SessionRequest};
+use turnpike_broker::{Credential, FlowRequest, Input, Output, Request, Schedule, SessionRequest};
 
 fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     let mut flow = flow("out", "ab", (5000, 5000), 100_000);
@@ -375,7 +375,7 @@ fn with_lying_peer(lie: impl FnOnce(&mut Vec<HeldFlow>)) -> (World, turnpike_bro
     let mut call = call("s", 5000, 100_000);
     call.flows[0].meter.excess = excess(50_000, 600);
     let request = Request::CreateSession(call);
-    node.broker.handle(Input::Request { ticket: 1_000_000, request }, now);
+    node.broker.handle(Input::Request { ticket: 1_000_000, request, credential: Credential::default() }, now);
     let mut sent = None;
     while let Some(output) = node.broker.poll() {
         match output {
@@ -391,7 +391,7 @@ fn with_lying_peer(lie: impl FnOnce(&mut Vec<HeldFlow>)) -> (World, turnpike_bro
         .into_iter()
         .map(|flow| {
             let label = flow.label.is_none().then_some(Label(0x12345_00001));
-            HeldFlow { id: flow.id, meter: flow.meter, label }
+            HeldFlow { id: flow.id, meter: flow.meter, quality: flow.quality, label }
         })
         .collect();
     lie(&mut held);

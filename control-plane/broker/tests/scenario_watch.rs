@@ -388,3 +388,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_end_of_one_that_waits_is_not_changed_and_the_refusal_says_what_to_do() {
+    let mut world = full();
+    waits(&mut world, "w", 5002, 800_000);
+    let end = Some(world.now.plus(turnpike_broker::name::Nanos::from_millis(60_000)));
+    let refused = pair::refusal(world.change_end(A, "w", end));
+    assert_eq!((refused.reason, refused.field.as_deref()), (Reason::InvalidValue, Some("id")));
+    assert!(refused.detail.contains("waits for room"), "{}", refused.detail);
+    assert_eq!(world.state(A, "w"), WAITING);
+    assert!(session(world.delete(A, "w")).1);
+    rest(&mut world);
+}

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, FlowRequest, NodeView, SessionChange, SessionPreview, SessionRequest, SessionView,
-    UsageRecord, WhenFull,
+    AggregateRequest, AggregateView, ClassView, FlowRate, FlowRequest, NodeView, RevocationRequest, RevocationView,
+    SessionChange, SessionPreview, SessionRequest, SessionView, UsageRecord, WhenFull,
 };
-use turnpike_broker::name::{AggregateName, Nanos, NodeName, SessionId};
+use turnpike_broker::name::{AggregateName, ClassName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
 
 use crate::client::{Client, Failure};
@@ -18,8 +18,10 @@ use crate::doctor::{Diagnosis, Doctor};
 use crate::flow_spec;
 use crate::problem::read_word;
 use crate::quantity;
+use crate::rest::PATH_REVOCATIONS;
 use crate::show;
 use crate::time::Clock;
+use crate::token::{self, Token};
 
 const EXIT_CODES: &str = "\
 Rates and sizes are whole numbers, perhaps with k, M, G (thousands) or Ki, Mi, Gi (1024s) behind them.
@@ -52,6 +54,11 @@ enum Command {
     /// Calls, games and conferences.
     #[command(subcommand)]
     Session(Session),
+    /// What aggregates may be engineered for.
+    Classes,
+    /// Keys, and tokens that show that a session is authorised.
+    #[command(subcommand)]
+    Token(Token),
     /// The ledger: who used how much of what was reserved.
     Usage {
         /// Only of this session.
@@ -112,9 +119,12 @@ enum Aggregate {
         /// Bits per second on the wire.
         #[arg(long, value_parser = quantity::parse)]
         rate: u64,
-        /// Bytes at once.
-        #[arg(long, value_parser = quantity::parse_u32)]
-        burst: u32,
+        /// Bytes at once; what the class's jitter makes of the rate if it is left out.
+        #[arg(long, value_parser = quantity::parse_u32, required_unless_present = "class")]
+        burst: Option<u32>,
+        /// What it is engineered for, one of `turnpike classes`: gives the marking, too.
+        #[arg(long)]
+        class: Option<ClassName>,
         #[command(flatten)]
         marking: Marking,
         /// What tags tell: label (one for each flow), or terminals (both addresses and ports; the receiver polices and counts only the whole).
@@ -123,6 +133,9 @@ enum Aggregate {
         /// What becomes of a flow that does not fit: refuse it, or degrade it to what is left, down to its rate-min.
         #[arg(long, value_parser = read_word::<WhenFull>, default_value = "refuse")]
         when_full: WhenFull,
+        /// Per cent of its pool that only sessions with --emergency may use.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100), default_value_t = 0)]
+        emergency_percent: u8,
     },
     /// Give one up.
     Delete {
@@ -135,7 +148,7 @@ enum Aggregate {
 #[derive(Debug, Args)]
 struct Marking {
     /// Of packets that go out: set to this.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63), required_unless_present = "dscp_policy")]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=63), required_unless_present_any = ["dscp_policy", "class"])]
     dscp: Option<u8>,
     /// Of packets that go out: set (to --dscp), copy or map (by this node's dscp_map_out).
     #[arg(long, value_parser = read_word::<DscpPolicy>)]
@@ -162,22 +175,39 @@ enum Session {
     },
     /// Ask for one; repeating the same request is safe.
     Create(CreateSession),
-    /// Let one end at another time, at both ends, or leave it as it is.
+    /// Let one end at another time or give its flows other rates, at both ends, or leave it as it is.
     Change {
         /// Its id, at the node that was asked for it.
         id: SessionId,
         /// When it is to end, such as 2030-06-01T14:00:00Z.
-        #[arg(long, required_unless_present = "no_end")]
+        #[arg(long, required_unless_present_any = ["no_end", "flow"])]
         ends_at: Option<Nanos>,
         /// Not before it is deleted.
         #[arg(long, conflicts_with = "ends_at")]
         no_end: bool,
+        /// id=a,rate=120k and, if wanted, burst=3200,rate-min=100k; once for each flow that is to have another rate.
+        #[arg(long, value_parser = flow_spec::parse_rate, conflicts_with_all = ["ends_at", "no_end"])]
+        flow: Vec<FlowRate>,
     },
     /// End one; prints its final usage.
     Delete {
         /// Its id.
         id: SessionId,
     },
+}
+
+/// How a session stands to others that want the same room (RFC 3181). Higher wins.
+#[derive(Debug, Args)]
+struct Priority {
+    /// With which it asks: where there is no room it ends sessions whose holding priority is lower.
+    #[arg(long)]
+    setup_priority: Option<u16>,
+    /// With which it keeps what it has; the setup priority if it is left out.
+    #[arg(long)]
+    holding_priority: Option<u16>,
+    /// It may use what aggregates keep for emergencies, and goes before all that are none.
+    #[arg(long)]
+    emergency: bool,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +217,8 @@ struct CreateSession {
     id: Option<SessionId>,
     /// id=a,aggregate=ab,source=10.1.0.2:4000,destination=10.2.0.2:4000,rate=80k,burst=1600,packet=200 and, if wanted,
     /// rate-min=40k,excess-rate=20k,excess-burst=3200,rtcp=next_port; once for each flow. IPv6: source=[2001:db8::1]:4000.
+    /// What it asks of its aggregate's class: class=telephony[,delay-max=100][,jitter-max=50][,loss-max=1000][,security=srtp_dtls]
+    /// [,game=fps][,game-class=ranked][,negotiable=yes]; times in milliseconds, loss in packets of a million.
     /// What it carries, so that jitter and sound can be judged: codec=PCMU[,clock-rate=8000][,jitter=every-packet]
     /// [,concealment=no].
     #[arg(long, value_parser = flow_spec::parse)]
@@ -203,8 +235,16 @@ struct CreateSession {
     /// If there is no room, wait so long for some, such as 10m; then it is offered for a short time, and taken by the same command again.
     #[arg(long, value_parser = quantity::parse_duration)]
     wait: Option<Duration>,
+    /// What shows that it is authorised. It stands in the list of processes: rather --token-file.
+    #[arg(long, conflicts_with = "token_file")]
+    token: Option<String>,
+    /// The same, in a file; - is standard input.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    priority: Priority,
     /// The request as JSON, instead; - is standard input.
-    #[arg(long, conflicts_with_all = ["id", "flow", "starts_at", "ends_at", "duration", "wait"])]
+    #[arg(long, conflicts_with_all = ["id", "flow", "starts_at", "ends_at", "duration", "wait", "setup_priority", "holding_priority", "emergency"])]
     file: Option<PathBuf>,
     /// Only ask both nodes whether it would be admitted now, and with what values; nothing is held.
     #[arg(long)]
@@ -214,7 +254,7 @@ struct CreateSession {
 /// What is to be done by the process itself, or nothing more.
 pub(crate) enum Task {
     /// Run a node.
-    Serve(Box<Config>, LogFormat),
+    Serve(Box<Config>, LogFormat, PathBuf),
     /// Print this.
     Print(String),
     /// Print this, and say by the exit code whether all is well.
@@ -234,14 +274,19 @@ impl CommandLine {
             Command::Serve(serve) => {
                 let config = load(&serve.file.config)?;
                 let log_format = serve.log_format.unwrap_or(config.log_format);
-                return Ok(Task::Serve(Box::new(config), log_format));
+                return Ok(Task::Serve(Box::new(config), log_format, serve.file.config.clone()));
             }
             Command::Status => {
                 let view: NodeView = client()?.get("/v1/node").await?;
                 self.print(&view, show::node)?
             }
+            Command::Classes => {
+                let views: Vec<ClassView> = client()?.list("/v1/classes", "").await?;
+                self.print(&views, |views| show::classes(views))?
+            }
             Command::Aggregate(command) => self.aggregate(&client()?, command).await?,
             Command::Session(command) => self.session(&client()?, command).await?,
+            Command::Token(command) => self.token(command).await?,
             Command::Usage { session } => {
                 let query = session.as_ref().map(|session| format!("&session={session}")).unwrap_or_default();
                 let records: Vec<UsageRecord> = client()?.list("/v1/usage", &query).await?;
@@ -267,12 +312,13 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create { name, peer, rate, burst, marking, tag, when_full } => {
+            Aggregate::Create { name, peer, rate, burst, class, marking, tag, when_full, emergency_percent } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
                     rate_bps: *rate,
                     burst_bytes: *burst,
+                    class: class.clone(),
                     dscp_policy: marking.dscp_policy,
                     dscp: marking.dscp,
                     excess_dscp: marking.excess_dscp,
@@ -280,6 +326,7 @@ impl CommandLine {
                     deliver_dscp: marking.deliver_dscp,
                     tag: *tag,
                     when_full: *when_full,
+                    emergency_percent: *emergency_percent,
                 };
                 let (created, view): (_, AggregateView) = client.post("/v1/aggregates", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::aggregate(view)))
@@ -310,14 +357,37 @@ impl CommandLine {
                 let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::session(view)))
             }
-            Session::Change { id, ends_at, .. } => {
-                let change = SessionChange { ends_at: ends_at.map(|time| time.to_string()) };
+            Session::Change { id, ends_at, flow, .. } => {
+                let change = if flow.is_empty() {
+                    SessionChange { ends_at: Some(ends_at.map(|time| time.to_string())), flows: None }
+                } else {
+                    SessionChange { ends_at: None, flows: Some(flow.clone()) }
+                };
                 let view: SessionView = client.patch(&format!("/v1/sessions/{id}"), &change).await?;
                 self.print(&view, show::session)
             }
             Session::Delete { id } => {
                 let view: Option<SessionView> = client.delete(&format!("/v1/sessions/{id}")).await?;
                 view.map(|view| self.print(&view, show::session)).unwrap_or_else(|| Ok(String::new()))
+            }
+        }
+    }
+
+    async fn token(&self, command: &Token) -> Result<String, Failure> {
+        match command {
+            Token::GenerateKey { key } => token::generate_key(key),
+            Token::Issue(issue) => issue.run(),
+            Token::Show { token } => token::show(token),
+            Token::Revoke { token_id, issuer, key_id } => {
+                let (token_id, issuer, key_id) = (token_id.clone(), issuer.clone(), key_id.clone());
+                let request = RevocationRequest { issuer, token_id, key_id };
+                let (created, view): (_, RevocationView) =
+                    Client::new(&self.api)?.post(PATH_REVOCATIONS, &request).await?;
+                self.print(&view, |view| format!("{}{}", made(created), show::revocations(std::slice::from_ref(view))))
+            }
+            Token::Revoked => {
+                let views: Vec<RevocationView> = Client::new(&self.api)?.list(PATH_REVOCATIONS, "").await?;
+                self.print(&views, |views| show::revocations(views))
             }
         }
     }
@@ -357,6 +427,19 @@ impl CreateSession {
     }
 
     fn request(&self) -> Result<serde_json::Value, Failure> {
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(file)) => Some(token::read(file)?),
+            (None, None) => None,
+        };
+        let mut request = self.without_token()?;
+        if let (Some(token), Some(fields)) = (token, request.as_object_mut()) {
+            fields.insert("authorization_token".to_owned(), token.into());
+        }
+        Ok(request)
+    }
+
+    fn without_token(&self) -> Result<serde_json::Value, Failure> {
         let Some(file) = &self.file else {
             let id = self.id.clone().ok_or_else(|| Failure::Usage("a session needs an id".to_owned()))?;
             let (starts_at, ends_at) = self.interval()?;
@@ -366,7 +449,19 @@ impl CreateSession {
                 }
                 None => None,
             };
-            let request = SessionRequest { id, starts_at, ends_at, wait_until, flows: self.flow.clone() };
+            let flows = self.flow.clone();
+            let request = SessionRequest {
+                id,
+                starts_at,
+                ends_at,
+                wait_until,
+                setup_priority: self.priority.setup_priority,
+                holding_priority: self.priority.holding_priority,
+                emergency: self.priority.emergency,
+                quality: None,
+                authorization_token: None,
+                flows,
+            };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
         };
         let text = if file.as_os_str() == "-" {
@@ -437,15 +532,26 @@ mod tests {
                 .to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag terminals".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --when-full degrade".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --emergency-percent 20".to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
             format!("turnpike session create s1 {flow} --dry-run"),
             format!("turnpike session create s1 {flow} --wait 10m"),
+            format!("turnpike session create s1 {flow} --setup-priority 5 --holding-priority 7 --emergency"),
             "turnpike session create --file - --dry-run".to_owned(),
             "turnpike session create --file -".to_owned(),
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z".to_owned(),
             "turnpike session change s1 --no-end".to_owned(),
+            format!("turnpike session create s1 {flow} --token v4.public.x"),
+            "turnpike session create --file x --token-file y --dry-run".to_owned(),
+            "turnpike token generate-key --key k".to_owned(),
+            format!("turnpike token issue --key k --issuer i --audience x --session s1 {flow} --valid 5m"),
+            format!("turnpike token issue --key k --issuer i --audience x --session s1 {flow} --rate-max 80k --id 7"),
+            "turnpike token show v4.public.x".to_owned(),
+            "turnpike token revoke 7 --issuer i".to_owned(),
+            "turnpike token revoke --key-id k4.pid.x".to_owned(),
+            "turnpike token revoked --json".to_owned(),
             "turnpike usage --session s1".to_owned(),
             "turnpike serve --config node.toml --log-format json".to_owned(),
             "turnpike adopt --config node.toml --json".to_owned(),
@@ -471,8 +577,16 @@ mod tests {
             "turnpike session create s1".to_owned(),
             "turnpike session change s1".to_owned(),
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z --no-end".to_owned(),
+            format!("turnpike session create s1 {flow} --token x --token-file y"),
+            "turnpike token issue --key k --issuer i --audience x --session s1".to_owned(),
+            "turnpike token revoke 7".to_owned(),
+            "turnpike token revoke".to_owned(),
+            "turnpike token revoke 7 --issuer i --key-id k4.pid.x".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),
             "turnpike session create --file x --wait 10m".to_owned(),
+            "turnpike session create --file x --emergency".to_owned(),
+            format!("turnpike session create s1 {flow} --setup-priority 65536"),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --emergency-percent 101".to_owned(),
             format!("turnpike session create s1 {flow} --starts-at tomorrow"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T14:00:00Z --duration 1h"),
             format!("turnpike session create s1 {flow} --duration 1.5h"),

@@ -1,8 +1,9 @@
 //! The configuration: one TOML file, checked as a whole before anything starts.
 
+pub(crate) mod authorization;
 mod data_plane;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -13,8 +14,10 @@ use hyper::http::uri::Authority;
 use rustls::pki_types::DnsName;
 use serde::Deserialize;
 use turnpike_broker::address::Family;
-use turnpike_broker::name::{LinkName, NameError, NodeName};
+use turnpike_broker::class::{CLASSES_MAX, Class, LOSS_PPM_MAX, TIME_MS_MAX};
+use turnpike_broker::name::{ClassName, LinkName, NameError, NodeName};
 
+pub use authorization::Authorization;
 pub use data_plane::{DataPlane, DscpMap, Fragments, Unadmitted, XdpMode};
 
 /// As many as the data plane's table holds.
@@ -44,9 +47,15 @@ pub struct Config {
     /// Sizes that are fixed at start.
     #[serde(default)]
     pub limits: Limits,
+    /// What aggregates may be of, beside the classes of RFC 4594 or in place of those.
+    #[serde(default)]
+    pub classes: BTreeMap<ClassName, Class>,
     /// What this node grants to sessions that a peer asks for.
     #[serde(default)]
     pub second_side: SecondSide,
+    /// Whose tokens count.
+    #[serde(default)]
+    pub authorization: Authorization,
     /// Needed where there are peers.
     pub peering: Option<Peering>,
     /// The other nodes.
@@ -140,6 +149,12 @@ pub struct SecondSide {
     /// Grant less where the pool has less, down to the smallest rate asked.
     #[serde(default)]
     pub lower_to_fit: bool,
+    /// No flow is promised a smaller delay than this.
+    pub delay_ms_min: Option<u32>,
+    /// No flow is promised less jitter than this.
+    pub jitter_ms_min: Option<u32>,
+    /// No flow is promised less loss than this.
+    pub loss_ppm_min: Option<u32>,
 }
 
 /// `[peering]`
@@ -245,7 +260,9 @@ impl Config {
         self.data_plane.check(&mut faults);
         self.check_rates(&mut faults);
         self.check_limits(&mut faults);
+        self.check_classes(&mut faults);
         self.check_peers(&mut faults);
+        self.authorization.check(&mut faults);
         if !self.api.listen.ip().is_loopback() {
             let listen = self.api.listen;
             faults.add("api.listen", listen, "a loopback address, because the API has no authentication yet");
@@ -278,6 +295,36 @@ impl Config {
         faults.check("limits.watches_max", limits.watches_max.into(), 0..=65_536);
         faults.check("limits.body_bytes_max", limits.body_bytes_max.into(), 1_024..=16_777_216);
         faults.check("limits.request_timeout_s", limits.request_timeout_s, 1..=600);
+    }
+
+    /// The classes of RFC 4594, and the configured ones, which replace those of the same name.
+    pub(crate) fn all_classes(&self) -> BTreeMap<ClassName, Class> {
+        let mut classes = Class::of_rfc_4594();
+        classes.extend(self.classes.clone());
+        classes
+    }
+
+    fn check_classes(&self, faults: &mut Faults) {
+        let count = self.all_classes().len();
+        if count > CLASSES_MAX {
+            faults.add("classes", format!("{count} with those of RFC 4594"), &format!("at most {CLASSES_MAX}"));
+        }
+        for (name, class) in &self.classes {
+            for (field, value, allowed) in class.faults() {
+                faults.add(&format!("classes.{name}.{field}"), value, &allowed);
+            }
+        }
+        let second = &self.second_side;
+        let floors = [
+            ("delay_ms_min", second.delay_ms_min, TIME_MS_MAX),
+            ("jitter_ms_min", second.jitter_ms_min, TIME_MS_MAX),
+            ("loss_ppm_min", second.loss_ppm_min, LOSS_PPM_MAX),
+        ];
+        for (field, floor, most) in floors {
+            if let Some(floor) = floor {
+                faults.check(&format!("second_side.{field}"), floor.into(), 0..=most.into());
+            }
+        }
     }
 
     fn check_peers(&self, faults: &mut Faults) {
@@ -427,6 +474,14 @@ mod tests {
                 "[second_side]\nflow_excess_rate_bps_max = 400000000001",
                 "second_side.flow_excess_rate_bps_max = 400000000001: must be 0 to",
             ),
+            (
+                "[second_side]",
+                "[second_side]\nloss_ppm_min = 1000001",
+                "second_side.loss_ppm_min = 1000001: must be 0 to 1000000",
+            ),
+            ("[second_side]", "[classes.own]\ndscp = 64\n[second_side]", "classes.own.dscp = 64: must be 0 to 63"),
+            ("[second_side]", "[classes.own]\n[second_side]", "missing field `dscp`"),
+            ("[second_side]", "[classes.\"a b\"]\ndscp = 1\n[second_side]", "class name \"a b\" must be 1 to 32"),
             ("node = \"edge-a\"", "nod = \"edge-a\"", "unknown field `nod`"),
             ("node = \"edge-a\"", "node = \"edge-a\"\nnode = \"edge-a\"", "duplicate key"),
             ("node = \"edge-a\"", "node = \"edge a\"", "node name \"edge a\" must be 1 to 32 characters"),
@@ -449,6 +504,19 @@ mod tests {
         let texts: Vec<_> = config.data_plane.tag_addresses.iter().map(IpAddr::to_string).collect();
         assert_eq!(texts, ["2001:db8::1", "192.0.2.1"]);
         assert_eq!(config.peers[0].tag_address.to_string(), "2001:db8::7");
+    }
+
+    #[test]
+    fn classes_are_those_of_rfc_4594_and_the_configured_ones() {
+        let text = EXAMPLE.to_owned()
+            + "[classes.telephony]\ndscp = 46\ndelay_ms = 20\n[classes.games]\ndscp = 33\ngame_types = [\"fps\"]\n";
+        let classes = parse(&text).unwrap().all_classes();
+        assert_eq!(classes.len(), 7);
+        let telephony = &classes[&"telephony".parse().unwrap()];
+        assert_eq!((telephony.delay_ms, telephony.loss_ppm), (Some(20), None), "it is replaced whole");
+        let many: String = (0..59).map(|number| format!("[classes.c{number}]\ndscp = 0\n")).collect();
+        let error = parse(&(EXAMPLE.to_owned() + &many)).unwrap_err();
+        assert!(error.contains("classes = 65 with those of RFC 4594: must be at most 64"), "{error}");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use tracing::{error, info, warn};
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId};
 use turnpike_broker::record::Change;
-use turnpike_broker::{Answer, Broker, Input, Output, Request};
-use turnpike_store::{Store, StoreError};
+use turnpike_broker::{Answer, Broker, Credential, Input, Output, Request};
+use turnpike_store::{Revocation, Store, StoreError};
 
 use crate::dataplane::{self, Ended, JOBS_MAX, Job, Report, Unanswered};
 use crate::decision::Decision;
@@ -34,6 +34,7 @@ const SENDS_MAX: usize = STREAMS_MAX as usize;
 enum Message {
     Request {
         request: Request,
+        credential: Credential,
         answer: oneshot::Sender<Answer>,
         permit: OwnedSemaphorePermit,
     },
@@ -41,6 +42,7 @@ enum Message {
         peer: NodeName,
         epoch: Epoch,
         request: PeerRequest,
+        credential: Credential,
         answer: oneshot::Sender<PeerAnswer>,
         permit: OwnedSemaphorePermit,
     },
@@ -49,6 +51,12 @@ enum Message {
         ticket: u64,
         peer: NodeName,
         answer: Result<PeerAnswer, String>,
+    },
+    Revoke {
+        revocation: Revocation,
+        forgotten_before: Nanos,
+        answer: oneshot::Sender<()>,
+        permit: OwnedSemaphorePermit,
     },
     Read(Box<dyn FnOnce(&View<'_>) + Send>, OwnedSemaphorePermit),
     Stop,
@@ -76,10 +84,10 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// Asks the broker for a client.
-    pub(crate) async fn request(&self, request: Request) -> Result<Answer, Unanswered> {
+    pub(crate) async fn request(&self, request: Request, credential: Credential) -> Result<Answer, Unanswered> {
         let permit = permit(&self.requests)?;
         let (answer, answered) = oneshot::channel();
-        self.give(Message::Request { request, answer, permit })?;
+        self.give(Message::Request { request, credential, answer, permit })?;
         answered.await.map_err(|_| Unanswered::Stopped)
     }
 
@@ -89,10 +97,19 @@ impl Handle {
         peer: NodeName,
         epoch: Epoch,
         request: PeerRequest,
+        credential: Credential,
     ) -> Result<PeerAnswer, Unanswered> {
         let permit = permit(&self.peer_requests)?;
         let (answer, answered) = oneshot::channel();
-        self.give(Message::PeerRequest { peer, epoch, request, answer, permit })?;
+        self.give(Message::PeerRequest { peer, epoch, request, credential, answer, permit })?;
+        answered.await.map_err(|_| Unanswered::Stopped)
+    }
+
+    /// Makes a revocation durable, and forgets those of tokens that were made before.
+    pub(crate) async fn revoke(&self, revocation: Revocation, forgotten_before: Nanos) -> Result<(), Unanswered> {
+        let permit = permit(&self.requests)?;
+        let (answer, answered) = oneshot::channel();
+        self.give(Message::Revoke { revocation, forgotten_before, answer, permit })?;
         answered.await.map_err(|_| Unanswered::Stopped)
     }
 
@@ -101,7 +118,23 @@ impl Handle {
         &self,
         work: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
-        let permit = permit(&self.requests)?;
+        self.read_in(&self.requests, work).await
+    }
+
+    /// The same for a peer, whom clients do not keep waiting.
+    pub(crate) async fn peer_read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        self.read_in(&self.peer_requests, work).await
+    }
+
+    async fn read_in<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let permit = permit(permits)?;
         let (answer, answered) = oneshot::channel();
         let work = Box::new(move |view: &View<'_>| {
             // The asker may have given up.
@@ -171,7 +204,15 @@ pub(crate) struct Parts {
 #[derive(Default)]
 struct Sends {
     under_way: usize,
-    waiting: VecDeque<(u64, PeerRequest, Nanos)>,
+    waiting: VecDeque<Sending>,
+}
+
+/// A request to a peer.
+struct Sending {
+    ticket: u64,
+    request: PeerRequest,
+    token: Option<String>,
+    deadline: Nanos,
 }
 
 pub(crate) struct Core {
@@ -273,19 +314,25 @@ impl Core {
 
     fn take(&mut self, message: Message) -> Result<(), CoreError> {
         match message {
-            Message::Request { request, answer, permit } => {
+            Message::Request { request, credential, answer, permit } => {
                 let ticket = self.next_ticket();
                 self.answers.insert(ticket, (answer, Decision::of_request(&request), permit));
-                self.handle(Input::Request { ticket, request });
+                self.handle(Input::Request { ticket, request, credential });
             }
-            Message::PeerRequest { peer, epoch, request, answer, permit } => {
+            Message::PeerRequest { peer, epoch, request, credential, answer, permit } => {
                 let ticket = self.next_ticket();
                 self.peer_answers.insert(ticket, (answer, Decision::of_peer_request(&peer, &request), permit));
-                self.handle(Input::PeerRequest { ticket, peer, epoch, request });
+                self.handle(Input::PeerRequest { ticket, peer, epoch, request, credential });
             }
             Message::Report(report) => self.take_report(report)?,
             Message::PeerAnswered { ticket, peer, answer } => {
                 self.peer_answered(ticket, peer, answer);
+            }
+            Message::Revoke { revocation, forgotten_before, answer, permit: _permit } => {
+                self.parts.store.forget_revoked_tokens(forgotten_before)?;
+                self.parts.store.revoke(&revocation)?;
+                // The asker may have given up.
+                let _ = answer.send(());
             }
             Message::Read(work, _permit) => {
                 self.carry_out()?;
@@ -303,6 +350,11 @@ impl Core {
             Report::Installed { ticket, result: Ok(()) } => self.handle(Input::Installed { ticket }),
             Report::Installed { ticket, result: Err(error) } => {
                 warn!(code = error.code, detail = error.detail, "the data plane did not take a policy");
+                self.handle(Input::InstallFailed { ticket, error });
+            }
+            Report::Changed { ticket, result: Ok(counters) } => self.handle(Input::MetersChanged { ticket, counters }),
+            Report::Changed { ticket, result: Err(error) } => {
+                warn!(code = error.code, detail = error.detail, "the data plane did not change a policy");
                 self.handle(Input::InstallFailed { ticket, error });
             }
             Report::Deinstalled { ticket, policies, counters } => {
@@ -332,8 +384,8 @@ impl Core {
         self.handle(Input::PeerAnswered { ticket, answer });
         let sends = self.sends.entry(peer.clone()).or_default();
         sends.under_way = sends.under_way.saturating_sub(1);
-        if let Some((ticket, request, deadline)) = sends.waiting.pop_front() {
-            self.send(ticket, peer, request, deadline);
+        if let Some(sending) = sends.waiting.pop_front() {
+            self.send(peer, sending);
         }
     }
 
@@ -395,8 +447,11 @@ impl Core {
             Output::Install { ticket, policies, terminals } => {
                 self.jobs.push_back(Job::Install { ticket, policies, terminals });
             }
+            Output::ChangeMeters { ticket, meters } => self.jobs.push_back(Job::Change { ticket, meters }),
             Output::Deinstall { ticket, policies } => self.jobs.push_back(Job::Deinstall { ticket, policies }),
-            Output::Send { ticket, peer, request, deadline } => self.send(ticket, peer, request, deadline),
+            Output::Send { ticket, peer, request, token, deadline } => {
+                self.send(peer, Sending { ticket, request, token, deadline });
+            }
             Output::Answer { ticket, answer } => {
                 if let Some((asker, decision, _permit)) = self.answers.remove(&ticket) {
                     decision.log(&answer);
@@ -410,7 +465,10 @@ impl Core {
                     let _ = asker.send(answer);
                 }
             }
-            Output::Notify { session, state } => {
+            Output::Notify { session, preempted: true, .. } => {
+                info!(session = %session, "session is pre-empted");
+            }
+            Output::Notify { session, state, preempted: false } => {
                 let state = problem::word(&state);
                 info!(session = %session, state, "session that waits");
                 *self.notices.entry(state).or_default() += 1;
@@ -420,14 +478,15 @@ impl Core {
     }
 
     /// Asks now, or once one of the requests that are under way is answered, which its deadline ensures.
-    fn send(&mut self, ticket: u64, peer: NodeName, request: PeerRequest, deadline: Nanos) {
+    fn send(&mut self, peer: NodeName, sending: Sending) {
         let sends = self.sends.entry(peer.clone()).or_default();
         if sends.under_way >= SENDS_MAX {
-            return sends.waiting.push_back((ticket, request, deadline));
+            return sends.waiting.push_back(sending);
         }
+        let Sending { ticket, request, token, deadline } = sending;
         sends.under_way += 1;
         let handle = self.parts.handle.clone();
-        let exchange = Exchange { epoch: self.parts.epoch, request };
+        let exchange = Exchange { epoch: self.parts.epoch, request, token };
         let timeout = self.parts.clock.until(deadline);
         let of = peer.clone();
         self.parts.peers.send(&peer, &exchange, timeout, move |answer| {

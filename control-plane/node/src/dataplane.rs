@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, warn};
 use turnpike_api::{InterfaceView, TableView, VerdictView};
 use turnpike_broker::name::PolicyId;
-use turnpike_broker::policy::{Counters, InstallError, Policy};
+use turnpike_broker::policy::{Counters, InstallError, Meter, Policy};
 
 use crate::payload::{LastMtus, Mtus};
 
@@ -30,6 +30,9 @@ pub trait DataPlane {
     fn adopted(&self) -> Vec<PolicyId>;
     /// Puts all in force and reads them back, or none: not either if one of the terminals, which no policy names, cannot be reached.
     fn install(&mut self, policies: &[(PolicyId, Policy)], terminals: &[IpAddr]) -> Result<(), InstallError>;
+    /// Changes what these flows in force may send to what is second, all of them or none, and gives their readings after that. What is first is
+    /// what each goes back to where another cannot be changed.
+    fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, InstallError>;
     /// Takes these out of force, waits until no packet uses them, and gives their final readings. They can be asked for again, also after a
     /// restart, until they are forgotten.
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters>;
@@ -67,6 +70,8 @@ pub struct Status {
 pub(crate) enum Job {
     /// Answered by [`Report::Installed`].
     Install { ticket: u64, policies: Vec<(PolicyId, Policy)>, terminals: Vec<IpAddr> },
+    /// Answered by [`Report::Changed`].
+    Change { ticket: u64, meters: Vec<(PolicyId, Meter, Meter)> },
     /// Answered by [`Report::Deinstalled`].
     Deinstall { ticket: u64, policies: Vec<PolicyId> },
     /// Answered by [`Report::Forgotten`].
@@ -79,6 +84,7 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) enum Report {
     Installed { ticket: u64, result: Result<(), InstallError> },
+    Changed { ticket: u64, result: Result<Vec<Counters>, InstallError> },
     Deinstalled { ticket: u64, policies: Vec<PolicyId>, counters: Vec<Counters> },
     Forgotten,
     BestEffortSet { rate_bps: u64, result: Result<(), InstallError> },
@@ -250,6 +256,10 @@ fn run(
                     let result = data_plane.install(&policies, &terminals);
                     report(Report::Installed { ticket, result });
                 }
+                Message::Job(Job::Change { ticket, meters }) => {
+                    let result = data_plane.change(&meters);
+                    report(Report::Changed { ticket, result });
+                }
                 Message::Job(Job::Deinstall { ticket, policies }) => deinstalls.push((ticket, policies)),
                 Message::Job(Job::Forget(policies)) => {
                     data_plane.forget(&policies);
@@ -321,7 +331,9 @@ mod tests {
             match reports.recv().unwrap() {
                 Report::Installed { ticket, .. } => seen.push((ticket, 0)),
                 Report::Deinstalled { ticket, counters, .. } => seen.push((ticket, counters.len())),
-                Report::BestEffortSet { .. } | Report::Forgotten | Report::Ended => panic!("not asked for"),
+                Report::Changed { .. } | Report::BestEffortSet { .. } | Report::Forgotten | Report::Ended => {
+                    panic!("not asked for")
+                }
             }
         }
         assert_eq!(seen, [(3, 0), (1, 2), (2, 1)]);

@@ -28,6 +28,7 @@ impl Decision {
             Request::WaitForSession { request, .. } => ("create session or wait", request.id.to_string()),
             Request::WouldAdmit(request) => ("ask whether to create session", request.id.to_string()),
             Request::ChangeSessionEnd { id, .. } => ("change session", id.to_string()),
+            Request::ChangeSessionRates { id, .. } => ("change rates of session", id.to_string()),
             Request::DeleteSession(id) => ("delete session", id.to_string()),
         };
         Self { verb, name, asker: "client".to_owned(), since: Instant::now() }
@@ -42,6 +43,9 @@ impl Decision {
             PeerRequest::BookSession { session, .. } => ("book session", session.to_string()),
             PeerRequest::CommitSession { session, .. } => ("commit session", session.to_string()),
             PeerRequest::ChangeSessionEnd { session, .. } => ("change session", session.to_string()),
+            PeerRequest::HoldRates { session, .. } => ("hold rates of session", session.to_string()),
+            PeerRequest::CommitRates { session, .. } => ("commit rates of session", session.to_string()),
+            PeerRequest::VoidRates { session, .. } => ("void rates of session", session.to_string()),
             PeerRequest::ReleaseSession { session, .. } => ("release session", session.to_string()),
         };
         Self { verb, name, asker: peer.to_string(), since: Instant::now() }
@@ -52,7 +56,7 @@ impl Decision {
             Answer::Aggregate { created, .. } => self.line(if *created { "created" } else { "unchanged" }),
             Answer::Session { created, record } if *created => self.line(&problem::word(&record.state)),
             Answer::Session { record, .. } => self.line(&format!("{} already", problem::word(&record.state))),
-            Answer::WouldAdmit(_) => self.line("would be admitted"),
+            Answer::WouldAdmit { .. } => self.line("would be admitted"),
             Answer::AggregateDeleted => self.line("deleted"),
             Answer::Refused(refusal) => self.refused(refusal),
         }
@@ -67,6 +71,9 @@ impl Decision {
             PeerAnswer::Booked => self.line("booked"),
             PeerAnswer::Committed => self.line("committed"),
             PeerAnswer::EndChanged => self.line("changed"),
+            PeerAnswer::RatesHeld { .. } => self.line("held"),
+            PeerAnswer::RatesCommitted => self.line("committed"),
+            PeerAnswer::RatesVoided => self.line("voided"),
             PeerAnswer::Released { .. } => self.line("released"),
             PeerAnswer::Refused { refusal } => self.refused(refusal),
         }

@@ -127,6 +127,20 @@ impl DataPlane for EngineDataPlane {
         self.engine.install(&policies).map_err(|error| install_error(&error))
     }
 
+    fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, InstallError> {
+        for (index, (id, _, to)) in meters.iter().enumerate() {
+            let Err(error) = self.engine.change(id.0, &ours::Change::Meter(our_meter(*to))) else { continue };
+            for (id, from, _) in meters[..index].iter().rev() {
+                if let Err(error) = self.engine.change(id.0, &ours::Change::Meter(our_meter(*from))) {
+                    tracing::error!(policy = id.0, %error, "a change of rate cannot be taken back");
+                }
+            }
+            return Err(install_error(&error));
+        }
+        let readings = meters.iter().map(|(id, ..)| self.counters(*id).unwrap_or_default());
+        Ok(readings.collect())
+    }
+
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
         let policies: Vec<_> = policies.iter().map(|id| id.0).collect();
         self.engine.deinstall(&policies).into_iter().map(broker_counters).collect()

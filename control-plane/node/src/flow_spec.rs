@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use turnpike_api::{FlowRequest, Media};
+use turnpike_api::{FlowRate, FlowRequest, Media};
+use turnpike_broker::class::{Game, Quality};
 use turnpike_broker::policy::{Excess, Rtcp};
 
 use crate::problem::read_word;
 use crate::quantity;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 23] = [
     "id",
     "aggregate",
     "source",
@@ -26,20 +27,48 @@ const KEYS: [&str; 15] = [
     "clock-rate",
     "jitter",
     "concealment",
+    "class",
+    "delay-max",
+    "jitter-max",
+    "loss-max",
+    "security",
+    "game",
+    "game-class",
+    "negotiable",
 ];
 
-/// Reads one flow; an error names the key, the value and what is allowed.
-pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
+/// The pairs, with none of another key and none twice.
+fn pairs<'t>(text: &'t str, keys: &[&str]) -> Result<BTreeMap<&'t str, &'t str>, String> {
     let mut values = BTreeMap::new();
     for pair in text.split(',') {
         let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} must be key=value"))?;
-        if !KEYS.contains(&key) {
-            return Err(format!("{key:?} is not known; known are {}", KEYS.join(", ")));
+        if !keys.contains(&key) {
+            return Err(format!("{key:?} is not known; known are {}", keys.join(", ")));
         }
         if values.insert(key, value).is_some() {
             return Err(format!("{key} is given twice"));
         }
     }
+    Ok(values)
+}
+
+/// Reads another rate for a flow, likewise.
+pub(crate) fn parse_rate(text: &str) -> Result<FlowRate, String> {
+    let values = pairs(text, &["id", "rate", "burst", "rate-min"])?;
+    let value = |key: &str| values.get(key).copied().ok_or_else(|| format!("{key} is missing"));
+    let number = |key: &str| quantity::parse(value(key)?).map_err(|error| format!("{key}: {error}"));
+    let burst = values.get("burst").copied().map(quantity::parse_u32).transpose();
+    Ok(FlowRate {
+        id: read("id", value("id")?)?,
+        rate_bps: number("rate")?,
+        burst_bytes: burst.map_err(|error| format!("burst: {error}"))?,
+        rate_bps_min: if values.contains_key("rate-min") { Some(number("rate-min")?) } else { None },
+    })
+}
+
+/// Reads one flow; an error names the key, the value and what is allowed.
+pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
+    let values = pairs(text, &KEYS)?;
     let value = |key: &str| values.get(key).copied().ok_or_else(|| format!("{key} is missing"));
     let number = |key: &str| quantity::parse(value(key)?).map_err(|error| format!("{key}: {error}"));
     let bytes = |key: &str| quantity::parse_u32(value(key)?).map_err(|error| format!("{key}: {error}"));
@@ -66,6 +95,7 @@ pub(crate) fn parse(text: &str) -> Result<FlowRequest, String> {
         },
         rate_bps_min: if has("rate-min") { Some(number("rate-min")?) } else { None },
         media: media(|key| values.get(key).copied())?,
+        quality: quality(|key| values.get(key).copied())?,
     })
 }
 
@@ -82,6 +112,28 @@ fn media<'v>(value: impl Fn(&str) -> Option<&'v str>) -> Result<Option<Media>, S
         jitter_every_packet: one_of("jitter", value("jitter"), ["sampled", "every-packet"])?,
         packet_loss_concealment: !one_of("concealment", value("concealment"), ["yes", "no"])?,
     }))
+}
+
+/// What the flow asks of its aggregate's class, if any of its keys is given.
+fn quality<'v>(value: impl Fn(&str) -> Option<&'v str>) -> Result<Option<Quality>, String> {
+    let number = |key: &str| value(key).map(quantity::parse_u32).transpose().map_err(|error| format!("{key}: {error}"));
+    if value("game-class").is_some() && value("game").is_none() {
+        return Err("game is missing: game-class is given".to_owned());
+    }
+    let game = value("game").map(|game| {
+        let class = value("game-class").map(|class| read("game-class", class)).transpose()?;
+        Ok::<_, String>(Game { r#type: read("game", game)?, class })
+    });
+    let quality = Quality {
+        class: value("class").map(|class| read("class", class)).transpose()?,
+        delay_ms_max: number("delay-max")?,
+        jitter_ms_max: number("jitter-max")?,
+        loss_ppm_max: number("loss-max")?,
+        security: value("security").map(read_word).transpose().map_err(|error| format!("security: {error}"))?,
+        game: game.transpose()?,
+        negotiable: one_of("negotiable", value("negotiable"), ["no", "yes"])?,
+    };
+    Ok((!quality.is_none()).then_some(quality))
 }
 
 /// Whether it is the second of two words; the first one if absent.
@@ -142,6 +194,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_flow_asks_of_its_class_is_read_if_it_is_said() {
+        let quality = |more: &str| parse(&format!("{GOOD}{more}")).unwrap().quality;
+        assert_eq!(quality(""), None);
+        let all = ",class=games,delay-max=100,jitter-max=20,loss-max=1k,security=srtp_dtls,game=fps,game-class=ranked,negotiable=yes";
+        let expected = Quality {
+            class: Some("games".parse().unwrap()),
+            delay_ms_max: Some(100),
+            jitter_ms_max: Some(20),
+            loss_ppm_max: Some(1_000),
+            security: Some(turnpike_broker::class::Security::SrtpDtls),
+            game: Some(Game { r#type: "fps".parse().unwrap(), class: Some("ranked".parse().unwrap()) }),
+            negotiable: true,
+        };
+        assert_eq!(quality(all), Some(expected));
+    }
+
+    #[test]
+    fn another_rate_is_read() {
+        let rate = parse_rate("id=a,rate=120k,burst=3200,rate-min=100k").unwrap();
+        assert_eq!((rate.rate_bps, rate.burst_bytes, rate.rate_bps_min), (120_000, Some(3_200), Some(100_000)));
+        assert_eq!(parse_rate("id=a,rate=1").unwrap().rate_bps_min, None);
+        for (text, expected) in [("rate=1", "id is missing"), ("id=a,rate=1,packet=200", "\"packet\" is not known")] {
+            assert!(parse_rate(text).unwrap_err().contains(expected));
+        }
+    }
+
+    #[test]
     fn errors_name_the_key() {
         let cases = [
             (format!("{GOOD},rate=1"), "rate is given twice"),
@@ -159,6 +238,9 @@ mod tests {
             (format!("{GOOD},codec=a b"), "codec=a b: "),
             (format!("{GOOD},clock-rate=fast"), "clock-rate: "),
             (format!("{GOOD},jitter=all"), "jitter=all: must be sampled or every-packet"),
+            (format!("{GOOD},security=tls"), "security: unknown variant `tls`"),
+            (format!("{GOOD},game-class=ranked"), "game is missing"),
+            (format!("{GOOD},delay-max=soon"), "delay-max: "),
             (format!("{GOOD},concealment=1"), "concealment=1: must be yes or no"),
         ];
         for (text, expected) in cases {

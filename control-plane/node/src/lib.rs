@@ -15,6 +15,7 @@ pub mod time;
 pub mod tls;
 
 mod adopt;
+mod authorizer;
 mod body;
 mod client;
 mod core;
@@ -34,5 +35,7 @@ mod problem;
 mod quantity;
 mod query;
 mod rest;
+mod revocations;
 mod show;
+mod token;
 mod view;

@@ -14,13 +14,16 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
+use turnpike_authorization::KeyError;
 use turnpike_broker::address::Family;
+use turnpike_broker::class::QualityFloors;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, PolicyId};
 use turnpike_broker::record::{AggregateRecord, SessionRecord, SessionState};
 use turnpike_broker::{self as broker, Broker};
 use turnpike_store::{Store, StoreError};
 
-use crate::config::{Config, Unadmitted};
+use crate::authorizer::Authorizer;
+use crate::config::{self, Config, Unadmitted};
 use crate::core::{self, Core, Parts};
 use crate::dataplane::{self, DataPlane};
 use crate::http::{self, Protocol};
@@ -41,6 +44,7 @@ pub struct Node {
     stop: watch::Sender<bool>,
     servers: JoinSet<()>,
     core: core::Handle,
+    authorizer: Arc<Authorizer>,
     data_plane: dataplane::Handle,
     core_thread: JoinHandle<()>,
     data_plane_thread: JoinHandle<()>,
@@ -81,6 +85,9 @@ pub enum NodeError {
     /// A thread cannot be made.
     #[error("cannot make a thread: {0}")]
     Thread(io::Error),
+    /// The keys of tokens cannot be used.
+    #[error("authorization.keys: {0}")]
+    Authorization(KeyError),
     /// The system has no randomness.
     #[error("cannot get random numbers from the system")]
     Random,
@@ -122,7 +129,10 @@ impl Node {
         let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
         let epoch = store.begin_epoch()?;
         let (aggregates, sessions) = store.load()?;
+        let (tokens, revocations) = (store.tokens()?, store.revocations()?);
         let clock = Clock::start(latest(&store, &sessions)?);
+        let authorizer = Authorizer::new(config.node.clone(), clock, config.authorization.clone(), revocations);
+        let authorizer = Arc::new(authorizer.map_err(NodeError::Authorization)?);
 
         let requests_max = size(config.limits.requests_max);
         let (handle, inbox) = core::channel(requests_max, config.peers.len());
@@ -140,6 +150,7 @@ impl Node {
         let adopted: BTreeSet<PolicyId> = data_plane.adopted.iter().copied().collect();
         log_restored(&aggregates, &sessions, &adopted);
         let mut broker = Broker::new(broker_config(config, epoch)?);
+        broker.restore_tokens(tokens);
         broker.restore(aggregates, sessions, &adopted, clock.now());
         let client = tls.as_ref().map(|tls| &tls.client);
         let parts = Parts {
@@ -159,11 +170,19 @@ impl Node {
         let mut servers = JoinSet::new();
         if let (Some(listener), Some(tls)) = (peer_listener, tls) {
             let peers: Arc<[NodeName]> = config.peers.iter().map(|peer| peer.name.clone()).collect();
-            servers.spawn(peer_server::serve(listener, tls.server, peers, handle.clone(), stopped.clone()));
+            servers.spawn(peer_server::serve(
+                listener,
+                tls.server,
+                peers,
+                handle.clone(),
+                Arc::clone(&authorizer),
+                stopped.clone(),
+            ));
         }
         let router = rest::router(Rest {
             core: handle.clone(),
             data_plane: data_plane.handle.clone(),
+            authorizer: Arc::clone(&authorizer),
             node: config.node.clone(),
             epoch,
             started_at: clock.now().to_string(),
@@ -179,6 +198,7 @@ impl Node {
             stop,
             servers,
             core: handle,
+            authorizer,
             data_plane: data_plane.handle,
             core_thread,
             data_plane_thread: data_plane.thread,
@@ -191,6 +211,14 @@ impl Node {
     #[must_use]
     pub const fn api(&self) -> SocketAddr {
         self.api
+    }
+
+    /// From now on the keys, revocations and demands of this `[authorization]` count; its limits need a start.
+    ///
+    /// # Errors
+    /// [`NodeError::Authorization`]; then nothing has changed.
+    pub fn reload(&self, authorization: config::Authorization) -> Result<(), NodeError> {
+        self.authorizer.reload(authorization).map_err(NodeError::Authorization)
     }
 
     /// Waits until the node cannot go on, and says why.
@@ -257,6 +285,7 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
                 (peer.name.clone(), way)
             })
             .collect(),
+        classes: config.all_classes(),
         limits: broker::Limits {
             aggregates_max: size(limits.aggregates_max),
             sessions_max: size(limits.sessions_max),
@@ -265,12 +294,18 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
             flows_max: limits.flows_max,
             questions_max: size(limits.questions_max),
             watches_max: size(limits.watches_max),
+            tokens_max: size(config.authorization.tokens_max),
         },
         timers: broker::Timers::default(),
         second_side: broker::SecondSide {
             flow_rate_bps_max: config.second_side.flow_rate_bps_max,
             flow_excess_rate_bps_max: config.second_side.flow_excess_rate_bps_max,
             lower_to_fit: config.second_side.lower_to_fit,
+            quality_floors: QualityFloors {
+                delay_ms_min: config.second_side.delay_ms_min,
+                jitter_ms_min: config.second_side.jitter_ms_min,
+                loss_ppm_min: config.second_side.loss_ppm_min,
+            },
         },
         label_secret,
     })

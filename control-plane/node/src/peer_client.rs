@@ -38,6 +38,9 @@ pub(crate) struct Exchange {
     pub(crate) epoch: Epoch,
     /// What it asks.
     pub(crate) request: PeerRequest,
+    /// A client's, for the peer to judge by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
 }
 
 /// All peers of this node.

@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::NodeName;
 
+use crate::authorizer::Authorizer;
 use crate::body;
 use crate::core;
 use crate::http::{self, Protocol};
@@ -30,6 +32,7 @@ pub(crate) async fn serve(
     tls: Arc<ServerConfig>,
     peers: Arc<[NodeName]>,
     core: core::Handle,
+    authorizer: Arc<Authorizer>,
     stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
@@ -41,7 +44,7 @@ pub(crate) async fn serve(
                 format!("peers of this version use {PATH}; run the same version on both nodes"),
             )
         })
-        .with_state(core);
+        .with_state((core, authorizer));
     let greet = move |stream: TcpStream| greet(stream, acceptor.clone(), Arc::clone(&peers), router.clone());
     http::serve(listener, Protocol::Http2, greet, stop).await;
 }
@@ -63,11 +66,19 @@ async fn greet(
 }
 
 async fn exchange(
-    State(core): State<core::Handle>,
+    State((core, authorizer)): State<(core::Handle, Arc<Authorizer>)>,
     Extension(peer): Extension<NodeName>,
     request: Request,
 ) -> Result<Response, ProblemReply> {
-    let Exchange { epoch, request } = body::read(request, BODY_BYTES_MAX).await?;
-    let answer = core.peer_request(peer, epoch, request).await.map_err(unanswered)?;
+    let Exchange { epoch, request, token } = body::read(request, BODY_BYTES_MAX).await?;
+    if let PeerRequest::ChangeSessionEnd { session, .. } | PeerRequest::HoldRates { session, .. } = &request {
+        let session = session.clone();
+        let found = core.peer_read(move |view| view.broker.session(&session)?.authorization.clone()).await;
+        if let Err(refusal) = authorizer.may_change(found.map_err(unanswered)?.as_deref()) {
+            return Ok(Json(PeerAnswer::Refused { refusal: *refusal }).into_response());
+        }
+    }
+    let credential = authorizer.of_peer_request(token, &request);
+    let answer = core.peer_request(peer, epoch, request, credential).await.map_err(unanswered)?;
     Ok(Json(answer).into_response())
 }

@@ -132,12 +132,22 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::PeerUnreachable => (StatusCode::GATEWAY_TIMEOUT, "The peer did not answer in time"),
         Reason::ClocksDiffer => (StatusCode::CONFLICT, "The nodes' clocks differ too much"),
         Reason::TagFamilyDiffers => (StatusCode::CONFLICT, "The nodes have tag addresses of different families"),
+        Reason::ClassDiffers => (StatusCode::CONFLICT, "The nodes know the class otherwise"),
+        Reason::QualityNotMet => (StatusCode::CONFLICT, "The aggregate does not promise what the flow asks"),
         Reason::NotEnforceable => {
             (StatusCode::UNPROCESSABLE_ENTITY, "The data plane cannot enforce or deliver what was asked")
         }
         // Of sessions that have ended; nothing is refused with them.
         Reason::WaitExpired => (StatusCode::CONFLICT, "There was no room as long as it waited"),
+        Reason::Preempted => (StatusCode::CONFLICT, "It was ended for a session of higher priority"),
         Reason::OfferLapsed => (StatusCode::CONFLICT, "What was offered was not taken in time"),
+        Reason::TokenRequired => (StatusCode::UNAUTHORIZED, "A session needs a token here"),
+        Reason::TokenInvalid => (StatusCode::UNAUTHORIZED, "The token is not one that is trusted here"),
+        Reason::TokenExpired => (StatusCode::UNAUTHORIZED, "The token has expired"),
+        Reason::TokenNotYetValid => (StatusCode::UNAUTHORIZED, "The token is not in force yet"),
+        Reason::TokenRevoked => (StatusCode::FORBIDDEN, "The token was revoked"),
+        Reason::TokenMismatch => (StatusCode::FORBIDDEN, "The token is for something else"),
+        Reason::TokenUsed => (StatusCode::FORBIDDEN, "The token was used before"),
         Reason::InstallFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The data plane did not take the policy"),
     }
 }
@@ -151,6 +161,10 @@ impl IntoResponse for ProblemReply {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, 15.5.2, wants a challenge; the token comes in the body, because each is of one session.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Turnpike-Token"));
         }
         response
     }

@@ -15,16 +15,18 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, Health, LinkView, NodeView, Page, PeerView, SessionChange, SessionView, TableView,
+    AggregateRequest, AggregateView, ClassView, Health, LinkView, NodeView, Page, PeerView, SessionRequest,
+    SessionView, TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::Counters;
 use turnpike_broker::record::{AggregateRecord, SessionRecord};
 use turnpike_broker::refusal::{PoolState, Reason};
-use turnpike_broker::{Answer, Request as Wish};
+use turnpike_broker::{Answer, Credential, Request as Wish};
 use turnpike_store::UsageCursor;
 
+use crate::authorizer::{Authorizer, Revocations};
 use crate::body;
 use crate::core::{self, View};
 use crate::dataplane::{self, Unanswered};
@@ -32,12 +34,14 @@ use crate::frame::frame;
 use crate::payload::Room;
 use crate::problem::{self, Named, ProblemReply};
 use crate::query::{self, ListQuery, Raw};
+use crate::revocations;
 use crate::view;
 
 /// What the handlers need.
 pub(crate) struct Rest {
     pub(crate) core: core::Handle,
     pub(crate) data_plane: dataplane::Handle,
+    pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) node: NodeName,
     pub(crate) epoch: Epoch,
     pub(crate) started_at: String,
@@ -46,6 +50,9 @@ pub(crate) struct Rest {
     pub(crate) body_bytes_max: usize,
     pub(crate) request_timeout: Duration,
 }
+
+/// Where tokens and keys are taken back.
+pub(crate) const PATH_REVOCATIONS: &str = "/v1/authorization/revocations";
 
 type Shared = State<Arc<Rest>>;
 type Name = Result<Path<String>, PathRejection>;
@@ -58,6 +65,8 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/aggregates/{name}", get(show_aggregate).delete(delete_aggregate))
         .route("/v1/sessions", get(list_sessions).post(create_session))
         .route("/v1/sessions/{id}", get(show_session).patch(change_session).delete(delete_session))
+        .route("/v1/classes", get(list_classes))
+        .route(PATH_REVOCATIONS, get(revocations::list).post(revocations::create))
         .route("/v1/usage", get(list_usage))
         .route("/v1/node", get(show_node))
         .route("/v1/health", get(show_health))
@@ -68,8 +77,10 @@ pub(crate) fn router(rest: Rest) -> Router {
 }
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
-    let detail =
-        format!("{} is not known; /v1/aggregates, /v1/sessions, /v1/usage, /v1/node and /v1/health are", uri.path());
+    let detail = format!(
+        "{} is not known; /v1/aggregates, /v1/sessions, /v1/classes, {PATH_REVOCATIONS}, /v1/usage, /v1/node and /v1/health are",
+        uri.path()
+    );
     ProblemReply::new("not_found", detail)
 }
 
@@ -132,24 +143,30 @@ async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode,
 
 async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Result<Response, ProblemReply> {
     let dry_run = query::dry_run(query)?;
-    let (wish, wait_until) = view::session_wish(body::read(request, rest.body_bytes_max).await?)?;
+    let mut request: SessionRequest = body::read(request, rest.body_bytes_max).await?;
+    let token = request.authorization_token.take();
+    let (wish, wait_until) = view::session_wish(request)?;
+    let credential = rest.authorizer.of_request(token, &wish);
     if dry_run {
-        let (record, is_there) = match rest.ask(Wish::WouldAdmit(wish), Named::Body).await? {
-            Answer::WouldAdmit(record) => (record, false),
+        let (record, is_there, preempts) = match rest.ask_with(Wish::WouldAdmit(wish), credential, Named::Body).await? {
+            Answer::WouldAdmit { record, preempts } => (record, false, preempts),
             // It is there: so the request would be answered.
-            Answer::Session { record, .. } => (record, true),
+            Answer::Session { record, .. } => (record, true, Vec::new()),
             other @ (Answer::Aggregate { .. } | Answer::AggregateDeleted | Answer::Refused(_)) => {
                 return Err(out_of_place(&other));
             }
         };
         let room = rest.room(&record.peer);
-        return Ok(Json(view::preview(record, is_there, room)).into_response());
+        return Ok(Json(view::preview(record, is_there, preempts, room)).into_response());
     }
     let wish = match wait_until {
         None => Wish::CreateSession(wish),
         Some(until) => Wish::WaitForSession { request: wish, until },
     };
-    let (record, created) = rest.ask_session(wish, Named::Body).await?;
+    let answer = rest.ask_with(wish, credential, Named::Body).await?;
+    let Answer::Session { record, created } = answer else {
+        return Err(out_of_place(&answer));
+    };
     let location = format!("/v1/sessions/{}", record.id);
     // What has just come up has counted nothing, and the data plane may be too busy to say so in time.
     let view = if created { rest.session_with(record, &[]) } else { rest.session(record).await? };
@@ -181,10 +198,12 @@ async fn show_session(State(rest): Shared, id: Name) -> Result<Json<SessionView>
 }
 
 async fn change_session(State(rest): Shared, id: Name, request: Request) -> Result<Json<SessionView>, ProblemReply> {
-    let id = named(id, Reason::UnknownSession)?;
-    let SessionChange { ends_at } = body::read(request, rest.body_bytes_max).await?;
-    let ends_at = view::time("ends_at", ends_at)?;
-    let (record, _) = rest.ask_session(Wish::ChangeSessionEnd { id, ends_at }, Named::Path).await?;
+    let id: SessionId = named(id, Reason::UnknownSession)?;
+    let change = view::change_wish(id.clone(), body::read(request, rest.body_bytes_max).await?)?;
+    let found = rest.look(move |view| view.broker.session(&id)?.authorization.clone()).await?;
+    let may_change = rest.authorizer.may_change(found.as_deref());
+    may_change.map_err(|refusal| ProblemReply::refused(*refusal, Named::Path))?;
+    let (record, _) = rest.ask_session(change, Named::Path).await?;
     Ok(Json(rest.session(record).await?))
 }
 
@@ -192,6 +211,21 @@ async fn delete_session(State(rest): Shared, id: Name) -> Result<Json<SessionVie
     let id = named(id, Reason::UnknownSession)?;
     let (record, _) = rest.ask_session(Wish::DeleteSession(id), Named::Path).await?;
     Ok(Json(rest.session(record).await?))
+}
+
+async fn list_classes(State(rest): Shared, query: Raw) -> Result<Json<Page<ClassView>>, ProblemReply> {
+    let query = ListQuery::parse(query, false)?;
+    let (items, next) = rest
+        .look(move |view| {
+            let classes = view.broker.classes();
+            let views: Vec<ClassView> =
+                classes.map(|(name, values)| ClassView { name: name.clone(), values: values.clone() }).collect();
+            let selected = query.select(views.iter(), |class| class.name.as_str());
+            let (items, next) = query.page(selected, |class| class.name.to_string());
+            (items.into_iter().cloned().collect(), next)
+        })
+        .await?;
+    Ok(Json(Page { items, next }))
 }
 
 async fn list_usage(State(rest): Shared, query: Raw) -> Result<Response, ProblemReply> {
@@ -212,7 +246,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     let status = rest.data_plane.read(|data_plane| data_plane.status()).await.map_err(unanswered)?;
     let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
     let peers = rest.peers.clone();
-    let (links, refusals, own_tables, peers, waiting_notices) = rest
+    let (links, refusals, own_tables, peers, waiting_notices, preempted) = rest
         .look(move |view| {
             let links = view.broker.links();
             let links = links.map(|(name, out, r#in)| LinkView {
@@ -226,10 +260,23 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
                 .tables()
                 .map(|table| (table.name.to_owned(), TableView { used: table.used, max: table.max, full: table.full }));
             let peers = peers.into_iter().map(|(name, tag_address)| peer_view(view, name, tag_address));
-            (links.collect(), refusals.collect(), tables, peers.collect(), view.notices.clone())
+            (
+                links.collect(),
+                refusals.collect(),
+                tables,
+                peers.collect(),
+                view.notices.clone(),
+                view.broker.preempted(),
+            )
         })
         .await?;
+    let mut refusals: BTreeMap<String, u64> = refusals;
+    for (reason, count) in rest.authorizer.refusals() {
+        *refusals.entry(problem::code(reason)).or_default() += count;
+    }
     let mut tables: BTreeMap<String, TableView> = own_tables.into();
+    let Revocations { used, max, full } = rest.authorizer.revocations();
+    tables.insert("revocations".to_owned(), TableView { used, max, full });
     for (name, table) in status.tables {
         // Where both have a table of that name, what the broker holds is in the data plane or on its way there.
         match tables.entry(name) {
@@ -249,6 +296,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
         verdicts: status.verdicts,
         refusals,
         waiting_notices,
+        preempted,
     }))
 }
 
@@ -261,7 +309,12 @@ fn peer_view(view: &View<'_>, name: NodeName, tag_address: IpAddr) -> PeerView {
 impl Rest {
     /// Any answer but a refusal.
     async fn ask(&self, wish: Wish, named: Named) -> Result<Answer, ProblemReply> {
-        let answer = self.core.request(wish).await.map_err(unanswered)?;
+        self.ask_with(wish, Credential::default(), named).await
+    }
+
+    /// The same with what shows that it is authorised.
+    async fn ask_with(&self, wish: Wish, credential: Credential, named: Named) -> Result<Answer, ProblemReply> {
+        let answer = self.core.request(wish, credential).await.map_err(unanswered)?;
         if let Answer::Refused(refusal) = answer { Err(ProblemReply::refused(refusal, named)) } else { Ok(answer) }
     }
 
@@ -361,7 +414,7 @@ where
     T::try_from(name).map_err(|error| ProblemReply::unknown(unknown, error.to_string()))
 }
 
-fn made(created: bool, location: &str, view: &impl Serialize) -> Response {
+pub(crate) fn made(created: bool, location: &str, view: &impl Serialize) -> Response {
     if !created {
         return Json(view).into_response();
     }

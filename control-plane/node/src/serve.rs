@@ -1,18 +1,19 @@
 //! The process: logs, signals, exit codes.
 
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use crate::client::Failure;
 use crate::command::{CommandLine, Task};
 use crate::config::{Config, LogFormat};
 use crate::doctor::Diagnosis;
-use crate::node::NodeError;
+use crate::node::{Node, NodeError};
 use crate::show;
 
 /// What `main` does.
@@ -25,7 +26,7 @@ pub fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match command_line.run().await? {
-            Task::Serve(config, log_format) => serve(&config, log_format).await?,
+            Task::Serve(config, log_format, path) => serve(&config, log_format, &path).await?,
             Task::Print(text) => print(&text)?,
             Task::Diagnose(Diagnosis { text, ok }) => {
                 print(&text)?;
@@ -64,11 +65,12 @@ fn fail(failure: &Failure, json: bool) -> ExitCode {
     ExitCode::from(failure.exit_code())
 }
 
-async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
+async fn serve(config: &Config, log_format: LogFormat, path: &Path) -> Result<(), Failure> {
     start_log(log_format);
     let failed = |error: std::io::Error| Failure::Failed(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let node_failed = |error: NodeError| {
         let text = error.to_string();
         // Certificates are part of the configuration.
@@ -76,14 +78,26 @@ async fn serve(config: &Config, log_format: LogFormat) -> Result<(), Failure> {
     };
     let mut node = start(config).await.map_err(node_failed)?;
     notify_ready();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        error = node.failed() => return Err(node_failed(error)),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&node, path),
+            error = node.failed() => return Err(node_failed(error)),
+        }
     }
     info!("stopping; the data plane stays in force");
     node.stop().await;
     Ok(())
+}
+
+/// Takes `[authorization]` from the file as it is now, and leaves everything as it is where the file is wrong.
+fn reload(node: &Node, path: &Path) {
+    let loaded = Config::load(path).map_err(|error| error.to_string());
+    match loaded.and_then(|config| node.reload(config.authorization).map_err(|error| error.to_string())) {
+        Ok(()) => info!("took [authorization] from the configuration; all else needs a start"),
+        Err(error) => error!(error, "the configuration is not taken; what was in force stays so"),
+    }
 }
 
 fn start_log(format: LogFormat) {
@@ -114,12 +128,64 @@ fn notify_ready() {
 }
 
 #[cfg(feature = "engine")]
-async fn start(config: &Config) -> Result<crate::node::Node, NodeError> {
+async fn start(config: &Config) -> Result<Node, NodeError> {
     let engine = crate::engine::Start::new(config);
-    crate::node::Node::start(config, move || engine.start()).await
+    Node::start(config, move || engine.start()).await
 }
 
 #[cfg(not(feature = "engine"))]
-async fn start(_: &Config) -> Result<crate::node::Node, NodeError> {
+async fn start(_: &Config) -> Result<Node, NodeError> {
     Err(NodeError::DataPlane(crate::detach::WITHOUT_ENGINE.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+    use crate::fake::FakeDataPlane;
+    use turnpike_authorization::SecretKey;
+
+    /// The code that a session without a token is refused with.
+    async fn refused(node: &Node) -> String {
+        let flow = serde_json::json!({
+            "id": "f", "aggregate": "none", "source": "10.1.0.2:4000", "destination": "10.2.0.2:4000",
+            "rate_bps": 8_000, "burst_bytes": 1_600, "packet_bytes_min": 200,
+        });
+        let client = Client::new(&format!("http://{}", node.api())).unwrap();
+        let body = serde_json::json!({ "id": "s", "flows": [flow] });
+        let answer = client.post::<serde_json::Value>("/v1/sessions", &body);
+        match answer.await {
+            Err(Failure::Refused(problem)) => problem.code,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hangup_takes_the_keys_of_the_file_or_leaves_all_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.toml");
+        let rest = format!(
+            "node = \"a\"\nstate_dir = {directory:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[data_plane]\nlan = \"l\"\nwan = \"w\"\n\
+             tag_address = \"192.0.2.1\"\n[link]\nrate_out_bps = 1000000\nrate_in_bps = 1000000\n",
+            directory = directory.path().display().to_string(),
+        );
+        let (_, public) = SecretKey::generate().unwrap();
+        let required = format!(
+            "[authorization]\nrequired = true\naudience = \"x\"\n[[authorization.keys]]\nkey = \"{public}\"\nissuer = \"i\"\n"
+        );
+        std::fs::write(&path, &rest).unwrap();
+        let config = Config::load(&path).unwrap();
+        let node = Node::start(&config, || Ok::<_, String>(FakeDataPlane::default())).await.unwrap();
+        assert_eq!(refused(&node).await, "unknown_aggregate");
+        std::fs::write(&path, format!("{rest}{required}")).unwrap();
+        reload(&node, &path);
+        assert_eq!(refused(&node).await, "token_required");
+        std::fs::write(&path, "nonsense").unwrap();
+        reload(&node, &path);
+        assert_eq!(refused(&node).await, "token_required");
+        std::fs::write(&path, &rest).unwrap();
+        reload(&node, &path);
+        assert_eq!(refused(&node).await, "unknown_aggregate");
+        node.stop().await;
+    }
 }

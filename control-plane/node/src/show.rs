@@ -2,7 +2,12 @@
 
 use std::fmt::{Display, Write as _};
 
-use turnpike_api::{AggregateView, FlowView, NodeView, PoolView, Problem, SessionPreview, SessionView, UsageRecord};
+use turnpike_api::{
+    AggregateView, AuthorizationView, ClassView, FlowView, NodeView, PoolView, Problem, RevocationView, SessionPreview,
+    SessionView, UsageRecord,
+};
+use turnpike_broker::class::Class;
+use turnpike_broker::name::{ClassName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
@@ -67,11 +72,13 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("state", &word(&view.state)),
         ("rate", &format!("{} bit/s on the wire", text(view.rate_bps))),
         ("burst", &format!("{} bytes", text(view.burst_bytes.into()))),
+        ("class", &view.class_values.as_ref().map_or_else(none, |class| promise(view.class.as_ref(), class))),
         ("dscp", &dscp(view.dscp_policy, view.dscp)),
         ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
         ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
         ("tag", &word(&view.tag)),
         ("when full", &word(&view.when_full)),
+        ("for emergencies", &format!("{} %", view.emergency_percent)),
         ("payload max", &payload_max(view)),
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
@@ -82,6 +89,63 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
 
 fn dscp(policy: DscpPolicy, value: Option<u8>) -> String {
     value.map_or_else(|| word(&policy), |value| value.to_string())
+}
+
+/// A class with its figures, on one line.
+fn promise(name: Option<&ClassName>, class: &Class) -> String {
+    let name = name.map_or_else(none, ClassName::to_string);
+    let [delay, jitter, loss] = [class.delay_ms, class.jitter_ms, class.loss_ppm].map(or_none);
+    format!("{name}: delay {delay} ms, jitter {jitter} ms, loss {loss} ppm")
+}
+
+fn or_none(value: Option<u32>) -> String {
+    value.map_or_else(none, |value| value.to_string())
+}
+
+/// `turnpike classes`
+pub(crate) fn classes(views: &[ClassView]) -> String {
+    let rows = views.iter().map(|ClassView { name, values }| {
+        [
+            name.to_string(),
+            values.dscp.to_string(),
+            or_none(values.excess_dscp.map(u32::from)),
+            or_none(values.deliver_dscp.map(u32::from)),
+            or_none(values.delay_ms),
+            or_none(values.jitter_ms),
+            or_none(values.loss_ppm),
+            values.security.iter().map(word).collect::<Vec<_>>().join(","),
+            values.game_types.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        ]
+    });
+    let head = ["NAME", "DSCP", "EXCESS", "DELIVERED", "DELAY MS", "JITTER MS", "LOSS PPM", "SECURITY", "GAMES"];
+    table(head, rows)
+}
+
+/// What flows were promised of their aggregates' classes.
+fn qualities(views: &[FlowView]) -> Option<String> {
+    let rows = views.iter().filter_map(|flow| {
+        let (asked, given) = (flow.asked_quality.as_ref()?, flow.quality.as_ref()?);
+        let figure = |asked: Option<u32>, given: Option<u32>| match (asked, given) {
+            (Some(asked), Some(given)) if asked != given => format!("{given} ({asked} asked)"),
+            (_, given) => or_none(given),
+        };
+        let game = given.game.as_ref().map(|game| match &game.class {
+            Some(class) => format!("{} {class}", game.r#type),
+            None => game.r#type.to_string(),
+        });
+        Some([
+            flow.id.to_string(),
+            given.class.as_ref().map_or_else(none, ClassName::to_string),
+            figure(asked.delay_ms_max, given.delay_ms_max),
+            figure(asked.jitter_ms_max, given.jitter_ms_max),
+            figure(asked.loss_ppm_max, given.loss_ppm_max),
+            given.security.map_or_else(none, |security| security.to_string()),
+            game.unwrap_or_else(none),
+        ])
+    });
+    let rows: Vec<_> = rows.collect();
+    let head = ["FLOW", "CLASS", "DELAY MS", "JITTER MS", "LOSS PPM", "SECURITY", "GAME"];
+    (!rows.is_empty()).then(|| table(head, rows))
 }
 
 fn payload_max(view: &AggregateView) -> String {
@@ -139,10 +203,22 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("starts at", &view.starts_at.clone().unwrap_or_else(none)),
         ("ends at", &view.ends_at.clone().unwrap_or_else(none)),
     ]);
+    let (setup, holding) = (view.setup_priority, view.holding_priority);
+    if view.emergency || (setup, holding) != (0, 0) {
+        let emergency = if view.emergency { ", an emergency" } else { "" };
+        let _ =
+            write!(out, "{}", facts(&[("priority", &format!("asks with {setup}, keeps with {holding}{emergency}"))]));
+    }
     if let Some(until) = &view.offered_until {
         let _ = write!(out, "{}", facts(&[("offered", &format!("until {until}; take it by the same request again"))]));
     } else if let Some(until) = &view.wait_until {
         let _ = write!(out, "{}", facts(&[("waits", &format!("for room, until {until}"))]));
+    }
+    if let Some(stage) = &view.changing_rates {
+        let _ = write!(out, "{}", facts(&[("rates", &format!("are being changed: {}", word(stage)))]));
+    }
+    if let Some(AuthorizationView { issuer, token_id, key_id }) = &view.authorization {
+        let _ = write!(out, "{}", facts(&[("authorized", &format!("by {issuer}, token {token_id}, key {key_id}"))]));
     }
     for policies in &view.policies {
         let _ = write!(out, "{}", facts(&[("policies", &format!("{} at {}", word(&policies.state), policies.node))]));
@@ -181,6 +257,9 @@ pub(crate) fn session(view: &SessionView) -> String {
         "DROPPED",
     ];
     let _ = write!(out, "\n{}", table(head, rows));
+    if let Some(qualities) = qualities(&view.flows) {
+        let _ = write!(out, "\npromised\n{qualities}");
+    }
     let arrived = view.flows.iter().filter_map(|flow| Some((flow, flow.counters?.reception?)));
     let rows: Vec<_> = arrived.map(|(flow, reception)| arrival_row(flow, &reception)).collect();
     if !rows.is_empty() && view.usage.is_empty() {
@@ -224,7 +303,9 @@ pub(crate) fn preview(view: &SessionPreview) -> String {
         None => "would be admitted now; nothing is held".to_owned(),
         Some(state) => format!("is there already: {}", word(state)),
     };
-    format!("session {} to {} {answer}\n{rows}", view.id, view.peer)
+    let preempts: Vec<&str> = view.preempts.iter().map(SessionId::as_str).collect();
+    let ends = if preempts.is_empty() { String::new() } else { format!("it would end: {}\n", preempts.join(", ")) };
+    format!("session {} to {} {answer}\n{ends}{rows}", view.id, view.peer)
 }
 
 fn arrival_row(flow: &FlowView, reception: &Reception) -> [String; 11] {
@@ -309,6 +390,15 @@ pub(crate) fn usage(records: &[UsageRecord]) -> String {
     head[..3].copy_from_slice(&["AT", "SESSION", "KIND"]);
     head[3..].copy_from_slice(&USAGE_HEAD);
     table(head, rows)
+}
+
+/// `turnpike token revoked`
+pub(crate) fn revocations(views: &[RevocationView]) -> String {
+    let rows = views.iter().map(|view| {
+        let of = |name: &Option<String>| name.clone().unwrap_or_else(none);
+        [of(&view.issuer), of(&view.token_id), of(&view.key_id), view.revoked_at.clone()]
+    });
+    table(["ISSUER", "TOKEN", "KEY", "REVOKED AT"], rows)
 }
 
 /// `turnpike status`

@@ -1,15 +1,18 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
 use turnpike_api::{
-    AggregateView, Failure, FlowView, Media as MediaView, PoolView, SessionPreview, SessionRequest, SessionView,
+    AggregateView, AuthorizationView, Failure, FlowView, Media as MediaView, PoolView, SessionChange, SessionPreview,
+    SessionRequest, SessionView,
 };
+use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
-use turnpike_broker::name::{Nanos, NodeName, PolicyId};
+use turnpike_broker::name::{Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
 use turnpike_broker::quality;
+use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::{AggregateRecord, Direction, FlowRecord, SessionRecord, SessionState};
 use turnpike_broker::refusal::PoolState;
-use turnpike_broker::{FlowRequest, Schedule, SessionRequest as Wish};
+use turnpike_broker::{FlowRequest, Priority, Request, Schedule, SessionRequest as Wish};
 
 use crate::payload::Room;
 use crate::problem::{self, ProblemReply};
@@ -18,6 +21,7 @@ use crate::problem::{self, ProblemReply};
 pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nanos>), ProblemReply> {
     let wait_until = time("wait_until", request.wait_until)?;
     let (starts_at, ends_at) = (time("starts_at", request.starts_at)?, time("ends_at", request.ends_at)?);
+    let of_session = request.quality.unwrap_or_default();
     let flows = request.flows.into_iter().map(|flow| FlowRequest {
         endpoints: Endpoints { source: flow.source, destination: flow.destination },
         rtcp: flow.rtcp,
@@ -31,9 +35,35 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nano
         id: flow.id,
         aggregate: flow.aggregate,
         media: flow.media.map(media).unwrap_or_default(),
+        quality: flow.quality.unwrap_or_default().or(&of_session),
     });
-    let wish = Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, flows: flows.collect() };
+    let setup = request.setup_priority.unwrap_or_default();
+    let priority = Priority { setup, holding: request.holding_priority.unwrap_or(setup), emergency: request.emergency };
+    let wish = Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, priority, flows: flows.collect() };
     Ok((wish, wait_until))
+}
+
+/// The change as the broker takes it.
+pub(crate) fn change_wish(id: SessionId, change: SessionChange) -> Result<Request, ProblemReply> {
+    match (change.ends_at, change.flows) {
+        (Some(ends_at), None) => Ok(Request::ChangeSessionEnd { id, ends_at: time("ends_at", ends_at)? }),
+        (None, Some(flows)) => {
+            let flows = flows.into_iter().map(|flow| RateWish {
+                id: flow.id,
+                rate_bps: flow.rate_bps,
+                burst_bytes: flow.burst_bytes,
+                rate_bps_min: flow.rate_bps_min.unwrap_or(flow.rate_bps),
+            });
+            Ok(Request::ChangeSessionRates { id, flows: flows.collect() })
+        }
+        (None, None) => {
+            Err(ProblemReply::new("missing_field", "missing field `ends_at` or `flows`").in_field("ends_at"))
+        }
+        (Some(_), Some(_)) => Err(ProblemReply::invalid_value(
+            "flows",
+            "flows is given beside ends_at: change the end and the rates by a request each",
+        )),
+    }
 }
 
 /// A time that may be absent.
@@ -63,6 +93,10 @@ fn media_view(media: &Media) -> Option<MediaView> {
         jitter_every_packet: media.jitter_every_packet,
         packet_loss_concealment: !media.unconcealed,
     })
+}
+
+fn quality_view(quality: &Quality) -> Option<Quality> {
+    (!quality.is_none()).then(|| quality.clone())
 }
 
 /// An aggregate for people and orchestrators.
@@ -95,8 +129,11 @@ pub(crate) fn aggregate(
         excess_dscp,
         deliver_dscp_policy: deliver_dscp.policy(),
         deliver_dscp: deliver_dscp.value(),
+        class: record.class.as_ref().map(|class| class.name.clone()),
+        class_values: record.class.map(|class| class.class),
         tag: record.tag,
         when_full: record.when_full,
+        emergency_percent: record.emergency_percent,
         payload_bytes_max: room.map(|room| room.of_both(record.tag)),
         state: record.state,
         pool: self::pool(pool),
@@ -140,15 +177,30 @@ pub(crate) fn session(
         wait_until: record.wait.map(|wait| wait.until.to_string()),
         offered_until: record.wait.and_then(|wait| wait.offered_until).map(|time| time.to_string()),
         since: (record.since > Nanos(0)).then(|| record.since.to_string()),
+        changing_rates: record.rate_change.map(|change| change.stage),
+        authorization: record.authorization.map(|found| AuthorizationView {
+            issuer: found.issuer,
+            token_id: found.token_id,
+            key_id: found.key_id,
+        }),
+        setup_priority: record.priority.setup,
+        holding_priority: record.priority.holding,
+        emergency: record.priority.emergency,
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         usage: if ended { record.usage } else { Vec::new() },
     }
 }
 
 /// What a session would be given.
-pub(crate) fn preview(record: SessionRecord, is_there: bool, room: Option<Room>) -> SessionPreview {
+pub(crate) fn preview(
+    record: SessionRecord,
+    is_there: bool,
+    preempts: Vec<SessionId>,
+    room: Option<Room>,
+) -> SessionPreview {
     SessionPreview {
         there_already: is_there.then_some(record.state),
+        preempts,
         flows: record.flows.iter().map(|flow| flow_view(flow, None, room)).collect(),
         id: record.id,
         peer: record.peer,
@@ -174,6 +226,8 @@ fn flow_view(flow: &FlowRecord, counters: Option<Counters>, room: Option<Room>) 
         payload_bytes_max: room.map(|room| room.of(flow.endpoints.family(), flow.tag)),
         counters,
         media: media_view(&flow.media),
+        asked_quality: quality_view(&flow.asked_quality),
+        quality: quality_view(&flow.quality),
         mos_estimated: counters
             .and_then(|counters| quality::estimate(&flow.media, &counters))
             .filter(|_| flow.direction == Direction::In),

@@ -14,7 +14,7 @@ use crate::error::StoreError;
 /// "TPKE": the mark of our files in SQLite's header.
 pub(crate) const APPLICATION_ID: i64 = 0x5450_4b45;
 /// The schema below. A change to it, or to what the JSON in it means, takes the next number and a migration.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 6;
 /// 3.7.0 to 3.51.2 can damage a database in WAL mode.
 const LIBRARY_VERSION_MIN: i32 = 3_051_003;
 /// Long enough for a process that is just ending.
@@ -32,8 +32,20 @@ CREATE TABLE usage (
 CREATE INDEX usage_by_session ON usage (session, node, epoch, sequence);
 ";
 
+/// Tokens that are taken, and what was revoked; a key's revocation has no issuer.
+const TOKEN_TABLES: &str = "
+CREATE TABLE tokens (
+    issuer TEXT NOT NULL, token_id TEXT NOT NULL, json TEXT NOT NULL,
+    PRIMARY KEY (issuer, token_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE revocations (
+    kind TEXT NOT NULL, issuer TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (kind, issuer, id)
+) STRICT, WITHOUT ROWID;
+";
+
 /// What makes of the schema with a number the next one, 1 first.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 5] = [
     // An aggregate had one DSCP, which was set. Everything else that is new may be absent.
     "UPDATE aggregates SET json = json_remove(
         json_set(json, '$.marking', json_object(
@@ -42,6 +54,10 @@ const MIGRATIONS: [&str; 3] = [
     // Sessions got a start and an end, which may be absent, and bookings, which an earlier program would not know.
     "",
     // Sessions may wait for room, which an earlier program would not know.
+    "",
+    // Tokens, which an earlier program would take again.
+    TOKEN_TABLES,
+    // Sessions got priorities, and aggregates what becomes of flows that do not fit, which an earlier program would not know.
     "",
 ];
 
@@ -81,6 +97,7 @@ pub(crate) fn open(path: &Path, node: &NodeName) -> Result<Connection, StoreErro
         }
     } else {
         transaction.execute_batch(TABLES).map_err(failed)?;
+        transaction.execute_batch(TOKEN_TABLES).map_err(failed)?;
         let meta = "INSERT INTO meta (key, value) VALUES ('node', ?1), ('epoch', '0')";
         transaction.execute(meta, [node.as_str()]).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;

@@ -3,10 +3,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use turnpike_broker::TakenToken;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, SessionId};
 use turnpike_broker::record::{AggregateRecord, Change, SessionRecord, UsageRecord};
 
 use crate::error::StoreError;
+use crate::revocation::{self, Revocation};
 use crate::schema;
 use crate::usage::{self, UsageCursor, UsagePage};
 
@@ -42,6 +44,26 @@ impl Store {
         let aggregates = self.records("SELECT name, json FROM aggregates ORDER BY name")?;
         let sessions = self.records("SELECT id, json FROM sessions ORDER BY id")?;
         Ok((aggregates, sessions))
+    }
+
+    /// The tokens that are taken, in the order of issuers and ids.
+    pub fn tokens(&self) -> Result<Vec<TakenToken>, StoreError> {
+        self.records("SELECT issuer || ' ' || token_id, json FROM tokens ORDER BY issuer, token_id")
+    }
+
+    /// What was revoked, the earliest first.
+    pub fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
+        self.read(revocation::all)
+    }
+
+    /// Makes a revocation durable. False if it was there; then it stays as it is.
+    pub fn revoke(&mut self, revocation: &Revocation) -> Result<bool, StoreError> {
+        self.write(|transaction| revocation::put(transaction, revocation))
+    }
+
+    /// Forgets revocations of tokens that were made before.
+    pub fn forget_revoked_tokens(&mut self, before: Nanos) -> Result<(), StoreError> {
+        self.write(|transaction| revocation::forget_tokens(transaction, before))
     }
 
     /// When the ledger's last line was written, so that time does not go backwards over a restart.
@@ -116,6 +138,12 @@ fn apply_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
         Change::DeleteSession(id) => {
             transaction.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id.as_str()])
         }
+        Change::PutToken(taken) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO tokens (issuer, token_id, json) VALUES (?1, ?2, ?3)")?
+            .execute(params![taken.issuer, taken.token_id, json(taken)?]),
+        Change::DeleteToken { issuer, token_id } => transaction
+            .prepare_cached("DELETE FROM tokens WHERE issuer = ?1 AND token_id = ?2")?
+            .execute([issuer, token_id]),
         // Never replaced: a line that is there already is an error.
         Change::AppendUsage(record) => transaction
             .prepare_cached("INSERT INTO usage (node, epoch, sequence, session, json) VALUES (?1, ?2, ?3, ?4, ?5)")?

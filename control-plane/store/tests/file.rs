@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
-use turnpike_broker::Schedule;
+use turnpike_broker::class::{Class, NamedClass, Quality};
 use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
+use turnpike_broker::rate_change::{FlowChange, FlowRates, RateChange, RateStage};
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, FlowUsage, SessionRecord, SessionState, Side,
     UsageKind, UsageRecord, Wait,
 };
 use turnpike_broker::refusal::{Reason, Refusal};
-use turnpike_store::{Store, StoreError, UsageCursor};
+use turnpike_broker::{Authorization, Priority, Schedule, TakenToken, WhenFull};
+use turnpike_store::{Revocation, Revoked, Store, StoreError, UsageCursor};
 
 fn node() -> NodeName {
     "a".parse().unwrap()
@@ -47,7 +49,10 @@ fn aggregate(name: &str) -> AggregateRecord {
         rate_bps: 1_000_000,
         burst_bytes: 64_000,
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
+        class: None,
         tag: Tag::Label,
+        when_full: WhenFull::Degrade,
+        emergency_percent: 20,
         policy: PolicyId(1),
         label: None,
         terminals_policy: None,
@@ -63,6 +68,7 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         peer,
         state,
         schedule: Schedule::OPEN,
+        priority: Priority { setup: 1, holding: 2, emergency: true },
         booked: false,
         failure: None,
         since: Nanos(7),
@@ -70,6 +76,11 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         usage: vec![],
         ledger_due: false,
         wait: None,
+        rate_change: None,
+        rate_change_done: 0,
+        attempt: 0,
+        authorization: None,
+        token: None,
     }
 }
 
@@ -196,9 +207,9 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 5, known: 4, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 7, known: 6, .. }), "{error}");
 }
 
 /// What the program with schema 1 wrote.
@@ -231,7 +242,7 @@ fn what_an_earlier_program_kept_is_all_there() {
     drop(store);
     assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
     let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!(version(Connection::open(&path).unwrap()), Ok(4));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(6));
 }
 
 #[test]
@@ -269,7 +280,85 @@ fn sessions_of_a_program_that_knew_no_waiting_do_not_wait() {
     drop(store);
     assert_eq!(open(&path).load().unwrap().1, sessions);
     let connection = Connection::open(&path).unwrap();
-    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(4));
+    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(6));
+}
+
+#[test]
+fn a_program_that_knew_no_tokens_has_taken_and_revoked_none() {
+    let (_directory, path) = place();
+    Connection::open(&path).unwrap().execute_batch(include_str!("schema_4.sql")).unwrap();
+    let mut store = open(&path);
+    let (_, sessions) = store.load().unwrap();
+    let kept: Vec<_> = sessions.iter().map(|record| (record.id.as_str(), record.wait.is_some())).collect();
+    assert_eq!(kept, [("active", false), ("booked", false), ("ended", false), ("waits", true)]);
+    assert!(sessions.iter().all(|record| record.authorization.is_none() && record.token.is_none()));
+    assert!(sessions.iter().all(|record| record.priority == Priority::LOWEST));
+    assert_eq!((store.tokens().unwrap(), store.revocations().unwrap()), (vec![], vec![]));
+    store.apply(&[Change::PutToken(taken("t"))]).unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!((store.load().unwrap().1, store.tokens().unwrap()), (sessions, vec![taken("t")]));
+}
+
+fn taken(token_id: &str) -> TakenToken {
+    let (issuer, session) = ("billing".to_owned(), "s".parse().unwrap());
+    TakenToken { issuer, token_id: token_id.to_owned(), session, expires_at: Nanos(u64::MAX - 1), used: false }
+}
+
+#[test]
+fn tokens_are_kept_with_their_sessions_or_not_at_all() {
+    let (_directory, path) = place();
+    let mut store = open(&path);
+    let found = Authorization {
+        issuer: "billing".to_owned(),
+        token_id: "t".to_owned(),
+        key_id: "k4.pid.x".to_owned(),
+        expires_at: Nanos(9),
+        rates_bps_max: vec![88_000],
+    };
+    let record = SessionRecord {
+        authorization: Some(Box::new(found)),
+        token: Some("v4.public.x".to_owned()),
+        ..session("s", SessionState::Waiting)
+    };
+    let used = TakenToken { used: true, ..taken("t") };
+    let of_another_issuer = TakenToken { issuer: "other".to_owned(), ..taken("t") };
+    store
+        .apply(&[
+            Change::PutToken(taken("t")),
+            Change::PutSession(record.clone()),
+            Change::PutToken(of_another_issuer.clone()),
+            Change::PutToken(used.clone()),
+            Change::PutToken(taken("gone")),
+            Change::DeleteToken { issuer: "billing".to_owned(), token_id: "gone".to_owned() },
+        ])
+        .unwrap();
+    store.apply(&[Change::AppendUsage(usage(1, 1, "s"))]).unwrap();
+    assert!(store.apply(&[Change::PutToken(taken("lost")), Change::AppendUsage(usage(1, 1, "s"))]).is_err());
+    drop(store);
+    let store = open(&path);
+    assert_eq!((store.load().unwrap().1, store.tokens().unwrap()), (vec![record], vec![used, of_another_issuer]));
+}
+
+#[test]
+fn what_was_revoked_stays_so_and_tokens_are_forgotten_in_time() {
+    let (_directory, path) = place();
+    let key = Revocation { revoked: Revoked::Key { id: "k4.pid.x".to_owned() }, at: Nanos(1) };
+    let token = |id: &str, at| Revocation {
+        revoked: Revoked::Token { issuer: "billing".to_owned(), id: id.to_owned() },
+        at: Nanos(at),
+    };
+    let mut store = open(&path);
+    for revocation in [token("late", 3), token("early", 2), key.clone()] {
+        assert!(store.revoke(&revocation).unwrap());
+    }
+    assert!(!store.revoke(&token("late", 9)).unwrap(), "it was there");
+    drop(store);
+    let mut store = open(&path);
+    assert_eq!(store.revocations().unwrap(), [key.clone(), token("early", 2), token("late", 3)]);
+    store.forget_revoked_tokens(Nanos(3)).unwrap();
+    drop(store);
+    assert_eq!(open(&path).revocations().unwrap(), [key, token("late", 3)]);
 }
 
 #[test]
@@ -345,8 +434,11 @@ fn addresses_are_kept_in_their_one_canonical_form() {
         meter: Meter { rate_bps: 80_000, burst_bytes: 1_600, packet_bytes_min: 200, excess: None },
         label: None,
         policy: PolicyId(2),
+        emergency: true,
         tag: Tag::Label,
         media: Media::default(),
+        asked_quality: Quality::default(),
+        quality: Quality::default(),
     };
     let record = SessionRecord { flows: vec![flow], ..session("s", SessionState::Active) };
     store.apply(&[Change::PutSession(record.clone())]).unwrap();
@@ -394,4 +486,29 @@ fn places_that_cannot_be_written_are_refused() {
         let error = Store::open(&path, &node()).unwrap_err();
         assert!(matches!(error, StoreError::Unopenable { .. }), "{error:?}");
     }
+}
+
+#[test]
+fn a_class_a_quality_and_a_change_that_is_under_way_are_kept() {
+    let (_directory, path) = place();
+    let mut store = open(&path);
+    let name: turnpike_broker::name::ClassName = "telephony".parse().unwrap();
+    let class = NamedClass { class: Class::of_rfc_4594()[&name].clone(), name };
+    let aggregate = AggregateRecord { class: Some(class), ..aggregate("a1") };
+    let rates = |rate_bps| FlowRates { rate_bps, burst_bytes: 400, asked_rate_bps: rate_bps, rate_bps_min: rate_bps };
+    let flow = FlowChange { id: "f".parse().unwrap(), before: rates(1_000), after: rates(2_000) };
+    let change = RateChange { number: 7, stage: RateStage::Committing, flows: vec![flow] };
+    let session =
+        SessionRecord { rate_change: Some(change), rate_change_done: 6, ..session("s", SessionState::Active) };
+    let line = UsageRecord { kind: UsageKind::Change, ..usage(1, 1, "s") };
+    let changes = [
+        Change::PutAggregate(aggregate.clone()),
+        Change::PutSession(session.clone()),
+        Change::AppendUsage(line.clone()),
+    ];
+    store.apply(&changes).unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.load().unwrap(), (vec![aggregate], vec![session]));
+    assert_eq!(store.usage(None, 10, None).unwrap().records, [line]);
 }

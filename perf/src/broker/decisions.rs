@@ -11,13 +11,15 @@ use turnpike_broker::name::Nanos;
 
 use super::{Row, each};
 
-const BATCH: u32 = 2_000;
+/// Operations of a row in a round, of which there are not more than a fifth of the live sessions: they are live too until the row ends.
+const BATCH_MAX: u32 = 2_000;
 const SECOND: u64 = 1_000_000_000;
 /// Sessions that have an end, end within the hour.
 const HOUR: u64 = 3_600 * SECOND;
 /// Bookings start within thirty days.
 const MONTH: u64 = 720 * HOUR;
 const BOOKINGS_MAX: u32 = 10_000;
+const CAPACITY: u64 = 1 << 60;
 const CALL: Cost = Cost { rate_bps: 100_000, burst_bytes: 400 };
 
 struct Random(u64);
@@ -33,7 +35,7 @@ impl Random {
 
 /// A pool of which every second live session has no end, and the others do.
 fn pool(live: u32, random: &mut Random) -> Calendar {
-    let mut pool = Calendar::new(Cost { rate_bps: 1 << 60, burst_bytes: 1 << 60 });
+    let mut pool = Calendar::new(Cost { rate_bps: CAPACITY, burst_bytes: CAPACITY });
     let mut take = |start: u64, end: Option<u64>| {
         let interval = match end {
             Some(end) => Interval::new(Nanos(start), Nanos(end)),
@@ -60,6 +62,7 @@ fn decide(pool: &mut Calendar, interval: Interval) {
 }
 
 pub(super) fn rows(live: u32) -> Vec<Row> {
+    let batch = BATCH_MAX.min(live / 5);
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(live));
     let pool = Rc::new(RefCell::new(pool(live, &mut random)));
     let random = Rc::new(RefCell::new(random));
@@ -73,7 +76,7 @@ pub(super) fn rows(live: u32) -> Vec<Row> {
                 let start = if booked { HOUR + random.below(MONTH) } else { 0 };
                 Interval::new(Nanos(start), Nanos(start + SECOND + random.below(HOUR))).unwrap_or(Interval::ALWAYS)
             };
-            (0..BATCH).map(interval).collect()
+            (0..batch).map(interval).collect()
         }
     };
     let with_intervals = |booked: bool, timed_release: bool| {
@@ -81,17 +84,31 @@ pub(super) fn rows(live: u32) -> Vec<Row> {
         move || {
             let intervals = intervals(booked);
             let mut pool = pool.borrow_mut();
-            let decided = each(BATCH, |at| decide(&mut pool, intervals[at as usize]));
-            let released = each(BATCH, |at| pool.release(intervals[at as usize], CALL));
+            let decided = each(batch, |at| decide(&mut pool, intervals[at as usize]));
+            let released = each(batch, |at| pool.release(intervals[at as usize], CALL));
             if timed_release { released } else { decided }
+        }
+    };
+    // As a pool holds: what was left is asked again, and checked.
+    let hold = {
+        let (pool, intervals) = (Rc::clone(&pool), intervals.clone());
+        move || {
+            let intervals = intervals(false);
+            let mut pool = pool.borrow_mut();
+            let held = each(batch, |at| {
+                decide(&mut pool, intervals[at as usize]);
+                black_box(pool.free(intervals[at as usize]));
+            });
+            each(batch, |at| pool.release(intervals[at as usize], CALL));
+            held
         }
     };
     let open = {
         let pool = Rc::clone(&pool);
         move || {
             let mut pool = pool.borrow_mut();
-            let decided = each(BATCH, |_| decide(&mut pool, Interval::ALWAYS));
-            each(BATCH, |_| pool.release(Interval::ALWAYS, CALL));
+            let decided = each(batch, |_| decide(&mut pool, Interval::ALWAYS));
+            each(batch, |_| pool.release(Interval::ALWAYS, CALL));
             decided
         }
     };
@@ -100,16 +117,32 @@ pub(super) fn rows(live: u32) -> Vec<Row> {
         move || {
             let mut pool = pool.borrow_mut();
             let much = Cost { rate_bps: 1 << 61, burst_bytes: 0 };
-            each(BATCH, |_| {
+            each(batch, |_| {
                 let _ = black_box(pool.commit(Interval::ALWAYS, black_box(much)));
             })
         }
     };
+    // Fits for a minute once half of the sessions that have an end are over.
+    let earliest = {
+        let pool = Rc::clone(&pool);
+        move || {
+            let pool = pool.borrow();
+            let rate_bps = CAPACITY - CALL.rate_bps * u64::from(live) * 3 / 4;
+            let cost = Cost { rate_bps, burst_bytes: CALL.burst_bytes };
+            let mut found = 0;
+            let asked = each(batch, |_| {
+                let start = pool.earliest(black_box(cost), Some(Nanos(60 * SECOND)), Nanos(0), Nanos(HOUR));
+                found += u32::from(start.is_some_and(|start| start.0 > HOUR / 4));
+            });
+            assert_eq!(found, batch, "half of the sessions are over after half an hour, and not before");
+            asked
+        }
+    };
     let insert = move || {
         let mut random = random.borrow_mut();
-        let keys: Vec<u64> = (0..BATCH).map(|_| random.below(u64::MAX)).collect();
+        let keys: Vec<u64> = (0..batch).map(|_| random.below(u64::MAX)).collect();
         let mut map = map.borrow_mut();
-        let inserted = each(BATCH, |at| {
+        let inserted = each(batch, |at| {
             black_box(map.insert(keys[at as usize], u64::from(at)));
         });
         for key in &keys {
@@ -122,7 +155,9 @@ pub(super) fn rows(live: u32) -> Vec<Row> {
         ("decide_open", Box::new(open)),
         ("decide_interval", Box::new(with_intervals(false, false))),
         ("decide_booking", Box::new(with_intervals(true, false))),
+        ("hold_interval", Box::new(hold)),
         ("release_interval", Box::new(with_intervals(false, true))),
+        ("earliest", Box::new(earliest)),
         ("refuse", Box::new(refuse)),
     ]
 }

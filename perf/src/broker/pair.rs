@@ -10,8 +10,8 @@ use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, FlowRequest, Input, Limits, Link, Output, Peer, Priority, Request,
-    Schedule, SecondSide, SessionRequest, Timers, WhenFull,
+    AggregateRequest, Answer, Broker, Config, Credential, FlowRequest, Input, Limits, Link, Output, Peer, Priority,
+    Request, Schedule, SecondSide, SessionRequest, Timers, WhenFull,
 };
 
 use super::{Row, each};
@@ -37,6 +37,7 @@ fn broker(node: usize, live: u32) -> anyhow::Result<Broker> {
         node: read(NAMES[node])?,
         epoch: Epoch(1),
         links: [(read("wan0")?, Link { rate_out_bps: 1 << 50, rate_in_bps: 1 << 50 })].into(),
+        classes: std::collections::BTreeMap::new(),
         peers: [(read(NAMES[1 - node])?, Peer { link: read("wan0")?, tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 1 << 20, sessions_max, ..Limits::default() },
         timers: Timers::default(),
@@ -53,7 +54,8 @@ impl Pair {
             name: read("ab")?,
             peer: read("b")?,
             rate_bps: 900_000_000_000,
-            burst_bytes: u32::MAX,
+            burst_bytes: Some(u32::MAX),
+            class: None,
             dscp_policy: None,
             dscp: Some(46),
             excess_dscp: None,
@@ -84,6 +86,7 @@ impl Pair {
             meter: Meter { rate_bps: 80_000, burst_bytes: 400, packet_bytes_min: 200, excess: None },
             rate_bps_min: 80_000,
             media: Media::default(),
+            quality: turnpike_broker::class::Quality::default(),
         };
         Ok(SessionRequest {
             id: read(&format!("s{number}"))?,
@@ -97,7 +100,7 @@ impl Pair {
     fn ask(&mut self, request: Request) -> anyhow::Result<()> {
         self.tickets += 1;
         self.answers.clear();
-        let input = Input::Request { ticket: self.tickets, request };
+        let input = Input::Request { ticket: self.tickets, request, credential: Credential::default() };
         self.run(VecDeque::from([(0, input)]))?;
         match self.answers.first() {
             Some(Answer::Refused(refusal)) => bail!("refused: {refusal:?}"),
@@ -116,6 +119,10 @@ impl Pair {
             while let Some(output) = broker.poll() {
                 match output {
                     Output::Install { ticket, .. } => inputs.push_back((node, Input::Installed { ticket })),
+                    Output::ChangeMeters { ticket, meters } => {
+                        let counters = meters.iter().map(|_| Counters::default()).collect();
+                        inputs.push_back((node, Input::MetersChanged { ticket, counters }));
+                    }
                     Output::Deinstall { ticket, policies } => {
                         let counters = vec![Counters::default(); policies.len()];
                         inputs.push_back((node, Input::Deinstalled { ticket, counters }));
@@ -124,7 +131,13 @@ impl Pair {
                         self.tickets += 1;
                         asked.push((self.tickets, ticket));
                         let peer = read(NAMES[node])?;
-                        let input = Input::PeerRequest { ticket: self.tickets, peer, epoch: Epoch(1), request };
+                        let input = Input::PeerRequest {
+                            ticket: self.tickets,
+                            peer,
+                            epoch: Epoch(1),
+                            request,
+                            credential: Credential::default(),
+                        };
                         inputs.push_back((1 - node, input));
                     }
                     Output::PeerAnswer { ticket, answer } => {

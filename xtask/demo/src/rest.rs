@@ -31,6 +31,7 @@ pub struct Client<'a> {
 enum Verb<'a> {
     Get,
     Post(&'a Value),
+    Patch(&'a Value),
     Delete,
 }
 
@@ -83,6 +84,15 @@ impl<'a> Client<'a> {
         self.done(&Verb::Post(body), path)
     }
 
+    /// Changes a resource, which must not be refused.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or a refusal.
+    pub fn patch<T: DeserializeOwned + Send>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        self.done(&Verb::Patch(body), path)
+    }
+
     /// Ends a resource and gives what it was at the end; null if the node says nothing.
     ///
     /// # Errors
@@ -126,6 +136,7 @@ impl<'a> Client<'a> {
         let mut response = match verb {
             Verb::Get => agent.get(url).call(),
             Verb::Post(body) => agent.post(url).send_json(body),
+            Verb::Patch(body) => agent.patch(url).send_json(body),
             Verb::Delete => agent.delete(url).call(),
         }?;
         Ok((response.status().as_u16(), response.body_mut().read_to_string()?))

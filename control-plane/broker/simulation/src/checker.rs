@@ -2,23 +2,31 @@
 //! data planes.
 
 mod answers;
+mod intervals;
 mod pools;
+pub(crate) mod questions;
 mod rest;
 mod usage;
+mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
+use turnpike_broker::message::PeerRequest;
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, SessionId};
+use turnpike_broker::{Input, Output};
 
-use crate::node::Node;
+use crate::node::{Message, Node};
 use crate::time::Time;
 
 /// What must hold; `docs/simulation.md` says how it is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// The sum of holds and commits is at most the capacity, on every pool, and is what the sessions and aggregates of the node take.
+    /// The sum of holds and commits is at most the capacity, on every pool and at every instant, and is what the sessions and aggregates of
+    /// the node take.
     Capacity,
+    /// A session is in force in its interval only, by the node's own clock.
+    Interval,
     /// What is in the data planes fits: no endpoints and no label twice, and no aggregate with more than it has.
     DataPlane,
     /// Nothing is answered before it is confirmed.
@@ -27,6 +35,10 @@ pub enum Rule {
     Lapse,
     /// An attempt that is over is not heard again.
     Fence,
+    /// Few of those that wait are called at once, and nobody waits while there is room.
+    Waiting,
+    /// A question changes nothing.
+    Question,
     /// At rest nothing is left over, and both ends tell the same.
     Leak,
     /// What a client was told is there, until somebody ends it.
@@ -43,6 +55,9 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Capacity => "capacity",
+            Self::Interval => "interval",
+            Self::Waiting => "waiting",
+            Self::Question => "question",
             Self::DataPlane => "data plane",
             Self::Confirmation => "confirmation",
             Self::Lapse => "lapse",
@@ -99,8 +114,24 @@ pub(crate) struct Checker {
     commits: BTreeSet<(usize, usize, SessionId, u64)>,
     offers_asked: BTreeMap<(usize, AggregateName), u64>,
     offers: BTreeSet<(usize, AggregateName, u64)>,
-    /// The last attempt of a first side's that a second side has held, and when, by the second side's clock.
-    holds: BTreeMap<(usize, NodeName, SessionId), (u64, Nanos)>,
+    /// Attempts of a first side's that a second side has booked, and ends that it has taken.
+    books: BTreeSet<(usize, usize, SessionId, u64)>,
+    ends_taken: BTreeSet<(usize, usize, SessionId, Option<Nanos>)>,
+    /// Other ends that a second side was asked for and has not answered, by the node that asks.
+    ends_asked: BTreeMap<(usize, SessionId), EndAsked>,
+    /// The last attempt of a first side's that a second side has held, when, by the second side's clock, and whether for an offer.
+    holds: BTreeMap<(usize, NodeName, SessionId), (u64, Nanos, bool)>,
+    /// By their first sides: booked sessions that came up, and those that failed with a reason.
+    came_up: BTreeSet<(usize, SessionId)>,
+    failed: BTreeSet<(usize, SessionId)>,
+    /// The end that a node keeps for a session, and since when, by its clock.
+    ends_known: BTreeMap<(usize, SessionId), (Option<Nanos>, Nanos)>,
+    /// The earliest end that a session of this name ever had at a node.
+    ends_earliest: BTreeMap<SessionId, Nanos>,
+    /// Sessions whose end was asked for, and nodes whose hosts went down.
+    ends_wanted: BTreeSet<SessionId>,
+    hosts_lost: BTreeSet<usize>,
+    waiting: waiting::Waiting,
     /// The last attempt that is over, and the ticket of the request with whose answer it was: by the node that says so, the node that asked,
     /// and what it is about.
     over: BTreeMap<(usize, usize, String), (u64, u64)>,
@@ -108,6 +139,15 @@ pub(crate) struct Checker {
     epochs: BTreeMap<(usize, usize), Epoch>,
     usage: usage::Usage,
     pub(crate) checks: u64,
+    /// Instants of pools that were looked at.
+    pub(crate) instants: u64,
+}
+
+/// Another end that a second side was asked for.
+pub(crate) struct EndAsked {
+    ticket: u64,
+    attempt: u64,
+    ends_at: Option<Nanos>,
 }
 
 impl Checker {
@@ -115,6 +155,30 @@ impl Checker {
     pub(crate) fn killed(&mut self, index: usize) {
         self.over.retain(|(node, ..), _| *node != index);
         self.epochs.retain(|(node, _), _| *node != index);
+        self.ends_asked.retain(|(node, _), _| *node != index);
+        self.waiting.killed(index);
+    }
+
+    /// Before a node handles this.
+    pub(crate) fn hears(&mut self, index: usize, inbox: &[Message]) {
+        for message in inbox {
+            if let Input::PeerAnswered { ticket, .. } = message.input {
+                self.ends_asked.retain(|(node, _), asked| *node != index || asked.ticket != ticket);
+            }
+        }
+    }
+
+    /// After that, with what it wants done.
+    pub(crate) fn sends(&mut self, index: usize, effects: &VecDeque<Output>) {
+        for effect in effects {
+            self.waiting.sends(index, effect);
+            if let Output::Send { ticket, request, .. } = effect
+                && let PeerRequest::ChangeSessionEnd { session, attempt, ends_at, .. } = request
+            {
+                let asked = EndAsked { ticket: *ticket, attempt: *attempt, ends_at: *ends_at };
+                self.ends_asked.insert((index, session.clone()), asked);
+            }
+        }
     }
 
     /// A message comes to a process; whether it is one of an earlier life of its sender's than was heard before.
@@ -126,6 +190,7 @@ impl Checker {
 
     /// A data plane is about to forget everything.
     pub(crate) fn host_lost(&mut self, index: usize, node: &Node) {
+        self.hosts_lost.insert(index);
         self.usage.host_lost(index, node);
     }
 

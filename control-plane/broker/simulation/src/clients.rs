@@ -1,18 +1,23 @@
-//! Clients: they reserve aggregates and give some of them up, begin sessions and end them, and ask again when they are not answered.
+//! Clients: they reserve aggregates and give some of them up, ask for sessions of all kinds, wait for them, change and end them, and ask
+//! again when they are not answered.
+
+mod wish;
 
 use std::collections::BTreeMap;
 
+use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
-use turnpike_broker::name::AggregateName;
+use turnpike_broker::name::{AggregateName, Nanos, SessionId};
 use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::record::SessionState;
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Priority, Request, Schedule, SessionRequest, WhenFull};
+use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Priority, Request, SessionRequest, WhenFull};
 
 use crate::plane::PACKET_BYTES;
 use crate::random::Random;
 use crate::time::{MS, S};
 use crate::topology::{name, node_name};
+use wish::Wish;
 
 /// How often a client asks for the same thing.
 const TRIES_MAX: u32 = 8;
@@ -22,7 +27,14 @@ const TRIES_MAX: u32 = 8;
 pub(crate) enum Step {
     Reserve(usize),
     GiveUp(usize),
+    /// What would it be answered?
+    Question(usize),
     Begin(usize),
+    /// It waits, and looks for itself.
+    Look(usize),
+    ChangeEnd(usize),
+    /// It waits no longer.
+    Cancel(usize),
     End(usize),
 }
 
@@ -42,8 +54,17 @@ pub(crate) struct Call {
     pub(crate) first: usize,
     pub(crate) second: usize,
     pub(crate) request: SessionRequest,
+    pub(crate) wish: Wish,
     /// A client was told that it is active.
     pub(crate) told: bool,
+    /// A client was told that it is booked.
+    pub(crate) booked: bool,
+    /// A client was told that it waits.
+    waits: bool,
+    /// It may end by itself: it has an end, or may have been given one.
+    pub(crate) has_end: bool,
+    /// Another end that it was asked for, until that is answered for good.
+    new_end: Option<Option<Nanos>>,
     /// A client has asked for its end.
     pub(crate) end_asked: bool,
     /// The host of one of its nodes went down after it was begun.
@@ -58,6 +79,16 @@ pub(crate) struct Seen {
     pub(crate) reserved: u64,
     pub(crate) given_up: u64,
     pub(crate) admitted: u64,
+    pub(crate) booked: u64,
+    /// Booked ones that begin when another one ends, with the same endpoints.
+    pub(crate) relays: u64,
+    pub(crate) waiting: u64,
+    pub(crate) offered: u64,
+    pub(crate) taken: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) ends_changed: u64,
+    /// Questions that were answered with yes, and with no.
+    pub(crate) questions: (u64, u64),
     pub(crate) ended: u64,
     pub(crate) repeated: u64,
     pub(crate) not_answered: u64,
@@ -72,6 +103,9 @@ pub(crate) struct Clients {
     pending: BTreeMap<(usize, u64), Step>,
     /// By its sender and receiver.
     between: BTreeMap<(usize, usize), Vec<AggregateName>>,
+    /// Half of the sessions are between these: their pools are nearly full.
+    busy: Vec<(usize, usize)>,
+    by_id: BTreeMap<SessionId, Vec<usize>>,
 }
 
 impl Clients {
@@ -89,7 +123,8 @@ impl Clients {
                     name: own,
                     peer: node_name(receiver),
                     rate_bps: random.between(8, 24) * 100_000,
-                    burst_bytes: 20_000,
+                    burst_bytes: Some(20_000),
+                    class: None,
                     dscp_policy: None,
                     dscp: Some(46),
                     excess_dscp: None,
@@ -102,14 +137,75 @@ impl Clients {
                 trunks.push(Trunk { sender, request, spare, tries: 0 });
             }
         }
-        Self { random, trunks, calls: Vec::new(), seen: Seen::default(), pending: BTreeMap::new(), between }
+        let pairs: Vec<(usize, usize)> = between.keys().copied().collect();
+        let busy = (0..pairs.len().div_ceil(32)).map(|_| pairs[random.index(pairs.len())]).collect();
+        Self {
+            random,
+            trunks,
+            calls: Vec::new(),
+            seen: Seen::default(),
+            pending: BTreeMap::new(),
+            between,
+            busy,
+            by_id: BTreeMap::new(),
+        }
     }
 
-    /// One more session that somebody wants.
-    pub(crate) fn dial(&mut self) -> usize {
+    /// One more session that somebody wants, and the first step towards it. `clock` tells what a node's clock shows.
+    pub(crate) fn dial(&mut self, clock: impl Fn(usize) -> Nanos) -> Step {
         let number = self.calls.len();
+        let before = self.random.chance(120_000).then(|| self.random.index(number + 1));
+        let before =
+            before.and_then(|before| self.calls.get(before)).map(|call| (call.first, call.second, &call.request));
+        let relay = before.and_then(|(first, second, request)| {
+            let end = request.schedule.ends_at.filter(|end| *end > clock(first).plus(Nanos(2 * S)))?;
+            Some((first, second, request.flows.clone(), end))
+        });
+        let (first, second, flows, end) = match relay {
+            Some((first, second, flows, end)) => (first, second, flows, Some(end)),
+            None => {
+                let (first, second) = self.choose_pair();
+                (first, second, self.flows(first, second), None)
+            }
+        };
+        let wish = Wish::draw(&mut self.random, clock(first), end);
+        // Few of them take the name of an earlier one.
+        let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
+        let request = SessionRequest {
+            id: name(&format!("s{named}")),
+            flows,
+            schedule: wish.schedule,
+            priority: Priority::LOWEST,
+        };
+        self.seen.relays += u64::from(end.is_some());
+        self.by_id.entry(request.id.clone()).or_default().push(number);
+        let step = if wish.questions { Step::Question(number) } else { Step::Begin(number) };
+        self.calls.push(Call {
+            first,
+            second,
+            request,
+            told: false,
+            booked: false,
+            waits: false,
+            has_end: wish.schedule.ends_at.is_some(),
+            new_end: None,
+            end_asked: false,
+            host_lost: false,
+            tries: 0,
+            wish,
+        });
+        step
+    }
+
+    fn choose_pair(&mut self) -> (usize, usize) {
+        if self.random.chance(500_000) {
+            return self.busy[self.random.index(self.busy.len())];
+        }
         let pairs: Vec<(usize, usize)> = self.between.keys().copied().collect();
-        let (first, second) = pairs[self.random.index(pairs.len())];
+        pairs[self.random.index(pairs.len())]
+    }
+
+    fn flows(&mut self, first: usize, second: usize) -> Vec<FlowRequest> {
         let ways: &[(usize, usize)] = match self.random.below(10) {
             0..=5 => &[(first, second), (second, first)],
             6 | 7 => &[(first, second)],
@@ -134,23 +230,14 @@ impl Clients {
                 meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: PACKET_BYTES, excess: None },
                 rate_bps_min,
                 media: Media::default(),
+                quality: Quality::default(),
             }
         });
-        let flows = flows.collect();
-        // Few of them take the name of an earlier one.
-        let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
-        let request = SessionRequest {
-            id: name(&format!("s{named}")),
-            flows,
-            schedule: Schedule::OPEN,
-            priority: Priority::LOWEST,
-        };
-        self.calls.push(Call { first, second, request, told: false, end_asked: false, host_lost: false, tries: 0 });
-        number
+        flows.collect()
     }
 
     /// Whom a client asks, and what.
-    pub(crate) fn request(&mut self, step: Step) -> (usize, Request) {
+    pub(crate) fn request(&mut self, step: Step, clock: impl Fn(usize) -> Nanos) -> (usize, Request) {
         match step {
             Step::Reserve(trunk) => {
                 let Trunk { sender, request, .. } = &self.trunks[trunk];
@@ -160,11 +247,32 @@ impl Clients {
                 let Trunk { sender, request, .. } = &self.trunks[trunk];
                 (*sender, Request::DeleteAggregate(request.name.clone()))
             }
-            Step::Begin(call) => {
+            Step::Question(call) => {
                 let Call { first, request, .. } = &self.calls[call];
-                (*first, Request::CreateSession(request.clone()))
+                (*first, Request::WouldAdmit(request.clone()))
             }
-            Step::End(call) => {
+            Step::Begin(call) | Step::Look(call) => {
+                let Call { first, request, wish, .. } = &self.calls[call];
+                // An offer may be taken by either request.
+                let asks_plainly = self.random.chance(100_000);
+                let request = match wish.wait_until.filter(|_| !asks_plainly) {
+                    Some(until) => Request::WaitForSession { request: request.clone(), until },
+                    None => Request::CreateSession(request.clone()),
+                };
+                (*first, request)
+            }
+            Step::ChangeEnd(number) => {
+                let Call { first, request, new_end, .. } = &mut self.calls[number];
+                let (first, id, schedule) = (*first, request.id.clone(), request.schedule);
+                let another = || Wish::another_end(&mut self.random, schedule, clock(first));
+                let ends_at = *new_end.get_or_insert_with(another);
+                // It may be another's of this name.
+                for call in self.by_id.get(&id).into_iter().flatten() {
+                    self.calls[*call].has_end = true;
+                }
+                (first, Request::ChangeSessionEnd { id, ends_at })
+            }
+            Step::End(call) | Step::Cancel(call) => {
                 let at_second = self.random.chance(250_000);
                 let id = self.calls[call].request.id.clone();
                 // It ends every one of this name.
@@ -204,7 +312,12 @@ impl Clients {
     fn again(&mut self, step: Step) -> Option<(u64, Step)> {
         let tries = match step {
             Step::Reserve(trunk) | Step::GiveUp(trunk) => &mut self.trunks[trunk].tries,
-            Step::Begin(call) | Step::End(call) => &mut self.calls[call].tries,
+            Step::Question(call)
+            | Step::Begin(call)
+            | Step::Look(call)
+            | Step::ChangeEnd(call)
+            | Step::Cancel(call)
+            | Step::End(call) => &mut self.calls[call].tries,
         };
         *tries += 1;
         (*tries < TRIES_MAX).then(|| (self.random.between(500 * MS, 8 * S), step))
@@ -215,6 +328,11 @@ impl Clients {
         let Some(step) = self.pending.remove(&(node, ticket)) else {
             return Vec::new();
         };
+        if let Step::Question(number) = step {
+            let yes = !matches!(answer, Answer::Refused(_));
+            *(if yes { &mut self.seen.questions.0 } else { &mut self.seen.questions.1 }) += 1;
+            return vec![(self.random.below(S), Step::Begin(number))];
+        }
         match answer {
             Answer::Refused(refusal) => {
                 *self.seen.refused.entry(refusal.reason).or_default() += 1;
@@ -226,7 +344,13 @@ impl Clients {
                         | Reason::StaleEpoch
                         | Reason::AggregateInUse
                 );
-                if may_pass { self.again(step).into_iter().collect() } else { Vec::new() }
+                if may_pass {
+                    return self.again(step).into_iter().collect();
+                }
+                if let Step::ChangeEnd(number) = step {
+                    self.calls[number].new_end = None;
+                }
+                Vec::new()
             }
             Answer::Aggregate { created, .. } => {
                 *(if *created { &mut self.seen.reserved } else { &mut self.seen.repeated }) += 1;
@@ -244,27 +368,30 @@ impl Clients {
                 self.trunks[trunk].tries = 0;
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
-            // They do not ask that.
-            Answer::WouldAdmit(_) => Vec::new(),
+            // Only to questions.
+            Answer::WouldAdmit { .. } => Vec::new(),
             Answer::Session { record, created } => self.told(step, record.state, *created),
         }
     }
 
     fn told(&mut self, step: Step, state: SessionState, created: bool) -> Vec<(u64, Step)> {
         match (step, state) {
-            (Step::Begin(number), SessionState::Active) => {
-                *(if created { &mut self.seen.admitted } else { &mut self.seen.repeated }) += 1;
+            (Step::Begin(number) | Step::Look(number), SessionState::Active | SessionState::Booked) => {
+                self.has(number, state, created)
+            }
+            (Step::Begin(number) | Step::Look(number), SessionState::Waiting) => self.waits(number),
+            (Step::ChangeEnd(number), _) => {
+                self.seen.ends_changed += 1;
                 let call = &mut self.calls[number];
-                let first = !std::mem::replace(&mut call.told, true);
-                let mut next = Vec::new();
-                if first {
-                    call.tries = 0;
-                    next.push((self.random.between(S, 120 * S), Step::End(number)));
+                if let Some(ends_at) = call.new_end.take() {
+                    call.request.schedule.ends_at = ends_at;
+                    call.has_end = ends_at.is_some();
                 }
-                if self.random.chance(50_000) {
-                    next.push((self.random.between(MS, 10 * S), Step::Begin(number)));
-                }
-                next
+                self.changes_end(number).into_iter().collect()
+            }
+            (Step::Cancel(_), _) => {
+                self.seen.cancelled += 1;
+                Vec::new()
             }
             (Step::End(number), _) => {
                 *(if created { &mut self.seen.ended } else { &mut self.seen.repeated }) += 1;
@@ -274,10 +401,69 @@ impl Clients {
                     Vec::new()
                 }
             }
-            (Step::Begin(_) | Step::Reserve(_) | Step::GiveUp(_), _) => {
+            (Step::Question(_) | Step::Begin(_) | Step::Look(_) | Step::Reserve(_) | Step::GiveUp(_), _) => {
                 self.seen.repeated += 1;
                 Vec::new()
             }
         }
+    }
+
+    /// A client has its session, now or for later.
+    fn has(&mut self, number: usize, state: SessionState, created: bool) -> Vec<(u64, Step)> {
+        let counter = match (created, state) {
+            (false, _) => &mut self.seen.repeated,
+            (true, SessionState::Booked) => &mut self.seen.booked,
+            (true, _) => &mut self.seen.admitted,
+        };
+        *counter += 1;
+        let call = &mut self.calls[number];
+        let first = !call.told && !call.booked;
+        *(if state == SessionState::Booked { &mut call.booked } else { &mut call.told }) = true;
+        let mut next = Vec::new();
+        if first {
+            call.tries = 0;
+            self.seen.taken += u64::from(created && call.waits);
+            next.extend(call.wish.ends_after_ns.map(|after_ns| (after_ns, Step::End(number))));
+            next.extend(self.changes_end(number));
+        }
+        if self.random.chance(50_000) {
+            next.push((self.random.between(MS, 10 * S), Step::Begin(number)));
+        }
+        next
+    }
+
+    /// A client is to be called. Some look for themselves, or want it no longer.
+    fn waits(&mut self, number: usize) -> Vec<(u64, Step)> {
+        let call = &mut self.calls[number];
+        if std::mem::replace(&mut call.waits, true) {
+            self.seen.repeated += 1;
+            return Vec::new();
+        }
+        self.seen.waiting += 1;
+        call.tries = 0;
+        let mut next: Vec<_> =
+            call.wish.cancels_after_ns.map(|after_ns| (after_ns, Step::Cancel(number))).into_iter().collect();
+        if self.random.chance(300_000) {
+            next.push((self.random.between(S, 60 * S), Step::Look(number)));
+        }
+        next
+    }
+
+    /// Those that follow a session hear of it: it is offered to those that wait.
+    pub(crate) fn noticed(&mut self, node: usize, id: &SessionId, state: SessionState) -> Vec<(u64, Step)> {
+        if state != SessionState::Offered {
+            return Vec::new();
+        }
+        self.seen.offered += 1;
+        let calls = self.by_id.get(id).into_iter().flatten().map(|number| (*number, &self.calls[*number]));
+        let waiting = calls.filter(|(_, call)| call.first == node && call.waits);
+        waiting.filter_map(|(number, call)| Some((call.wish.takes_after_ns?, Step::Begin(number)))).collect()
+    }
+
+    fn changes_end(&mut self, number: usize) -> Option<(u64, Step)> {
+        let wish = &mut self.calls[number].wish;
+        wish.changes = wish.changes.checked_sub(1)?;
+        self.calls[number].tries = 0;
+        Some((self.random.between(MS, 30 * S), Step::ChangeEnd(number)))
     }
 }

@@ -8,6 +8,9 @@ use crate::world::{Event, World};
 /// The longest time that a node is away or a direction cut.
 const LONGEST_NS: u64 = 40 * S;
 
+/// What clocks that agree show about when a world begins.
+const AGREED_NS: u64 = 1_000 * S;
+
 /// How bad a world is; each has its own mixture.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Climate {
@@ -50,6 +53,16 @@ impl Climate {
             pause_every_ns: random.between(60, 400) * S / nodes,
             drift_ppm_max: random.between(0, 10_000),
         }
+    }
+}
+
+impl Climate {
+    /// Where a node's clock begins. Most agree within what sessions with a start or an end need, few do not at all.
+    pub(crate) fn clock_begins(&self, random: &mut Random) -> u64 {
+        if self.drift_ppm_max > 0 && random.chance(40_000) {
+            return random.between(1, 2 * AGREED_NS);
+        }
+        AGREED_NS + random.below(4 * S)
     }
 }
 
@@ -105,6 +118,7 @@ impl World {
         let node = &mut self.nodes[index];
         if !node.down {
             node.paused_until = until.max(node.paused_until);
+            node.well_since = node.paused_until;
             self.pauses.0 += 1;
             self.pauses.1 += u64::from(length_ns > node.config.timers.hold.0);
         }

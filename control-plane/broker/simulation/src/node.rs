@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use turnpike_broker::message::PeerRequest;
-use turnpike_broker::name::{AggregateName, Nanos, PolicyId};
-use turnpike_broker::policy::{InstallError, Policy};
+use turnpike_broker::name::{AggregateName, Nanos, PolicyId, SessionId};
+use turnpike_broker::policy::{InstallError, Meter, Policy};
 use turnpike_broker::record::Change;
-use turnpike_broker::{Broker, Config, Input, Output};
+use turnpike_broker::{Broker, Config, Input, Output, Request};
 
+use crate::checker::Broken;
+use crate::checker::questions::{Told, is_question};
 use crate::plane::Plane;
 use crate::store::Store;
 use crate::time::{Clock, Time};
@@ -23,12 +25,40 @@ pub(crate) struct Incoming {
     pub(crate) request: PeerRequest,
 }
 
+/// What a client that waits for an answer has asked for, as far as the answer is judged by it.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    GiveUp(AggregateName),
+    ChangeEnd(SessionId, Option<Nanos>),
+    Other,
+}
+
+impl Asked {
+    pub(crate) fn of(request: &Request) -> Self {
+        match request {
+            Request::DeleteAggregate(name) => Self::GiveUp(name.clone()),
+            Request::ChangeSessionEnd { id, ends_at } => Self::ChangeEnd(id.clone(), *ends_at),
+            Request::CreateAggregate(_)
+            | Request::CreateSession(_)
+            | Request::WaitForSession { .. }
+            | Request::WouldAdmit(_)
+            | Request::ChangeSessionRates { .. }
+            | Request::DeleteSession(_) => Self::Other,
+        }
+    }
+}
+
 /// What the data plane's thread has to do, one after the other.
 #[derive(Debug)]
 pub(crate) enum Job {
     Install {
         ticket: u64,
         policies: Vec<(PolicyId, Policy)>,
+        fails: bool,
+    },
+    Change {
+        ticket: u64,
+        meters: Vec<(PolicyId, Meter, Meter)>,
         fails: bool,
     },
     Deinstall {
@@ -73,8 +103,12 @@ pub(crate) struct Node {
     pub(crate) wake: Option<Nanos>,
     pub(crate) incoming: BTreeMap<u64, Incoming>,
     pub(crate) outgoing: BTreeSet<u64>,
-    /// Clients' tickets that are not answered, with the aggregate that one is to give up.
-    pub(crate) asked: BTreeMap<u64, Option<AggregateName>>,
+    /// Clients' tickets that are not answered.
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    /// Since when it could do what it has to: the process is there and does not pause.
+    pub(crate) well_since: Time,
+    /// When the broker last asked to be woken.
+    next_timer: Option<Nanos>,
     recorded: Vec<PolicyId>,
 }
 
@@ -99,19 +133,31 @@ impl Node {
             incoming: BTreeMap::new(),
             outgoing: BTreeSet::new(),
             asked: BTreeMap::new(),
+            well_since: Time(0),
+            next_timer: None,
             recorded: Vec::new(),
         }
     }
 
     /// All that has come is handled before anything is carried out: changes for one transaction, then the effects.
-    pub(crate) fn handle_all(&mut self, now: Time) -> (Vec<Change>, VecDeque<Output>) {
+    pub(crate) fn handle_all(&mut self, now: Time) -> Result<(Vec<Change>, VecDeque<Output>), Broken> {
         let shown = self.clock.at(now);
         self.shown = shown;
+        let (mut changes, mut effects) = (Vec::new(), VecDeque::new());
         for Message { input, deinstalled } in std::mem::take(&mut self.inbox) {
+            // What a timer does is not the question's doing.
+            let question = is_question(&input) && self.next_timer.is_none_or(|at| at > shown);
+            let before = question.then(|| Told::by(&self.broker));
             self.broker.handle(input, shown);
             self.recorded.extend(deinstalled);
+            let drained = self.drain();
+            if let Some(before) = before {
+                before.is_still_told(self, &drained)?;
+            }
+            changes.extend(drained.0);
+            effects.extend(drained.1);
         }
-        self.drain()
+        Ok((changes, effects))
     }
 
     fn drain(&mut self) -> (Vec<Change>, VecDeque<Output>) {
@@ -120,12 +166,16 @@ impl Node {
             match output {
                 Output::Persist(change) => changes.push(change),
                 effect @ (Output::Install { .. }
+                | Output::ChangeMeters { .. }
                 | Output::Deinstall { .. }
                 | Output::Send { .. }
                 | Output::Answer { .. }
                 | Output::PeerAnswer { .. }
-                | Output::Notify { .. }
-                | Output::WakeAt(_)) => effects.push_back(effect),
+                | Output::Notify { .. }) => effects.push_back(effect),
+                effect @ Output::WakeAt(at) => {
+                    self.next_timer = Some(at);
+                    effects.push_back(effect);
+                }
             }
         }
         (changes, effects)
@@ -148,7 +198,7 @@ impl Node {
             return Ok(None);
         };
         Ok(match job {
-            Job::Install { ticket, fails: true, .. } => {
+            Job::Install { ticket, fails: true, .. } | Job::Change { ticket, fails: true, .. } => {
                 let error = InstallError {
                     code: "flow_table_full".to_owned(),
                     detail: "a fault of the simulation".to_owned(),
@@ -156,10 +206,17 @@ impl Node {
                 };
                 Some(Input::InstallFailed { ticket, error }.into())
             }
-            Job::Install { ticket, policies, fails: false } => Some(match self.plane.install(policies)? {
-                Ok(()) => Input::Installed { ticket }.into(),
-                Err(error) => Input::InstallFailed { ticket, error }.into(),
-            }),
+            Job::Change { ticket, meters, fails: false } => {
+                Some(Input::MetersChanged { ticket, counters: self.plane.change(&meters)? }.into())
+            }
+            Job::Install { ticket, policies, fails: false } => {
+                let over = self.broker.sessions().filter(|record| record.schedule.interval().end() <= self.shown);
+                self.plane.are_late(over.flat_map(|record| &record.flows).map(|flow| flow.policy));
+                Some(match self.plane.install(policies)? {
+                    Ok(()) => Input::Installed { ticket }.into(),
+                    Err(error) => Input::InstallFailed { ticket, error }.into(),
+                })
+            }
             Job::Deinstall { ticket, policies } => {
                 let counters = self.plane.deinstall(&policies);
                 Some(Message { input: Input::Deinstalled { ticket, counters }, deinstalled: policies })
@@ -189,6 +246,9 @@ impl Node {
     /// Starts the next process on what is left. Its first effects are to be carried out.
     pub(crate) fn start(&mut self, now: Time, prepare: fn(&mut Broker)) -> (Vec<Change>, VecDeque<Output>) {
         self.down = false;
+        self.well_since = now;
+        self.next_timer = None;
+        self.shown = self.clock.at(now);
         // Durable before anything else is done.
         self.config.epoch.0 += 1;
         self.broker = Broker::new(self.config.clone());

@@ -33,6 +33,8 @@ pub(crate) struct Plane {
     retired: BTreeMap<PolicyId, Retired>,
     by_label: BTreeMap<Label, PolicyId>,
     ends: BTreeSet<(Direction, Endpoints)>,
+    /// They only let in what is still on its way: their endpoints and their parts of aggregates may be others' by now.
+    late: BTreeSet<PolicyId>,
     /// Of each aggregate, what its flows cost together, bits per second.
     carried_bps: BTreeMap<PolicyId, u64>,
     flows_out: Vec<PolicyId>,
@@ -165,6 +167,59 @@ impl Plane {
         Ok(Ok(()))
     }
 
+    /// Readings after all of these have what they are to have. The outer error is a broken promise of the broker's.
+    pub(crate) fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, String> {
+        let mut readings = Vec::with_capacity(meters.len());
+        for (id, _, to) in meters {
+            let before = self.policy(*id).and_then(flow_cost_bps);
+            let Some(Entry { policy, counters }) = self.in_force.get_mut(id) else {
+                return Err(format!("policy {id:?} is changed, and is not in force"));
+            };
+            let (Policy::FlowOut { meter, .. } | Policy::FlowIn { meter, .. }) = policy else {
+                return Err(format!("{policy:?} is changed"));
+            };
+            *meter = *to;
+            let after = flow_cost_bps(policy);
+            readings.push(*counters);
+            // What is late does not count any more.
+            if self.late.contains(id) {
+                continue;
+            }
+            let (Some((aggregate, before_bps)), Some((_, after_bps))) = (before, after) else { continue };
+            let rate_bps_max = [Direction::Out, Direction::In].into_iter().find_map(|way| self.rate_of(aggregate, way));
+            let carried_bps = self.carried_bps.entry(aggregate).or_default();
+            *carried_bps = (*carried_bps - before_bps).saturating_add(after_bps);
+            if rate_bps_max.is_none_or(|most| *carried_bps > most) {
+                return Err(format!("{carried_bps} bit/s are in force on an aggregate of {rate_bps_max:?}"));
+            }
+        }
+        Ok(readings)
+    }
+
+    /// These are of sessions whose end has come, and that receive until the peer has stopped. Known by their labels, they and those that
+    /// follow them do not mix.
+    pub(crate) fn are_late(&mut self, ids: impl Iterator<Item = PolicyId>) {
+        for id in ids {
+            if let Some(policy @ Policy::FlowIn { .. }) = self.policy(id).cloned()
+                && self.late.insert(id)
+            {
+                self.leave(&policy);
+            }
+        }
+    }
+
+    /// What it carried may be carried by others.
+    fn leave(&mut self, policy: &Policy) {
+        for ends in all_ends(policy) {
+            self.ends.remove(&ends);
+        }
+        if let Some((aggregate, cost_bps)) = flow_cost_bps(policy)
+            && let Some(carried_bps) = self.carried_bps.get_mut(&aggregate)
+        {
+            *carried_bps = carried_bps.saturating_sub(cost_bps);
+        }
+    }
+
     fn rate_of(&self, aggregate: PolicyId, way: Direction) -> Option<u64> {
         match (self.policy(aggregate)?, way) {
             (Policy::AggregateOut { rate_bps, .. }, Direction::Out)
@@ -187,13 +242,8 @@ impl Plane {
 
     fn remove(&mut self, id: PolicyId) -> Option<Retired> {
         let Entry { policy, counters } = self.in_force.remove(&id)?;
-        for ends in all_ends(&policy) {
-            self.ends.remove(&ends);
-        }
-        if let Some((aggregate, cost_bps)) = flow_cost_bps(&policy)
-            && let Some(carried_bps) = self.carried_bps.get_mut(&aggregate)
-        {
-            *carried_bps = carried_bps.saturating_sub(cost_bps);
+        if !self.late.remove(&id) {
+            self.leave(&policy);
         }
         let label = match policy {
             Policy::FlowIn { label, .. } | Policy::TerminalsIn { label, .. } => Some(label),

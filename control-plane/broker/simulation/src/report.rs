@@ -43,6 +43,8 @@ pub struct Report {
     pub checks: u64,
     /// Packets that came to policies; to those of sessions that were active; in the ledgers.
     pub packets: (u64, u64, u64),
+    /// Sessions that were booked and came up at their first side; those that failed, with a reason.
+    pub bookings: (u64, u64),
     /// Tells one history from another: equal only if all effects were the same at the same times.
     pub digest: u64,
     /// What did not hold, with the seed.
@@ -56,6 +58,30 @@ impl Report {
     #[must_use]
     pub const fn admitted(&self) -> u64 {
         self.seen.admitted
+    }
+
+    /// How often clients were told that a session is booked.
+    #[must_use]
+    pub const fn booked(&self) -> u64 {
+        self.seen.booked
+    }
+
+    /// Sessions that waited for room, offers to them, and offers that were taken.
+    #[must_use]
+    pub const fn waited(&self) -> (u64, u64, u64) {
+        (self.seen.waiting, self.seen.offered, self.seen.taken)
+    }
+
+    /// Changes of ends that were confirmed.
+    #[must_use]
+    pub const fn ends_changed(&self) -> u64 {
+        self.seen.ends_changed
+    }
+
+    /// Questions that were answered with yes, and with no.
+    #[must_use]
+    pub const fn questions(&self) -> (u64, u64) {
+        self.seen.questions
     }
 
     /// How often clients were refused with this reason.
@@ -95,6 +121,8 @@ impl Report {
         self.packets.0 += other.packets.0;
         self.packets.1 += other.packets.1;
         self.packets.2 += other.packets.2;
+        self.bookings.0 += other.bookings.0;
+        self.bookings.1 += other.bookings.1;
         // In any order the same.
         self.digest ^= other.digest;
         self.violations.extend(other.violations);
@@ -103,6 +131,15 @@ impl Report {
         seen.reserved += other.seen.reserved;
         seen.given_up += other.seen.given_up;
         seen.admitted += other.seen.admitted;
+        seen.booked += other.seen.booked;
+        seen.relays += other.seen.relays;
+        seen.waiting += other.seen.waiting;
+        seen.offered += other.seen.offered;
+        seen.taken += other.seen.taken;
+        seen.cancelled += other.seen.cancelled;
+        seen.ends_changed += other.seen.ends_changed;
+        seen.questions.0 += other.seen.questions.0;
+        seen.questions.1 += other.seen.questions.1;
         seen.ended += other.seen.ended;
         seen.repeated += other.seen.repeated;
         seen.not_answered += other.seen.not_answered;
@@ -130,12 +167,26 @@ impl Report {
         }
         row("nodes", self.nodes.to_string());
         row("virtual time", format!("{} s", self.virtual_ms / 1_000));
-        let Seen { asked, reserved, given_up, admitted, ended, repeated, not_answered, refused } = &self.seen;
+        let Seen {
+            asked, reserved, given_up, admitted, booked, relays, ended, repeated, not_answered, refused, ..
+        } = &self.seen;
+        let Seen { waiting, offered, taken, cancelled, ends_changed, questions, .. } = &self.seen;
         row("requests of clients", asked.to_string());
         row("  aggregates reserved", reserved.to_string());
         row("  aggregates given up", given_up.to_string());
         row("  sessions admitted", admitted.to_string());
-        row("  sessions ended", ended.to_string());
+        row("  sessions booked", booked.to_string());
+        row("    that came up at their start", self.bookings.0.to_string());
+        row("    that failed, with a reason", self.bookings.1.to_string());
+        row("    asked for another one's end on", relays.to_string());
+        row("  sessions that waited", waiting.to_string());
+        row("    offers", offered.to_string());
+        row("    offers taken", taken.to_string());
+        row("    cancelled", cancelled.to_string());
+        row("  ends changed", ends_changed.to_string());
+        row("  questions answered with yes", questions.0.to_string());
+        row("  questions answered with no", questions.1.to_string());
+        row("  sessions ended by clients", ended.to_string());
         row("  repeated, answered again", repeated.to_string());
         row("  not answered, node gone", not_answered.to_string());
         for (reason, count) in refused {

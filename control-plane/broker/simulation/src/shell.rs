@@ -32,11 +32,14 @@ impl World {
         if self.options.trace {
             node.inbox.iter().for_each(|message| println!("{} n{index} < {:?}", self.now.0, message.input));
         }
-        let (changes, effects) = node.handle_all(self.now);
-        self.checker.worked(&self.nodes[index])?;
+        self.checker.hears(index, &node.inbox);
+        let (changes, effects) = node.handle_all(self.now)?;
+        self.checker.sends(index, &effects);
+        self.checker.worked(index, &self.nodes[index])?;
         self.carry_out(index, changes, effects)?;
         if self.nodes[index].life == life {
             self.checker.holds_end(index, &self.nodes[index])?;
+            self.checker.is_enforced_in_time(index, &self.nodes[index], self.now)?;
         }
         Ok(())
     }
@@ -85,7 +88,12 @@ impl World {
         let life = self.nodes[index].life;
         match effect {
             Output::Persist(_) => "after a change",
-            Output::Notify { .. } => "after a notice",
+            Output::Notify { session, state, .. } => {
+                for (after_ns, step) in self.clients.noticed(index, &session, state) {
+                    self.queue.at(self.now.plus(after_ns), Event::Client(step));
+                }
+                "after a notice"
+            }
             Output::Install { ticket, policies, .. } => {
                 let fails = !self.is_calm && self.random.chance(self.climate.install_failure);
                 self.installs_failed += u64::from(fails);
@@ -93,12 +101,18 @@ impl World {
                 self.job_later(index);
                 "after an installation"
             }
+            Output::ChangeMeters { ticket, meters } => {
+                let fails = !self.is_calm && self.random.chance(self.climate.install_failure);
+                self.nodes[index].jobs.push_back(Job::Change { ticket, meters, fails });
+                self.job_later(index);
+                "after a change of meters"
+            }
             Output::Deinstall { ticket, policies } => {
                 self.nodes[index].jobs.push_back(Job::Deinstall { ticket, policies });
                 self.job_later(index);
                 "after a deinstallation"
             }
-            Output::Send { ticket, peer, request, deadline } => {
+            Output::Send { ticket, peer, request, deadline, .. } => {
                 let node = &mut self.nodes[index];
                 node.outgoing.insert(ticket);
                 let (epoch, until) = (node.config.epoch, node.clock.when(deadline));

@@ -20,6 +20,8 @@ impl Store {
             Change::PutSession(record) => drop(self.sessions.insert(record.id.clone(), record)),
             Change::DeleteSession(id) => drop(self.sessions.remove(&id)),
             Change::AppendUsage(line) => self.ledger.push(line),
+            // No client has a token here.
+            Change::PutToken(_) | Change::DeleteToken { .. } => {}
         }
     }
 }

@@ -46,6 +46,7 @@ pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut
         node: node_name(node),
         epoch: Epoch(1),
         links: [(link, Link { rate_out_bps: rate_bps, rate_in_bps: rate_bps })].into(),
+        classes: BTreeMap::new(),
         peers,
         limits: Limits {
             aggregates_max: 32,
@@ -60,6 +61,7 @@ pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut
             flow_rate_bps_max: random.chance(300_000).then_some(300_000),
             flow_excess_rate_bps_max: None,
             lower_to_fit: random.chance(500_000),
+            ..SecondSide::default()
         },
         label_secret,
     }

@@ -3,19 +3,21 @@
 use turnpike_broker::message::{PeerAnswer, PeerRequest};
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::record::{Direction, Side};
-use turnpike_broker::{Broker, Input, Request};
+use turnpike_broker::{Broker, Credential, Input, Request};
 
 use crate::Options;
 use crate::checker::{Checker, Held, Violation};
 use crate::clients::{Clients, Step};
 use crate::faults::Climate;
 use crate::network::Network;
-use crate::node::{Incoming, Node};
+use crate::node::{Asked, Incoming, Node};
 use crate::random::Random;
 use crate::report::{Crashes, Report};
 use crate::time::{Clock, MS, Queue, S, Time};
 use crate::topology::{config, pairs};
 
+/// Between two looks at those that wait.
+const LOOK_EVERY_NS: u64 = 5 * S;
 /// So much later the world must be at rest.
 const REST_NS_MAX: u64 = 3_600 * S;
 
@@ -65,6 +67,8 @@ pub(crate) enum Event {
     Client(Step),
     Dial,
     Calm,
+    /// When all is calm: does anybody wait for room that there is?
+    Look,
 }
 
 pub(crate) struct World {
@@ -100,7 +104,7 @@ impl World {
         let nodes = (0..options.nodes).map(|node| {
             let drift_ppm = i32::try_from(places.below(2 * climate.drift_ppm_max + 1)).unwrap_or_default()
                 - i32::try_from(climate.drift_ppm_max).unwrap_or_default();
-            let clock = Clock { offset_ns: places.between(1, 1_000 * S), drift_ppm };
+            let clock = Clock { offset_ns: climate.clock_begins(&mut places), drift_ppm };
             Node::new(config(node, &pairs, &mut places), clock, options.prepare)
         });
         let nodes = nodes.collect();
@@ -226,7 +230,11 @@ impl World {
                     let is_stale = self.checker.heard(to, from, epoch);
                     let incoming = Incoming { from, from_life, ticket, is_stale, request: request.clone() };
                     self.nodes[to].incoming.insert(own, incoming);
-                    self.give(to, Input::PeerRequest { ticket: own, peer, epoch, request }.into());
+                    self.give(
+                        to,
+                        Input::PeerRequest { ticket: own, peer, epoch, request, credential: Credential::default() }
+                            .into(),
+                    );
                 } else {
                     // The connection it was sent on has gone with the process.
                     self.break_off(to, from, from_life, ticket);
@@ -241,19 +249,29 @@ impl World {
                 self.at_work = Some(node);
                 self.restarts += 1;
                 let (changes, effects) = self.nodes[node].start(self.now, self.options.prepare);
+                self.checker.worked(node, &self.nodes[node])?;
                 return self.carry_out(node, changes, effects);
             }
             Event::Calm => {
                 self.is_calm = true;
                 self.network.calm();
                 self.nodes.iter_mut().for_each(|node| node.paused_until = Time(0));
+                self.queue.at(self.now.plus(LOOK_EVERY_NS), Event::Look);
+            }
+            Event::Look => {
+                if self.checker.nobody_waits_in_vain(&self.nodes, self.now)? {
+                    self.queue.at(self.now.plus(LOOK_EVERY_NS), Event::Look);
+                }
             }
             // Nobody does anything more of their own.
             Event::Partition | Event::Pause | Event::Traffic { .. } | Event::Client(_) | Event::Dial
                 if self.is_calm => {}
             Event::Partition => self.partition(),
             Event::Pause => self.pause(),
-            Event::Traffic { node } => return self.traffic(node),
+            Event::Traffic { node } => {
+                self.checker.is_enforced_in_time(node, &self.nodes[node], self.now)?;
+                return self.traffic(node);
+            }
             Event::Client(step) => self.client(step),
             Event::Dial => self.dial(),
         }
@@ -269,15 +287,17 @@ impl World {
         if self.clients.calls.len() >= self.options.sessions {
             return;
         }
-        let call = self.clients.dial();
-        self.queue.at(self.now, Event::Client(Step::Begin(call)));
+        let (nodes, now) = (&self.nodes, self.now);
+        let step = self.clients.dial(|node| nodes[node].clock.at(now));
+        self.queue.at(self.now, Event::Client(step));
         let every_ns = self.options.busy_s.saturating_sub(5).max(1) * S / (self.options.sessions as u64).max(1);
         let next = self.now.plus(self.random.below(2 * every_ns));
         self.queue.at(next, Event::Dial);
     }
 
     fn client(&mut self, step: Step) {
-        let (node, request) = self.clients.request(step);
+        let (nodes, now) = (&self.nodes, self.now);
+        let (node, request) = self.clients.request(step, |node| nodes[node].clock.at(now));
         if self.nodes[node].down {
             return self.try_again(step);
         }
@@ -287,17 +307,11 @@ impl World {
 
     fn ask(&mut self, node: usize, request: Request) -> u64 {
         let ticket = self.next_ticket();
-        let given_up = match &request {
-            Request::DeleteAggregate(name) => Some(name.clone()),
-            Request::CreateAggregate(_)
-            | Request::CreateSession(_)
-            | Request::WaitForSession { .. }
-            | Request::WouldAdmit(_)
-            | Request::ChangeSessionEnd { .. }
-            | Request::DeleteSession(_) => None,
-        };
-        self.nodes[node].asked.insert(ticket, given_up);
-        self.give(node, Input::Request { ticket, request }.into());
+        if let Request::DeleteSession(id) = &request {
+            self.checker.end_is_wanted(id);
+        }
+        self.nodes[node].asked.insert(ticket, Asked::of(&request));
+        self.give(node, Input::Request { ticket, request, credential: Credential::default() }.into());
         ticket
     }
 
@@ -324,6 +338,7 @@ impl World {
             installs_failed: self.installs_failed,
             checks: self.checker.checks,
             packets: self.checker.packets(),
+            bookings: self.checker.bookings(),
             digest: self.digest,
             violations: violation.into_iter().map(|violation| (seed, violation)).collect(),
             seen: self.clients.seen,

@@ -44,6 +44,18 @@ fn a_fence_that_ends_one_attempt_early_is_found_as_such() {
 }
 
 #[test]
+fn an_interval_that_lacks_its_last_instant_is_found_at_its_pool() {
+    let (_, rule) = found(|broker| broker.plant(PlantedBug::IntervalEndsEarly)).unwrap();
+    assert_eq!(rule, Rule::Capacity);
+}
+
+#[test]
+fn an_offer_that_is_not_given_back_is_found_as_not_lapsed() {
+    let (_, rule) = found(|broker| broker.plant(PlantedBug::OfferKept)).unwrap();
+    assert_eq!(rule, Rule::Lapse);
+}
+
+#[test]
 fn nothing_is_found_where_nothing_is_planted() {
     for seed in 1..=SEEDS_MAX {
         assert_eq!(world(seed, |_| {}).violations, []);

@@ -56,37 +56,54 @@ impl Level {
     }
 }
 
-/// A stretch of time with any number of changes in it, as seen from the level before the first of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Stretch {
-    /// From before the first change to after the last one.
-    pub(super) sum: Level,
-    /// To the highest level, the one before the first change included; each dimension for itself.
+/// The highest and the lowest of some levels, each dimension for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
     pub(super) high: Level,
-    /// To the lowest level, likewise.
     pub(super) low: Level,
 }
 
-impl Stretch {
-    /// Without a change in it.
-    pub(super) const EMPTY: Self = Self { sum: Level::ZERO, high: Level::ZERO, low: Level::ZERO };
+impl Range {
+    /// Of the level 0.
+    pub(super) const ZERO: Self = Self { high: Level::ZERO, low: Level::ZERO };
 
-    /// With a single change in it.
-    pub(super) fn of(change: Level) -> Self {
-        Self { sum: change, high: change.max(Level::ZERO), low: change.min(Level::ZERO) }
+    /// The same levels as seen from 0, if they were seen from `origin`.
+    pub(super) const fn from(self, origin: Level) -> Self {
+        Self { high: origin.plus(self.high), low: origin.plus(self.low) }
+    }
+}
+
+/// The highest or the lowest of levels, each dimension for itself: who needs one of them does not pay for both.
+pub(super) trait Extreme {
+    /// Of no level at all. It cannot be added to.
+    const NONE: Level;
+    fn of(range: Range) -> Level;
+    fn either(one: Level, other: Level) -> Level;
+}
+
+pub(super) struct Highest;
+pub(super) struct Lowest;
+
+impl Extreme for Highest {
+    const NONE: Level = Level { rate_bps: i64::MIN, burst_bytes: i64::MIN };
+
+    fn of(range: Range) -> Level {
+        range.high
     }
 
-    /// This one, and after it `later`.
-    pub(super) fn then(self, later: Self) -> Self {
-        Self {
-            sum: self.sum.plus(later.sum),
-            high: self.high.max(self.sum.plus(later.high)),
-            low: self.low.min(self.sum.plus(later.low)),
-        }
+    fn either(one: Level, other: Level) -> Level {
+        one.max(other)
+    }
+}
+
+impl Extreme for Lowest {
+    const NONE: Level = Level { rate_bps: i64::MAX, burst_bytes: i64::MAX };
+
+    fn of(range: Range) -> Level {
+        range.low
     }
 
-    /// The same stretch from a level instead of from 0: its highest and its lowest.
-    pub(super) const fn above(self, level: Level) -> (Level, Level) {
-        (level.plus(self.high), level.plus(self.low))
+    fn either(one: Level, other: Level) -> Level {
+        one.min(other)
     }
 }

@@ -1,7 +1,7 @@
 //! Capacity and commitments over time: what an admission is decided on (R-000-8, R-002-1).
 //!
 //! What is used of a capacity changes where a commitment starts and where it ends. These changes are kept, by time, in a balanced tree; the
-//! past is merged into one level. So a session from now on without end is an addition, and any other commitment two steps in a tree.
+//! past is merged into one level. So a session from now on without end is an addition, and any other commitment two ways down a tree.
 
 mod error;
 mod interval;
@@ -15,7 +15,7 @@ mod tests;
 
 use crate::cost::Cost;
 use crate::name::Nanos;
-use level::Level;
+use level::{Extreme, Highest, Level, Lowest};
 use tree::Tree;
 
 pub use error::{ChangeError, Shortage, TooManySteps};
@@ -24,7 +24,7 @@ pub use level::LEVEL_MAX;
 pub use recurrence::{OCCURRENCES_MAX, Recurrence, RecurrenceError, Until};
 pub use search::ATTEMPTS_MAX;
 
-/// The most instants at which something changes; beyond, commitments are refused. About 90 bytes each.
+/// The most instants at which something changes; beyond, commitments are refused. About 45 bytes each.
 pub const CHANGES_MAX: usize = 4_000_000;
 /// The most instants to come at which a capacity changes.
 pub const STEPS_MAX: usize = 1_000;
@@ -85,7 +85,7 @@ impl Calendar {
     /// The most that is committed in an interval, each dimension for itself.
     #[must_use]
     pub fn peak(&self, interval: Interval) -> Cost {
-        self.ahead(interval).map_or(Level::ZERO, |(start, end)| self.extremes(start, end).0).cost()
+        self.ahead(interval).map_or(Level::ZERO, |(start, end)| self.extreme::<Highest>(start, end)).cost()
     }
 
     /// What is left throughout an interval, each dimension for itself; 0 where more is committed than there is. It is the largest cost that
@@ -129,7 +129,7 @@ impl Calendar {
     /// More than [`LEVEL_MAX`] together, or more than [`CHANGES_MAX`]; then nothing is changed.
     pub fn adopt(&mut self, interval: Interval, cost: Cost) -> Result<(), Shortage> {
         if let Some((start, end)) = self.ahead(interval) {
-            let countable = Level::MAX.minus(self.extremes(start, end).0);
+            let countable = Level::MAX.minus(self.extreme::<Highest>(start, end));
             check_against(countable, cost)?;
             self.check_places(interval)?;
             self.enter(interval, Level::counted(cost));
@@ -215,9 +215,7 @@ impl Calendar {
             return;
         }
         self.begin = now;
-        while let Some(change) = self.changes.take_first_until(now) {
-            self.base = self.base.plus(change);
-        }
+        self.base = self.base.plus(self.changes.take_until(now));
         let past = self.steps.partition_point(|step| step.0 <= now);
         if let Some((_, capacity)) = self.steps.drain(..past).next_back() {
             self.capacity = capacity;
@@ -246,20 +244,21 @@ impl Calendar {
         })
     }
 
-    /// The highest and the lowest level in [from, to).
-    fn extremes(&self, from: Nanos, to: Nanos) -> (Level, Level) {
-        let (high, low) = if from <= self.begin && to == OPEN {
-            self.changes.whole().above(Level::ZERO)
-        } else {
-            self.changes.extremes(from, to)
+    /// The highest or the lowest level in [from, to).
+    fn extreme<E: Extreme>(&self, from: Nanos, to: Nanos) -> Level {
+        // What begins now is all from the beginning on: there is only one end to look for, or none.
+        let level = match (from <= self.begin, to == OPEN) {
+            (true, true) => E::of(self.changes.whole()),
+            (true, false) => self.changes.extreme_before::<E>(to),
+            (false, _) => self.changes.extreme::<E>(from, to),
         };
-        (self.base.plus(high), self.base.plus(low))
+        self.base.plus(level)
     }
 
     /// Like [`Self::free`], but less than 0 where more is committed than there is.
     fn left(&self, interval: Interval) -> Level {
         let Some((start, end)) = self.ahead(interval) else { return Level::counted(self.capacity) };
-        let left = |(from, to, capacity): (Nanos, Nanos, Level)| capacity.minus(self.extremes(from, to).0);
+        let left = |(from, to, capacity): (Nanos, Nanos, Level)| capacity.minus(self.extreme::<Highest>(from, to));
         self.parts(start, end).map(left).fold(Level::MAX, Level::min)
     }
 
@@ -270,7 +269,7 @@ impl Calendar {
 
     fn assert_committed(&self, interval: Interval, cost: Cost) {
         if let Some((start, end)) = self.ahead(interval) {
-            let (_, low) = self.extremes(start, end);
+            let low = self.extreme::<Lowest>(start, end);
             assert!(check_against(low, cost).is_ok(), "what comes back to a calendar was taken from it");
         }
     }

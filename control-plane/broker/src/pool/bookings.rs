@@ -2,8 +2,10 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "the other outputs do not matter here")]
 
 use crate::address::Family;
+use crate::authorization::Credential;
 use crate::broker::Broker;
 use crate::calendar::Interval;
+use crate::class::Quality;
 use crate::config::{Config, Limits, Link, Peer, SecondSide, Timers};
 use crate::cost::Cost;
 use crate::degrade::WhenFull;
@@ -35,6 +37,7 @@ fn aggregate_record(name: &str, direction: Direction, policy: u64) -> AggregateR
         rate_bps: 1_000_000,
         burst_bytes: 20_000,
         marking: MARKING,
+        class: None,
         tag: Tag::Label,
         when_full: WhenFull::Refuse,
         emergency_percent: 0,
@@ -54,6 +57,7 @@ fn broker() -> Broker {
         node: "a".parse().unwrap(),
         epoch: Epoch(1),
         links: [("wan0".parse().unwrap(), link)].into(),
+        classes: std::collections::BTreeMap::new(),
         peers: [("b".parse().unwrap(), peer)].into(),
         limits: Limits::default(),
         timers: Timers::default(),
@@ -83,16 +87,17 @@ fn flow(aggregate: &AggregateName) -> FlowRequest {
         meter: Meter { rate_bps: 500_000, burst_bytes: 400, packet_bytes_min: 200, excess: None },
         rate_bps_min: 400_000,
         media: Media::default(),
+        quality: Quality::default(),
     }
 }
 
 fn from_client(request: Request) -> Input {
-    Input::Request { ticket: 1, request }
+    Input::Request { ticket: 1, request, credential: Credential::default() }
 }
 
 fn from_peer(request: PeerRequest) -> Input {
     let peer: NodeName = "b".parse().unwrap();
-    Input::PeerRequest { ticket: 1, peer, epoch: Epoch(1), request }
+    Input::PeerRequest { ticket: 1, peer, epoch: Epoch(1), request, credential: Credential::default() }
 }
 
 fn refusal(input: &Input, now: Nanos) -> Option<Refusal> {
@@ -126,7 +131,8 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         name: name.clone(),
         peer,
         rate_bps,
-        burst_bytes,
+        burst_bytes: Some(burst_bytes),
+        class: None,
         dscp_policy,
         dscp,
         excess_dscp,
@@ -142,6 +148,7 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         rate_bps,
         burst_bytes,
         marking: MARKING,
+        class: None,
         tag,
         when_full: WhenFull::Refuse,
         emergency_percent: 0,

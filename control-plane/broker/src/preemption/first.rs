@@ -1,6 +1,7 @@
 //! The first side makes room: asks the second whether it would hold, claims, has it hold, and ends what is in the way.
 
 use super::{Asker, Claim, Plan, Preemption, Stage, Wish};
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::fence::Subject;
 use crate::first_side::{check_values, misfit, silent};
@@ -22,11 +23,11 @@ impl Broker {
     pub(crate) fn make_room(
         &mut self,
         ticket: u64,
-        WaitingWish { id, terms, asked }: WaitingWish<'_>,
+        WaitingWish { id, terms, asked, credential }: WaitingWish<'_>,
         wait: Option<Wait>,
         now: Nanos,
     ) -> Result<bool, Refusal> {
-        let wish = Wish { id: id.clone(), terms, asked: asked.to_vec() };
+        let wish = Wish { id: id.clone(), terms, asked: asked.to_vec(), credential: credential.clone() };
         let Some(plan) = self.plan(None, &wish, &[], Labels::None, now) else { return Ok(false) };
         self.check_preemptions()?;
         self.ask_before(wish, plan, Asker::Client { ticket, wait }, 1, now);
@@ -45,7 +46,7 @@ impl Broker {
         if !is_for_want_of_room(refusal.reason) {
             return Err(refusal);
         }
-        let wish = Wish { id: id.clone(), terms, asked: asked.to_vec() };
+        let wish = Wish { id: id.clone(), terms, asked: asked.to_vec(), credential: Credential::default() };
         let Plan { peer, flows, victims } = self.plan(None, &wish, &[], Labels::None, now).ok_or(refusal)?;
         Ok((peer, flows, victims.into_iter().collect()))
     }
@@ -62,7 +63,13 @@ impl Broker {
             flows,
         };
         let peer = plan.peer.clone();
-        let ask = self.send(Subject::Preemption(wish.id.clone()), peer.clone(), request, now);
+        let ask = self.send_with(
+            Subject::Preemption(wish.id.clone()),
+            peer.clone(),
+            request,
+            wish.credential.token.clone(),
+            now,
+        );
         let stage = Stage::Asking { ask, tries, plan };
         self.preemptions.insert(wish.id.clone(), Preemption { wish, peer, asker, stage });
     }
@@ -101,7 +108,7 @@ impl Broker {
         let Err(refusal) = done else { return };
         let refusal = match wait {
             Some(wait) if is_for_want_of_room(refusal.reason) => {
-                let waiting = WaitingWish { id, terms: wish.terms, asked: &wish.asked };
+                let waiting = WaitingWish { id, terms: wish.terms, asked: &wish.asked, credential: &wish.credential };
                 match self.start_to_wait(ticket, waiting, wait, Some(refusal), now) {
                     Ok(()) => return,
                     Err(refusal) => refusal,
@@ -125,12 +132,15 @@ impl Broker {
             asked.rate_bps_max = Some(held.meter.rate_bps).filter(|rate_bps| *rate_bps < asked.meter.rate_bps);
         }
         wish.terms.schedule.check(now)?;
+        self.check_token(&wish.credential)?;
+        self.check_token_place(&wish.credential, now)?;
         if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
         let refusal = match self.admit(None, &wish.asked, wish.terms, now) {
             Ok(admitted) => {
-                let waiting = WaitingWish { id: &wish.id, terms: wish.terms, asked: &wish.asked };
+                let waiting =
+                    WaitingWish { id: &wish.id, terms: wish.terms, asked: &wish.asked, credential: &wish.credential };
                 self.hold_at_both(ticket, waiting, admitted, wait, now);
                 return Ok(());
             }
@@ -157,6 +167,7 @@ impl Broker {
         note_granted(&mut wish.asked, &claim.flows);
         // If this node dies now, it is to tell the peer to give back what that may hold by then.
         let unheld = self.unheld(&wish, peer.clone(), claim.flows.clone());
+        self.take_token(&wish.credential, &wish.id);
         self.persist(Change::PutSession(unheld));
         let request = PeerRequest::HoldSession {
             session: wish.id.clone(),
@@ -169,7 +180,7 @@ impl Broker {
             flows: wish.asked.clone(),
         };
         let subject = Subject::Preemption(wish.id.clone());
-        claim.ask = Some(self.send(subject.clone(), peer.clone(), request, now));
+        claim.ask = Some(self.send_with(subject.clone(), peer.clone(), request, wish.credential.token.clone(), now));
         self.set_timer(subject, now.plus(self.config.timers.hold));
         let victims = claim.victims.clone();
         let preemption = Preemption { wish: wish.clone(), peer, asker, stage: Stage::Claimed(Box::new(claim)) };
@@ -195,10 +206,10 @@ impl Broker {
             return self.release_unheld(wish, peer, claim.flows, (client, refusal), now);
         }
         self.note_passed(&claim.flows, wish.terms.priority, None);
-        let Wish { id, terms, .. } = wish;
+        let Wish { id, terms, credential, .. } = wish;
         let attempt = claim.flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer, terms.schedule, claim.flows);
-        let record = SessionRecord { wait, priority: terms.priority, ..held };
+        let record = credential.on(SessionRecord { wait, priority: terms.priority, ..held });
         self.persist(Change::PutSession(record.clone()));
         let ask = claim.ask.unwrap_or_default();
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client }));

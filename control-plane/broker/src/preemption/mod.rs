@@ -15,6 +15,7 @@ mod victims;
 
 use std::collections::BTreeSet;
 
+use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::calendar::Interval;
 use crate::flow::Terms;
@@ -41,6 +42,7 @@ pub(crate) struct Wish {
     pub(crate) id: SessionId,
     pub(crate) terms: Terms,
     pub(crate) asked: Vec<HoldFlow>,
+    pub(crate) credential: Credential,
 }
 
 /// An ask that makes room for itself. It is no session yet.

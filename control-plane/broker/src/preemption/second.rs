@@ -3,16 +3,16 @@
 use super::{Asker, Claim, Preemption, Stage, VICTIMS_MAX, Wish};
 use crate::broker::Broker;
 use crate::fence::Subject;
-use crate::flow::{Labels, Terms};
-use crate::message::{HeldFlow, HoldFlow};
+use crate::flow::Labels;
+use crate::message::HeldFlow;
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::record::{Change, SessionRecord, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::second_side::{Hold, held, values};
 use crate::session::{Phase, Session, session_busy, session_id_reused};
 
-fn wish(id: &SessionId, terms: Terms, asked: &[HoldFlow]) -> Wish {
-    Wish { id: id.clone(), terms, asked: asked.to_vec() }
+fn wish(id: &SessionId, Hold { terms, asked, credential, .. }: Hold<'_>) -> Wish {
+    Wish { id: id.clone(), terms, asked: asked.to_vec(), credential: credential.clone() }
 }
 
 /// A peer may not name more than this node would choose itself.
@@ -34,7 +34,7 @@ impl Broker {
         hold: Hold<'_>,
         now: Nanos,
     ) -> Result<bool, Refusal> {
-        let wish = wish(id, hold.terms, hold.asked);
+        let wish = wish(id, hold);
         let Some(plan) = self.plan(Some(peer), &wish, hold.preempting, Labels::OfReceiver, now) else {
             return Ok(false);
         };
@@ -84,7 +84,7 @@ impl Broker {
         hold: Hold<'_>,
         now: Nanos,
     ) -> Option<(Vec<HeldFlow>, Vec<SessionId>)> {
-        let plan = self.plan(Some(peer), &wish(id, hold.terms, hold.asked), hold.preempting, Labels::None, now)?;
+        let plan = self.plan(Some(peer), &wish(id, hold), hold.preempting, Labels::None, now)?;
         let own = plan.victims.into_iter().filter(|victim| !hold.preempting.contains(victim));
         Some((values(&plan.flows), own.collect()))
     }
@@ -111,19 +111,26 @@ impl Broker {
         attempt: u64,
         now: Nanos,
     ) {
-        let Wish { id, terms, .. } = wish;
-        if !self.hold_claimed(&claim, terms.schedule.interval(), now) {
+        let Wish { id, terms, credential, .. } = wish;
+        let is_held = self.hold_claimed(&claim, terms.schedule.interval(), now);
+        let token = self.check_token(&credential).and_then(|()| self.check_token_place(&credential, now));
+        if !is_held || token.is_err() {
+            if is_held {
+                self.give_back(&claim.flows, terms.schedule.interval());
+            }
             self.fences.close(&peer, Subject::Session(id.clone()), attempt);
             let detail = format!("what session {id} waited for is not there any more; ask again");
+            let refusal = token.err().unwrap_or_else(|| Refusal::new(Reason::Busy, detail));
             for &ticket in tickets {
-                self.refuse_peer(ticket, Refusal::new(Reason::Busy, detail.clone()));
+                self.refuse_peer(ticket, refusal.clone());
             }
             return;
         }
         self.ended.forget(&id);
         let answer = held(&claim.flows);
         let held = SessionRecord::held(id.clone(), Side::Second, peer, terms.schedule, claim.flows);
-        let record = SessionRecord { priority: terms.priority, ..held };
+        let record = credential.on(SessionRecord { attempt, priority: terms.priority, ..held });
+        self.take_token(&credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Held));
         let lapse = now.plus(self.config.timers.hold).min(terms.schedule.ends_at.unwrap_or(crate::calendar::OPEN));

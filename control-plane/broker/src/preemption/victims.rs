@@ -134,6 +134,8 @@ impl Broker {
             | Phase::Installing { .. }
             | Phase::Committing { .. } => false,
         };
+        // What one whose rates are being changed leaves is not known.
+        let stands = stands && session.record.rate_change.is_none();
         stands && wish.terms.priority.may_preempt(session.record.priority) && !self.claimed.contains_key(id)
     }
 

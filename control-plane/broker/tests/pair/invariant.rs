@@ -8,6 +8,16 @@ fn rtcp_ends(ends: Endpoints, rtcp: Rtcp) -> Option<Endpoints> {
     (rtcp == Rtcp::NextPort).then(|| Endpoints { source: next(ends.source), destination: next(ends.destination) })
 }
 
+/// What must be held for a flow: while its rate is being changed the larger of both.
+fn held_for(record: &SessionRecord, flow: &FlowRecord) -> Meter {
+    let changes = record.rate_change.iter().flat_map(|change| &change.flows);
+    changes.filter(|change| change.id == flow.id).fold(flow.meter, |held, change| Meter {
+        rate_bps: held.rate_bps.max(change.before.rate_bps).max(change.after.rate_bps),
+        burst_bytes: held.burst_bytes.max(change.before.burst_bytes).max(change.after.burst_bytes),
+        ..held
+    })
+}
+
 fn session_is_first(sessions: &[&SessionRecord], flow: &FlowRecord) -> bool {
     sessions
         .iter()
@@ -31,7 +41,30 @@ impl World {
                 assert!(table.used <= table.max, "{table:?}");
             }
             node.check_plane(node.time(self.now));
+            node.check_meters();
             node.check_policy_states();
+        }
+        self.check_receivers();
+    }
+
+    /// No sender's meter in force is above its receiver's: what one lets through the other does, too.
+    fn check_receivers(&self) {
+        let meter = |policy: &Policy| match policy {
+            Policy::FlowOut { label, meter, tag: Tag::Label, .. } => Some((*label, Direction::Out, *meter)),
+            Policy::FlowIn { label, meter, .. } => Some((*label, Direction::In, *meter)),
+            _ => None,
+        };
+        for (sender, receiver) in [(A, B), (B, A)] {
+            let into =
+                self.nodes[receiver].plane.values().filter_map(meter).filter(|(_, way, _)| *way == Direction::In);
+            let into: BTreeMap<u64, Meter> = into.map(|(label, _, meter)| (label.0, meter)).collect();
+            for (label, way, sent) in self.nodes[sender].plane.values().filter_map(meter) {
+                let Some(received) = into.get(&label.0).filter(|_| way == Direction::Out) else { continue };
+                assert!(
+                    sent.rate_bps <= received.rate_bps && sent.burst_bytes <= received.burst_bytes,
+                    "{label:?}: {sent:?} is sent and {received:?} received"
+                );
+            }
         }
     }
 
@@ -75,7 +108,10 @@ impl World {
         }
         let active = |node: usize| -> Vec<_> {
             let sessions = self.nodes[node].broker.sessions();
-            let flow = |f: &FlowRecord| (f.id.clone(), f.endpoints, f.rtcp, f.meter, f.label, f.tag);
+            let flow = |f: &FlowRecord| {
+                let asked = (f.asked_rate_bps, f.rate_bps_min, f.asked_quality.clone(), f.quality.clone());
+                (f.id.clone(), f.endpoints, f.rtcp, f.meter, f.label, f.tag, asked)
+            };
             sessions.map(|s| (s.id.clone(), s.schedule, s.flows.iter().map(flow).collect::<Vec<_>>())).collect()
         };
         assert_eq!(active(A), active(B), "the nodes carry the same sessions with the same values");
@@ -116,7 +152,7 @@ impl Node {
                 let mut ordinary_bps = 0;
                 for record in held.iter().filter(|record| record.schedule.interval().contains(instant)) {
                     for flow in record.flows.iter().filter(|flow| flow.aggregate == aggregate.name) {
-                        let cost = self.whole_cost(&flow.meter, &flow.endpoints, flow.tag);
+                        let cost = self.whole_cost(&held_for(record, flow), &flow.endpoints, flow.tag);
                         used.rate_bps += cost.rate_bps;
                         used.burst_bytes += cost.burst_bytes;
                         ordinary_bps += if record.priority.emergency { 0 } else { cost.rate_bps };
@@ -133,6 +169,26 @@ impl Node {
                 } else {
                     assert_eq!(used, counted, "{place}");
                 }
+            }
+        }
+    }
+
+    /// What is in force of a flow is within what is held for it.
+    fn check_meters(&self) {
+        for record in self.broker.sessions() {
+            for flow in &record.flows {
+                let Some(Policy::FlowOut { meter, .. } | Policy::FlowIn { meter, .. }) = self.plane.get(&flow.policy)
+                else {
+                    continue;
+                };
+                let held = held_for(record, flow);
+                assert!(
+                    meter.rate_bps <= held.rate_bps && meter.burst_bytes <= held.burst_bytes,
+                    "{} of {} at {}: {meter:?} in force, {held:?} held",
+                    flow.id,
+                    record.id,
+                    self.config.node
+                );
             }
         }
     }
@@ -229,6 +285,14 @@ impl Node {
         let sessions: Vec<&SessionRecord> = self.broker.sessions().collect();
         for session in &sessions {
             assert_eq!(session.state, SessionState::Active, "{} at {node}", session.id);
+            assert_eq!(session.rate_change, None, "{} at {node}", session.id);
+            for flow in &session.flows {
+                let in_force = match self.plane.get(&flow.policy) {
+                    Some(Policy::FlowOut { meter, .. } | Policy::FlowIn { meter, .. }) => *meter,
+                    _ => continue,
+                };
+                assert_eq!(in_force, flow.meter, "{} of {} at {node}", flow.id, session.id);
+            }
         }
         let stored = self.store.sessions.values().filter(|record| record.state != SessionState::Ended);
         assert_eq!(stored.collect::<Vec<_>>(), sessions, "store and broker of {node}");
@@ -284,6 +348,10 @@ impl Node {
             let open = open.entry(&line.session).or_default();
             *open += match line.kind {
                 UsageKind::Start => 1,
+                UsageKind::Change => {
+                    assert_eq!(*open, 1, "{} changes while it is up", line.session);
+                    0
+                }
                 UsageKind::Final => -1,
             };
             assert!((0..=1).contains(open), "{} starts and ends in turn", line.session);

@@ -12,19 +12,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use turnpike_broker::address::Family;
+use turnpike_broker::class::{Class, Quality};
 use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
 use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp, Tag};
 use turnpike_broker::policy_state::PolicyState;
+use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::{
     AggregateRecord, AggregateState, Change, Direction, FlowRecord, SessionRecord, SessionState, Side, UsageKind,
     UsageRecord,
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, Cost, FlowRequest, Input, Limits, Link, Output, Peer, Request, Schedule,
-    SecondSide, SessionRequest, Timers, WhenFull, overhead_bytes,
+    AggregateRequest, Answer, Authorization, Broker, Config, Cost, Credential, FlowRequest, Input, Limits, Link,
+    Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, WhenFull, overhead_bytes,
 };
 
 mod invariant;
@@ -33,17 +35,38 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
 
-/// What travels, by kind: `offer`, `withdraw`, `hold`, `question`, `book`, `commit`, `change`, `release`, or `answer`.
+/// What travels, by kind: `offer`, `withdraw`, `hold`, `question`, `book`, `commit`, `change`, `hold rates`, `commit rates`, `void rates`, `release`, or `answer`.
 pub(crate) type Kind = &'static str;
 
 /// For a message of a kind from a node: the delays of its copies, in ms; none if it is lost.
 pub(crate) type Network = Box<dyn FnMut(usize, Kind) -> Vec<u64>>;
 
 enum Event {
-    Input { node: usize, life: u32, input: Input },
-    Request { from: usize, from_life: u32, ticket: u64, to_life: u32, epoch: Epoch, request: PeerRequest },
-    Reply { to: usize, life: u32, ticket: u64, answer: Result<PeerAnswer, String> },
-    Tick { node: usize, life: u32, at: Nanos },
+    Input {
+        node: usize,
+        life: u32,
+        input: Input,
+    },
+    Request {
+        from: usize,
+        from_life: u32,
+        ticket: u64,
+        to_life: u32,
+        epoch: Epoch,
+        request: PeerRequest,
+        token: Option<String>,
+    },
+    Reply {
+        to: usize,
+        life: u32,
+        ticket: u64,
+        answer: Result<PeerAnswer, String>,
+    },
+    Tick {
+        node: usize,
+        life: u32,
+        at: Nanos,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,7 +74,11 @@ pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
+    pub(crate) tokens: BTreeMap<(String, String), TakenToken>,
 }
+
+/// What a node's shell finds of a token.
+pub(crate) type Judge = fn(&str) -> Result<Authorization, Box<Refusal>>;
 
 pub(crate) struct Node {
     pub(crate) config: Config,
@@ -60,8 +87,12 @@ pub(crate) struct Node {
     pub(crate) plane: BTreeMap<PolicyId, Policy>,
     /// Terminals that its kernel's routes had to lead to, as they came.
     pub(crate) sought: Vec<IpAddr>,
+    /// Without one it asks for no token and looks at none.
+    pub(crate) judge: Option<Judge>,
     /// So many installations from now on are refused.
     pub(crate) install_failures: u32,
+    /// So many changes of meters from now on are refused.
+    pub(crate) change_failures: u32,
     /// The next drain that persists something ends in a crash right after that.
     pub(crate) dies_after_persist: bool,
     /// Its data plane takes so long to take something out of force.
@@ -105,6 +136,7 @@ pub(crate) fn config(node: usize) -> Config {
         node: name(names[node]),
         epoch: Epoch(1),
         links: [(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 })].into(),
+        classes: Class::of_rfc_4594(),
         peers: [(name(names[1 - node]), Peer { link: name("wan0"), tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 64, sessions_max: 32, sessions_ended_max: 256, ..Limits::default() },
         timers: Timers::default(),
@@ -127,7 +159,8 @@ pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequ
         name: name(name_),
         peer: name(peer),
         rate_bps,
-        burst_bytes: 20_000,
+        burst_bytes: Some(20_000),
+        class: None,
         dscp_policy: None,
         dscp: Some(46),
         excess_dscp: None,
@@ -146,6 +179,7 @@ pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
         rate_bps,
         burst_bytes: 20_000,
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
+        class: None,
         tag: Tag::Label,
         when_full: WhenFull::Refuse,
         emergency_percent: 0,
@@ -173,6 +207,7 @@ pub(crate) fn flow(id: &str, aggregate: &str, ports: (u16, u16), rate_bps: u64) 
         meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: 200, excess: None },
         rate_bps_min: rate_bps / 2,
         media: Media::default(),
+        quality: Quality::default(),
     }
 }
 
@@ -188,6 +223,7 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
         rate_bps_max: None,
         label: None,
         media: flow.media,
+        quality: flow.quality,
     }
 }
 
@@ -207,6 +243,7 @@ pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> 
         meter: Meter { rate_bps: flow.asked_rate_bps, excess: flow.asked_excess, ..flow.meter },
         rate_bps_min: flow.rate_bps_min,
         media: flow.media.clone(),
+        quality: flow.asked_quality.clone(),
     };
     let flows = record.flows.iter().map(flow).collect();
     let offered = record.state == SessionState::Offered;
@@ -218,6 +255,17 @@ pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> 
     })
 }
 
+/// A client's wish for other rates: flow, rate, smallest rate.
+pub(crate) fn rates(id: &str, flows: &[(&str, u64, u64)]) -> Request {
+    let wish = |&(flow, rate_bps, rate_bps_min): &(&str, u64, u64)| RateWish {
+        id: name(flow),
+        rate_bps,
+        burst_bytes: None,
+        rate_bps_min,
+    };
+    Request::ChangeSessionRates { id: name(id), flows: flows.iter().map(wish).collect() }
+}
+
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
     match request {
         PeerRequest::OfferAggregate(_) => "offer",
@@ -227,6 +275,9 @@ pub(crate) fn kind(request: &PeerRequest) -> Kind {
         PeerRequest::BookSession { .. } => "book",
         PeerRequest::CommitSession { .. } => "commit",
         PeerRequest::ChangeSessionEnd { .. } => "change",
+        PeerRequest::HoldRates { .. } => "hold rates",
+        PeerRequest::CommitRates { .. } => "commit rates",
+        PeerRequest::VoidRates { .. } => "void rates",
         PeerRequest::ReleaseSession { .. } => "release",
     }
 }
@@ -254,7 +305,9 @@ impl Node {
             store: Store::default(),
             plane: BTreeMap::new(),
             sought: Vec::new(),
+            judge: None,
             install_failures: 0,
+            change_failures: 0,
             dies_after_persist: false,
             deinstall_ms: 2,
             answers: BTreeMap::new(),
@@ -280,7 +333,16 @@ impl Node {
             Change::PutSession(record) => drop(self.store.sessions.insert(record.id.clone(), record)),
             Change::DeleteSession(id) => drop(self.store.sessions.remove(&id)),
             Change::AppendUsage(line) => self.store.ledger.push(line),
+            Change::PutToken(taken) => {
+                drop(self.store.tokens.insert((taken.issuer.clone(), taken.token_id.clone()), taken));
+            }
+            Change::DeleteToken { issuer, token_id } => drop(self.store.tokens.remove(&(issuer, token_id))),
         }
+    }
+
+    fn credential(&self, token: Option<String>) -> Credential {
+        let found = self.judge.zip(token.as_deref()).map(|(judge, token)| judge(token));
+        Credential { token, found }
     }
 
     fn install(&mut self, policies: Vec<(PolicyId, Policy)>, terminals: &[IpAddr]) -> Result<(), InstallError> {
@@ -315,6 +377,21 @@ impl Node {
         }
         self.sought.extend(terminals);
         Ok(())
+    }
+
+    /// All or none, and what is said to be in force must be.
+    fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, InstallError> {
+        if self.change_failures > 0 {
+            self.change_failures -= 1;
+            return Err(InstallError { code: "not_changed".into(), detail: "told to fail".into(), of_request: false });
+        }
+        for (id, _, to) in meters {
+            match self.plane.get_mut(id) {
+                Some(Policy::FlowOut { meter, .. } | Policy::FlowIn { meter, .. }) => *meter = *to,
+                other => panic!("{id:?} is changed, and is {other:?}"),
+            }
+        }
+        Ok(meters.iter().map(|(id, ..)| counted(*id)).collect())
     }
 
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {
@@ -393,10 +470,16 @@ impl World {
 
     /// Asks a node, and does not wait.
     pub(crate) fn request(&mut self, node: usize, request: Request) -> u64 {
+        self.request_with(node, request, None)
+    }
+
+    /// The same with a token.
+    pub(crate) fn request_with(&mut self, node: usize, request: Request, token: Option<&str>) -> u64 {
         self.sequence += 1;
         let ticket = self.sequence;
         self.nodes[node].asked.insert(ticket);
-        self.input(node, Input::Request { ticket, request });
+        let credential = self.nodes[node].credential(token.map(str::to_owned));
+        self.input(node, Input::Request { ticket, request, credential });
         ticket
     }
 
@@ -438,6 +521,11 @@ impl World {
         self.ask(node, Request::ChangeSessionEnd { id: name(id), ends_at })
     }
 
+    /// Asks for other rates: flow, rate, smallest rate.
+    pub(crate) fn change_rates(&mut self, node: usize, id: &str, flows: &[(&str, u64, u64)]) -> Answer {
+        self.ask(node, rates(id, flows))
+    }
+
     pub(crate) fn delete(&mut self, node: usize, id: &str) -> Answer {
         self.ask(node, Request::DeleteSession(name(id)))
     }
@@ -450,7 +538,10 @@ impl World {
         let now = self.clock(to);
         let node = &mut self.nodes[to];
         node.time_of_last_input = now;
-        node.broker.handle(Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request }, now);
+        node.broker.handle(
+            Input::PeerRequest { ticket, peer, epoch: Epoch(epoch), request, credential: Credential::default() },
+            now,
+        );
         let mut outputs: Vec<Output> = std::iter::from_fn(|| node.broker.poll()).collect();
         let place = outputs.iter().position(|o| matches!(o, Output::PeerAnswer { ticket: t, .. } if *t == ticket));
         let answer = place.map(|place| outputs.remove(place));
@@ -499,13 +590,14 @@ impl World {
                     self.input(to, Input::PeerAnswered { ticket, answer });
                 }
             }
-            Event::Request { from, from_life, ticket, to_life, epoch, request } => {
+            Event::Request { from, from_life, ticket, to_life, epoch, request, token } => {
                 let (to, peer) = (1 - from, self.nodes[from].config.node.clone());
                 if self.nodes[to].life == to_life && !self.nodes[to].down {
                     self.sequence += 1;
                     let own = self.sequence;
                     self.nodes[to].incoming.insert(own, (from, from_life, ticket));
-                    self.input(to, Input::PeerRequest { ticket: own, peer, epoch, request });
+                    let credential = self.nodes[to].credential(token);
+                    self.input(to, Input::PeerRequest { ticket: own, peer, epoch, request, credential });
                 }
             }
             Event::Tick { node, life, at } if self.nodes[node].life == life && self.nodes[node].wake == Some(at) => {
@@ -570,6 +662,14 @@ impl World {
                 };
                 self.after(2, Event::Input { node, life, input });
             }
+            Output::ChangeMeters { ticket, meters } => {
+                self.nodes[node].log.push(format!("change {}", meters.len()));
+                let input = match self.nodes[node].change(&meters) {
+                    Ok(counters) => Input::MetersChanged { ticket, counters },
+                    Err(error) => Input::InstallFailed { ticket, error },
+                };
+                self.after(2, Event::Input { node, life, input });
+            }
             Output::Deinstall { ticket, policies } => {
                 for id in &policies {
                     let line = self.nodes[node].plane.get(id).map_or("nothing", policy_kind);
@@ -579,7 +679,7 @@ impl World {
                 let after_ms = self.nodes[node].deinstall_ms;
                 self.after(after_ms, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
             }
-            Output::Send { ticket, request, deadline, .. } => {
+            Output::Send { ticket, request, token, deadline, .. } => {
                 let kind = kind(&request);
                 let epoch = self.nodes[node].config.epoch;
                 let to_life = self.nodes[1 - node].life;
@@ -589,8 +689,8 @@ impl World {
                     self.nodes[node].changing.insert(ticket);
                 }
                 for delay in (self.network)(node, kind) {
-                    let request = request.clone();
-                    let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request };
+                    let (request, token) = (request.clone(), token.clone());
+                    let event = Event::Request { from: node, from_life: life, ticket, to_life, epoch, request, token };
                     self.after(delay, event);
                 }
                 let answer = Err("no answer in time".to_owned());
@@ -645,6 +745,7 @@ impl World {
         let installed = this.plane.keys().copied().collect();
         let aggregates = this.store.aggregates.values().cloned().collect();
         let sessions = this.store.sessions.values().cloned().collect();
+        this.broker.restore_tokens(this.store.tokens.values().cloned().collect());
         this.broker.restore(aggregates, sessions, &installed, now);
         self.drain(node);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use turnpike_broker::media::Media;
 use turnpike_broker::name::PolicyId;
-use turnpike_broker::policy::{Counters, InstallError, Policy, Reception};
+use turnpike_broker::policy::{Counters, InstallError, Meter, Policy, Reception};
 use turnpike_node::dataplane::{DataPlane, Status};
 use turnpike_node::payload::Mtus;
 
@@ -22,6 +22,9 @@ struct Inner {
     ended: BTreeSet<PolicyId>,
     /// Of incoming flows, also when they have ended.
     media: BTreeMap<PolicyId, Media>,
+    /// Of flows, as installed and changed.
+    meters: BTreeMap<PolicyId, Meter>,
+    change_error: Option<InstallError>,
     deinstalls: usize,
     best_effort_rate_bps: Option<u64>,
     install_error: Option<InstallError>,
@@ -39,6 +42,18 @@ impl FakeDataPlane {
     /// What the incoming flows were installed with.
     pub(crate) fn media(&self) -> Vec<Media> {
         self.0.lock().unwrap().media.values().cloned().collect()
+    }
+
+    /// The rates of the flows in force.
+    pub(crate) fn rates_bps(&self) -> Vec<u64> {
+        let inner = self.0.lock().unwrap();
+        let in_force = inner.meters.iter().filter(|(id, _)| inner.installed.contains(id));
+        in_force.map(|(_, meter)| meter.rate_bps).collect()
+    }
+
+    /// From now on no change of a meter works, or every one again.
+    pub(crate) fn fail_changes(&self, error: Option<InstallError>) {
+        self.0.lock().unwrap().change_error = error;
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -115,11 +130,26 @@ impl DataPlane for FakeDataPlane {
         }
         inner.installed.extend(policies.iter().map(|(id, _)| *id));
         for (id, policy) in policies {
+            if let Policy::FlowIn { meter, .. } | Policy::FlowOut { meter, .. } = policy {
+                inner.meters.insert(*id, *meter);
+            }
             if let Policy::FlowIn { media, .. } = policy {
                 inner.media.insert(*id, media.clone());
             }
         }
         Ok(())
+    }
+
+    fn change(&mut self, meters: &[(PolicyId, Meter, Meter)]) -> Result<Vec<Counters>, InstallError> {
+        let mut inner = self.0.lock().unwrap();
+        if let Some(error) = &inner.change_error {
+            return Err(error.clone());
+        }
+        for (id, _, to) in meters {
+            assert!(inner.installed.contains(id), "{id:?} is not in force");
+            inner.meters.insert(*id, *to);
+        }
+        Ok(meters.iter().map(|(id, ..)| counters(&inner, *id)).collect())
     }
 
     fn deinstall(&mut self, policies: &[PolicyId]) -> Vec<Counters> {

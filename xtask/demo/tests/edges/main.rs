@@ -9,6 +9,7 @@ mod marking;
 mod network;
 mod one_arm;
 mod packet;
+mod rates;
 mod shapes;
 mod sizes;
 mod terminals;

@@ -1,12 +1,12 @@
 //! Before an answer leaves a node: what it says is so.
 
 use turnpike_broker::message::{Offer, PeerAnswer, PeerRequest};
-use turnpike_broker::name::AggregateName;
+use turnpike_broker::name::{AggregateName, Nanos};
 use turnpike_broker::record::{AggregateRecord, Direction, SessionRecord, SessionState, Side};
 use turnpike_broker::{Answer, Output};
 
 use super::{Broken, Checker, Held, Rule, hold};
-use crate::node::{Incoming, Node};
+use crate::node::{Asked, Incoming, Node};
 use crate::topology::node_name;
 
 fn unconfirmed(detail: String) -> Broken {
@@ -59,17 +59,23 @@ impl Checker {
                 None => Err(unconfirmed(format!("ticket {ticket} of a peer is answered twice, or was never asked"))),
             },
             Output::Answer { ticket, answer } => {
-                let Some(given_up) = nodes[index].asked.get(ticket) else {
+                let Some(asked) = nodes[index].asked.get(ticket) else {
                     return Err(unconfirmed(format!(
                         "ticket {ticket} of a client is answered twice, or was never asked"
                     )));
                 };
-                if let (Answer::AggregateDeleted, Some(name)) = (answer, given_up) {
-                    return is_gone(nodes, name);
+                match (answer, asked) {
+                    (Answer::AggregateDeleted, Asked::GiveUp(name)) => return is_gone(nodes, name),
+                    (Answer::Session { record, .. }, Asked::ChangeEnd(id, ends_at)) => {
+                        hold(Rule::Confirmation, *id == record.id, || format!("asked for {id}: {record:?}"))?;
+                        self.end_is_taken(nodes, index, record, *ends_at)?;
+                    }
+                    _ => {}
                 }
                 self.answers(nodes, index, answer)
             }
             Output::Install { policies, .. } => {
+                Self::installs_in_time(&nodes[index], policies.iter().map(|(id, _)| *id))?;
                 for (id, policy) in policies {
                     self.usage.installs(index, *id, policy);
                 }
@@ -77,6 +83,7 @@ impl Checker {
             }
             Output::Send { .. }
             | Output::Persist(_)
+            | Output::ChangeMeters { .. }
             | Output::Deinstall { .. }
             | Output::Notify { .. }
             | Output::WakeAt(_) => Ok(()),
@@ -104,11 +111,21 @@ impl Checker {
                 }
                 self.commits.insert((index, incoming.from, session.clone(), *attempt));
             }
-            (PeerRequest::HoldSession { session, attempt, .. }, PeerAnswer::Held { .. }) => {
+            (PeerRequest::HoldSession { session, attempt, offer, .. }, PeerAnswer::Held { .. }) => {
                 let last = self.holds.entry((index, node_name(incoming.from), session.clone())).or_default();
                 if *attempt > last.0 {
-                    *last = (*attempt, node.shown);
+                    *last = (*attempt, node.shown, *offer);
                 }
+            }
+            (PeerRequest::BookSession { session, attempt }, PeerAnswer::Booked) => {
+                let kept = node.store.sessions.get(session).map(|record| (record.booked, record.state));
+                hold(Rule::Confirmation, matches!(kept, Some((true, _))), || {
+                    format!("a booking of {session} is confirmed, and on disk it is {kept:?}")
+                })?;
+                self.books.insert((index, incoming.from, session.clone(), *attempt));
+            }
+            (PeerRequest::ChangeSessionEnd { session, ends_at, .. }, PeerAnswer::EndChanged) => {
+                self.ends_taken.insert((index, incoming.from, session.clone(), *ends_at));
             }
             (PeerRequest::OfferAggregate(Offer { name, attempt, .. }), PeerAnswer::AggregateAccepted { .. }) => {
                 let Some(record) = node.store.aggregates.get(name) else {
@@ -127,7 +144,7 @@ impl Checker {
     fn fences(&mut self, index: usize, ticket: u64, incoming: &Incoming, answer: &PeerAnswer) -> Held {
         let (subject, attempt) = match &incoming.request {
             PeerRequest::HoldSession { session, attempt, .. }
-            | PeerRequest::ReleaseSession { session, attempt, side: Side::First } => {
+            | PeerRequest::ReleaseSession { session, attempt, side: Side::First, .. } => {
                 (format!("session {session}"), *attempt)
             }
             PeerRequest::OfferAggregate(Offer { name, attempt, .. })
@@ -136,6 +153,9 @@ impl Checker {
             | PeerRequest::BookSession { .. }
             | PeerRequest::CommitSession { .. }
             | PeerRequest::ChangeSessionEnd { .. }
+            | PeerRequest::HoldRates { .. }
+            | PeerRequest::CommitRates { .. }
+            | PeerRequest::VoidRates { .. }
             | PeerRequest::ReleaseSession { .. } => return Ok(()),
         };
         let asks = matches!(incoming.request, PeerRequest::HoldSession { .. } | PeerRequest::OfferAggregate(_));
@@ -160,7 +180,10 @@ impl Checker {
             | PeerAnswer::WouldHold { .. }
             | PeerAnswer::Booked
             | PeerAnswer::Committed
-            | PeerAnswer::EndChanged => Ok(()),
+            | PeerAnswer::EndChanged
+            | PeerAnswer::RatesHeld { .. }
+            | PeerAnswer::RatesCommitted
+            | PeerAnswer::RatesVoided => Ok(()),
         }
     }
 
@@ -171,33 +194,22 @@ impl Checker {
         }
     }
 
+    /// A client is told that a session has another end: both have it.
+    fn end_is_taken(&self, nodes: &[Node], index: usize, record: &SessionRecord, ends_at: Option<Nanos>) -> Held {
+        let peer = nodes.iter().position(|node| node.config.node == record.peer);
+        let taken = peer.is_some_and(|peer| self.ends_taken.contains(&(peer, index, record.id.clone(), ends_at)));
+        hold(Rule::Confirmation, taken && record.schedule.ends_at == ends_at, || {
+            format!(
+                "session {} is answered with another end, {ends_at:?}, and {} has not taken it",
+                record.id, record.peer
+            )
+        })
+    }
+
     fn answers(&self, nodes: &[Node], index: usize, answer: &Answer) -> Held {
         let node = &nodes[index];
         match answer {
-            Answer::Session { record, .. } if record.state == SessionState::Active => {
-                carries(node, record)?;
-                if record.side == Side::Second {
-                    return Ok(());
-                }
-                let attempt = self.commits_asked.get(&(index, record.id.clone()));
-                let peer = nodes.iter().position(|node| node.config.node == record.peer);
-                let confirmed = match (attempt, peer) {
-                    (Some(attempt), Some(peer)) => self.commits.contains(&(peer, index, record.id.clone(), *attempt)),
-                    _ => false,
-                };
-                hold(Rule::Confirmation, confirmed, || {
-                    format!(
-                        "session {} is answered as active, and {} has not confirmed the commit",
-                        record.id, record.peer
-                    )
-                })
-            }
-            Answer::Session { record, .. } => {
-                let left = record.flows.iter().find(|flow| node.plane.has(flow.policy));
-                hold(Rule::Confirmation, left.is_none(), || {
-                    format!("session {} is answered as ended, and is installed", record.id)
-                })
-            }
+            Answer::Session { record, .. } => self.session_is_so(nodes, index, record),
             Answer::Aggregate { record, .. } => {
                 has_all(node, record)?;
                 let attempt = self.offers_asked.get(&(index, record.name.clone()));
@@ -210,7 +222,43 @@ impl Checker {
                     format!("aggregate {} is answered as there, and {} has not accepted it", record.name, record.peer)
                 })
             }
-            Answer::AggregateDeleted | Answer::WouldAdmit(_) | Answer::Refused(_) => Ok(()),
+            Answer::AggregateDeleted | Answer::WouldAdmit { .. } | Answer::Refused(_) => Ok(()),
         }
+    }
+
+    /// What a client is told of a session is confirmed at both ends.
+    fn session_is_so(&self, nodes: &[Node], index: usize, record: &SessionRecord) -> Held {
+        let node = &nodes[index];
+        let Some(peer) = nodes.iter().position(|node| node.config.node == record.peer) else {
+            return Err(unconfirmed(format!("session {} has the peer {}, which is no node", record.id, record.peer)));
+        };
+        let id = &record.id;
+        let policy = record.flows.first().map_or(0, |flow| flow.policy.0);
+        let (confirmed, what) = match record.state {
+            SessionState::Active => {
+                carries(node, record)?;
+                let attempt = self.commits_asked.get(&(index, id.clone()));
+                let commit = attempt.map(|attempt| (peer, index, id.clone(), *attempt));
+                (commit.is_some_and(|commit| self.commits.contains(&commit)), "active, and the commit is not confirmed")
+            }
+            SessionState::Booked => {
+                let is_booked = self.books.contains(&(peer, index, id.clone(), policy));
+                (is_booked, "booked, and the booking is not confirmed")
+            }
+            SessionState::Offered => {
+                let held = self.holds.get(&(peer, node.config.node.clone(), id.clone()));
+                let is_offered = held.is_some_and(|(attempt, _, offer)| *attempt >= policy && *offer);
+                (is_offered, "offered, and nothing is held for it")
+            }
+            // A client that changes its end may see it being started.
+            SessionState::Installing | SessionState::Committing => (record.booked, "being started, and was not booked"),
+            SessionState::Held | SessionState::Releasing => (false, "held or being released"),
+            SessionState::Waiting | SessionState::Ended => {
+                let left = record.flows.iter().find(|flow| node.plane.has(flow.policy));
+                (left.is_none(), "waiting or ended, and is installed")
+            }
+        };
+        let by_other = record.side == Side::Second && record.state == SessionState::Active;
+        hold(Rule::Confirmation, confirmed || by_other, || format!("session {id} is answered as {what}"))
     }
 }

@@ -6,7 +6,7 @@ use turnpike_broker::name::{Epoch, PolicyId, SessionId};
 use turnpike_broker::record::{AggregateState, Direction, FlowRecord, SessionRecord, SessionState, UsageKind};
 
 use super::{Checker, Held, Rule, hold};
-use crate::clients::Clients;
+use crate::clients::{Call, Clients};
 use crate::node::Node;
 
 fn leak(holds: bool, detail: impl FnOnce() -> String) -> Held {
@@ -22,13 +22,15 @@ impl Checker {
 
     /// Nothing is under way, no timer is set, and nobody has bad luck any more.
     pub(crate) fn rests(&mut self, nodes: &[Node], clients: &Clients) -> Held {
-        for node in nodes {
+        for (index, node) in nodes.iter().enumerate() {
             hold(Rule::Liveness, node.is_idle(), || format!("somebody waits for an answer of {}", node.config.node))?;
-            self.worked(node)?;
+            self.worked(index, node)?;
             rests(node)?;
         }
         ends_agree(nodes)?;
-        for call in clients.calls.iter().filter(|call| call.told && !call.end_asked && !call.host_lost) {
+        self.bookings_came_up(clients)?;
+        let stays = |call: &&Call| call.told && !call.end_asked && !call.host_lost && !call.has_end;
+        for call in clients.calls.iter().filter(stays) {
             for end in [call.first, call.second] {
                 let state = nodes[end].broker.session(&call.request.id).map(|record| record.state);
                 hold(Rule::Durability, state == Some(SessionState::Active), || {
@@ -59,10 +61,12 @@ fn rests(node: &Node) -> Held {
     let name = &node.config.node;
     let sessions: Vec<&SessionRecord> = node.broker.sessions().collect();
     for session in &sessions {
-        leak(session.state == SessionState::Active, || {
-            format!("session {} at {name} is {:?}", session.id, session.state)
+        leak(session.state == SessionState::Active && session.schedule.ends_at.is_none(), || {
+            format!("session {} at {name} is {:?}, with {:?}", session.id, session.state, session.schedule)
         })?;
     }
+    let waiting = node.broker.waiting().next();
+    leak(waiting.is_none(), || format!("session {:?} waits at {name}", waiting.map(|record| &record.id)))?;
     let stored = node.store.sessions.values().filter(|record| record.state != SessionState::Ended);
     leak(stored.eq(sessions.iter().copied()), || format!("store and broker of {name} have other sessions"))?;
     for aggregate in node.broker.aggregates() {
@@ -90,7 +94,13 @@ fn rests(node: &Node) -> Held {
         + node.broker.aggregates().filter(|record| record.direction == Direction::In && record.label.is_some()).count();
     let used: BTreeMap<_, _> = node.broker.tables().into_iter().map(|table| (table.name, table.used)).collect();
     let flows_out = flows().filter(|flow| flow.direction == Direction::Out).count() as u64;
-    let expected = [("flows", flows_out), ("labels", labels as u64), ("sessions", sessions.len() as u64)];
+    let expected = [
+        ("flows", flows_out),
+        ("labels", labels as u64),
+        ("sessions", sessions.len() as u64),
+        ("questions", 0),
+        ("watches", 0),
+    ];
     for (table, expected) in expected {
         leak(used.get(table) == Some(&expected), || {
             format!("{name} uses {:?} {table}, and {expected} are known", used.get(table))
@@ -112,6 +122,7 @@ fn ledger_is_whole(node: &Node, active: &[&SessionRecord]) -> Held {
         })?;
         let in_turn = match line.kind {
             UsageKind::Start => open.insert(&line.session),
+            UsageKind::Change => open.contains(&line.session),
             UsageKind::Final => open.remove(&line.session),
         };
         hold(Rule::Usage, in_turn, || format!("{} at {name} has two lines {:?} in turn", line.session, line.kind))?;

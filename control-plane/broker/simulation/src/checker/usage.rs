@@ -123,14 +123,22 @@ impl Checker {
     pub(crate) fn change(&mut self, nodes: &[Node], index: usize, change: &Change) -> Held {
         let line = match change {
             Change::PutSession(record) => {
-                self.usage.keeps(index, record);
+                self.ends_for_a_reason(nodes, index, record)?;
+                self.note_booking(index, record, nodes[index].shown);
+                self.waiting.keeps(index, record);
+                // Who waits has no policies.
+                if record.state != SessionState::Waiting {
+                    self.usage.keeps(index, record);
+                }
                 return Ok(());
             }
             Change::AppendUsage(line) if line.kind == UsageKind::Final => line,
             Change::AppendUsage(_)
             | Change::PutAggregate(_)
             | Change::DeleteAggregate(_)
-            | Change::DeleteSession(_) => return Ok(()),
+            | Change::DeleteSession(_)
+            | Change::PutToken(_)
+            | Change::DeleteToken { .. } => return Ok(()),
         };
         for usage in &line.flows {
             match nodes.iter().position(|node| node.config.node == usage.node) {

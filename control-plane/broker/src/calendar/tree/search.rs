@@ -1,7 +1,7 @@
-//! Finding the instant at which a level passes a limit, by what each subtree knows of itself.
+//! Finding the instant at which a level passes a limit, by what is known of each subtree.
 
-use super::Tree;
-use crate::calendar::level::{Level, Stretch};
+use super::{Below, Tree};
+use crate::calendar::level::{Level, Range};
 use crate::name::Nanos;
 
 /// The level that is looked for.
@@ -21,12 +21,11 @@ impl Wanted {
         }
     }
 
-    /// Whether a stretch that begins at a level may have what is wanted.
-    const fn may_be_in(self, stretch: Stretch, level: Level) -> bool {
-        let (high, low) = stretch.above(level);
+    /// Whether it may be among some levels.
+    const fn may_be_in(self, range: Range) -> bool {
         match self {
-            Self::Above(limit) => high.exceeds(limit),
-            Self::Within(limit) => !low.exceeds(limit),
+            Self::Above(limit) => range.high.exceeds(limit),
+            Self::Within(limit) => !range.low.exceeds(limit),
         }
     }
 }
@@ -44,48 +43,40 @@ impl Tree {
         if wanted.is(self.level_at(from)) {
             return Some(from);
         }
-        self.first_below(self.root, Level::ZERO, Between { from, to }, wanted)
+        self.first_below(self.top()?, Between { from, to }, wanted)
     }
 
     /// The last instant in [from, to) from which on the level is as wanted: `from`, or one at which something changes.
     pub(in crate::calendar) fn last(&self, from: Nanos, to: Nanos, wanted: Wanted) -> Option<Nanos> {
-        let last = self.last_below(self.root, Level::ZERO, Between { from, to }, wanted);
+        let last = self.top().and_then(|top| self.last_below(top, Between { from, to }, wanted));
         last.or_else(|| wanted.is(self.level_at(from)).then_some(from))
     }
 
-    fn first_below(&self, at: u32, before: Level, between: Between, wanted: Wanted) -> Option<Nanos> {
-        let node = self.get(at)?;
-        if !wanted.may_be_in(node.whole, before) {
-            return None;
+    fn first_below(&self, below: Below, between: Between, wanted: Wanted) -> Option<Nanos> {
+        let Between { from, to } = between;
+        if below.height == 0 {
+            let leaf = self.leaves.get(below.node);
+            let found = (leaf.until(from)..leaf.before(to)).find(|at| wanted.is(below.origin.plus(leaf.levels()[*at])));
+            return found.map(|at| leaf.times()[at]);
         }
-        let level = before.plus(self.stretch(node.left).sum).plus(node.change);
-        if node.time > between.from {
-            let earlier = self.first_below(node.left, before, between, wanted);
-            if earlier.is_some() {
-                return earlier;
-            }
-            if node.time < between.to && wanted.is(level) {
-                return Some(node.time);
-            }
-        }
-        if node.time < between.to { self.first_below(node.right, level, between, wanted) } else { None }
+        let inner = self.inners.get(below.node);
+        (inner.until(from).saturating_sub(1)..inner.before(to))
+            .filter(|at| wanted.may_be_in(inner.rest()[*at].range.from(below.child(inner, *at).origin)))
+            .find_map(|at| self.first_below(below.child(inner, at), between, wanted))
     }
 
-    fn last_below(&self, at: u32, before: Level, between: Between, wanted: Wanted) -> Option<Nanos> {
-        let node = self.get(at)?;
-        if !wanted.may_be_in(node.whole, before) {
-            return None;
+    fn last_below(&self, below: Below, between: Between, wanted: Wanted) -> Option<Nanos> {
+        let Between { from, to } = between;
+        if below.height == 0 {
+            let leaf = self.leaves.get(below.node);
+            let found =
+                (leaf.until(from)..leaf.before(to)).rfind(|at| wanted.is(below.origin.plus(leaf.levels()[*at])));
+            return found.map(|at| leaf.times()[at]);
         }
-        let level = before.plus(self.stretch(node.left).sum).plus(node.change);
-        if node.time < between.to {
-            let later = self.last_below(node.right, level, between, wanted);
-            if later.is_some() {
-                return later;
-            }
-            if node.time > between.from && wanted.is(level) {
-                return Some(node.time);
-            }
-        }
-        if node.time > between.from { self.last_below(node.left, before, between, wanted) } else { None }
+        let inner = self.inners.get(below.node);
+        (inner.until(from).saturating_sub(1)..inner.before(to))
+            .rev()
+            .filter(|at| wanted.may_be_in(inner.rest()[*at].range.from(below.child(inner, *at).origin)))
+            .find_map(|at| self.last_below(below.child(inner, at), between, wanted))
     }
 }
