@@ -22,6 +22,7 @@ use crate::question::Question;
 use crate::rate_change::Of;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::release::Released;
 use crate::second_side::Hold;
 use crate::session::{Ended, Session};
 use crate::watch::Watch;
@@ -376,7 +377,8 @@ impl Broker {
                 self.void_rates_received(ticket, of, now)
             }
             PeerRequest::ReleaseSession { session, side, attempt, failure } => {
-                self.release_received(ticket, &peer, session, side, attempt, failure, now);
+                let released = Released { id: session, side, attempt, failure };
+                self.release_received(ticket, &peer, released, now);
                 Ok(())
             }
         }

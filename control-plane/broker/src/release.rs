@@ -16,6 +16,15 @@ use crate::usage;
 /// This node's readings for the peers that wait for them, and the client that is to be refused.
 type Answers = (Vec<FlowUsage>, Vec<u64>, Option<(u64, Refusal)>);
 
+/// What a peer says it releases.
+pub(crate) struct Released {
+    pub(crate) id: SessionId,
+    pub(crate) side: Side,
+    pub(crate) attempt: u64,
+    /// Why, if it was pre-empted.
+    pub(crate) failure: Option<Refusal>,
+}
+
 /// How a session ends.
 pub(crate) struct Ending {
     /// It was up: its use is counted.
@@ -184,10 +193,7 @@ impl Broker {
         &mut self,
         ticket: u64,
         peer: &NodeName,
-        id: SessionId,
-        side: Side,
-        attempt: u64,
-        failure: Option<Refusal>,
+        Released { id, side, attempt, failure }: Released,
         now: Nanos,
     ) {
         if side == Side::First {
