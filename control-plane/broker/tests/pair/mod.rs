@@ -29,7 +29,10 @@ use turnpike_broker::{
     Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, WhenFull, overhead_bytes,
 };
 
+mod answers;
 mod invariant;
+
+pub(crate) use answers::{reason, refusal, session};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
@@ -779,23 +782,5 @@ pub(crate) fn policy_kind(policy: &Policy) -> Kind {
         Policy::FlowOut { .. } => "flow out",
         Policy::FlowIn { .. } => "flow in",
         Policy::TerminalsIn { .. } => "terminals in",
-    }
-}
-
-pub(crate) fn refusal(answer: Answer) -> Refusal {
-    match answer {
-        Answer::Refused(refusal) => refusal,
-        other => panic!("not refused: {other:?}"),
-    }
-}
-
-pub(crate) fn reason(answer: Answer) -> Reason {
-    refusal(answer).reason
-}
-
-pub(crate) fn session(answer: Answer) -> (SessionRecord, bool) {
-    match answer {
-        Answer::Session { record, created } => (record, created),
-        other => panic!("no session: {other:?}"),
     }
 }
