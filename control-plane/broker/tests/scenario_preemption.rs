@@ -311,6 +311,27 @@ fn a_node_may_die_at_any_moment() {
 }
 
 #[test]
+fn a_client_asks_again_after_a_death_and_its_id_is_free() {
+    for ms in 0..24 {
+        let (mut world, _) = asked();
+        world.run(ms);
+        world.crash(A);
+        world.run(20);
+        world.restart(A);
+        // Busy while the peer gives back what it has held, and never taken for another session.
+        let answers = std::iter::from_fn(|| {
+            world.run(100);
+            let answer = world.create(A, ranked("high", 5002, 800_000, 2));
+            let is_busy = matches!(&answer, Answer::Refused(refusal) if refusal.reason == Reason::Busy);
+            is_busy.then_some(answer)
+        });
+        assert!(answers.take(50).count() < 50, "busy for ever after {ms} ms");
+        assert_eq!(states(&world, &["low", "high"]), [ENDED, ACTIVE], "after {ms} ms");
+        rest(&mut world);
+    }
+}
+
+#[test]
 fn a_node_may_die_at_each_of_its_writes() {
     for node in [A, B] {
         for nth in 0..12 {

@@ -7,6 +7,7 @@ use super::{VICTIMS_MAX, Wish};
 use crate::broker::Broker;
 use crate::flow::Labels;
 use crate::name::{AggregateName, Nanos, NodeName, SessionId};
+use crate::priority::Priority;
 use crate::record::{FlowRecord, SessionRecord};
 use crate::session::{Phase, Session};
 
@@ -40,6 +41,9 @@ impl Broker {
         now: Nanos,
     ) -> Option<Plan> {
         let Wish { terms, asked, .. } = wish;
+        if listed.is_empty() && !terms.priority.may_preempt(Priority::LOWEST) {
+            return None;
+        }
         let checked = self.check_flows(asker, asked, labels, terms.schedule.ahead(now)).ok()?;
         self.check_places(&checked.ways).ok()?;
         let short = self.short_of_room(asker, wish, &checked.ways, now);

@@ -32,6 +32,7 @@ use turnpike_broker::{
 mod answers;
 mod invariant;
 
+#[allow(unused_imports, reason = "each test file uses its own part of this")]
 pub(crate) use answers::{reason, refusal, session};
 
 pub(crate) const MS: u64 = 1_000_000;
