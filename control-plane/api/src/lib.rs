@@ -8,6 +8,10 @@
 //! | `/v1/sessions?dry_run=true` | `POST` ([`SessionRequest`]): what it would be answered ([`SessionPreview`]), and nothing is held |
 //! | `/v1/sessions/{id}` | `GET`, `PATCH` ([`SessionChange`]), `DELETE` ([`SessionView`], with the final usage) |
 //! | `/v1/classes` | `GET` ([`Page`] of [`ClassView`]) |
+//! | `/v1/series` | `GET` ([`Page`] of [`SeriesView`]); made by `POST /v1/sessions` with a [`Recurrence`] |
+//! | `/v1/series/{id}` | `GET` ([`SeriesView`]), `DELETE` |
+//! | `/v1/links` | `GET` ([`Page`] of [`LinkView`]) |
+//! | `/v1/links/{name}` | `GET`, `PATCH` ([`LinkChange`]; [`LinkView`]) |
 //! | `/v1/usage` | `GET` ([`Page`] of [`UsageRecord`]) |
 //! | `/v1/node` | `GET` ([`NodeView`]) |
 //! | `/v1/health` | `GET` ([`Health`]) |
@@ -15,17 +19,25 @@
 //! Every error is an RFC 9457 problem ([`Problem`]) of type `application/problem+json`.
 #![forbid(unsafe_code)]
 
+mod capacity;
+mod link;
+mod series;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use turnpike_broker::class::{Class, Quality};
-use turnpike_broker::name::{AggregateName, ClassName, CodecName, FlowId, LinkName, NodeName, SessionId};
+use turnpike_broker::name::{AggregateName, ClassName, CodecName, FlowId, NodeName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::rate_change::RateStage;
 use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState, Side};
 
+pub use capacity::MediaSlotsView;
+pub use link::{LinkChange, LinkChangeView, LinkView, TimesView, UncarriedView};
+pub use series::{OccurrenceView, Recurrence, SeriesView};
+pub use turnpike_broker::media_slots::MediaSlots;
 pub use turnpike_broker::policy_state::NodePolicies;
 pub use turnpike_broker::record::UsageRecord;
 pub use turnpike_broker::{AggregateRequest, WhenFull};
@@ -70,6 +82,13 @@ pub struct SessionRequest {
     /// What each of its flows asks of its aggregate's class, if that does not say itself, field by field (R-001-3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// It recurs: then all occurrences are booked, each as a session `<id>.1` and so on, or none; answered with a [`SeriesView`]. It has a start and
+    /// an end, and does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recurrence: Option<Recurrence>,
+    /// Media-processing slots that it needs, by name, at the node that is asked (`first`) and at the other one (`second`), for its interval.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// What shows that it is authorised (R-004-15): a PASETO `v4.public` token; needed where either node asks for one. It is no part of what a
     /// repeated request is compared by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -259,6 +278,9 @@ pub struct SessionView {
     /// How far a change of rates has come that is not over; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changing_rates: Option<RateStage>,
+    /// Media-processing slots that it has or is to have: at the node that was asked those of both sides, at the other one its own.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// Its flows.
     pub flows: Vec<FlowView>,
     /// Final usage as counted on both nodes; empty until the session has ended.
@@ -285,6 +307,9 @@ pub struct SessionPreview {
     /// The sessions of lower priority that would be ended for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preempts: Vec<SessionId>,
+    /// Media-processing slots that it would have.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// Its flows with the second side's values, without counters.
     pub flows: Vec<FlowView>,
 }
@@ -298,10 +323,10 @@ pub struct Failure {
     pub detail: String,
 }
 
-/// A pool: what can be reserved of a link or of an aggregate.
+/// A pool: what can be reserved of a link, of an aggregate, or of what a node can forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolView {
-    /// `link <name>` or `aggregate <name>`.
+    /// `link <name>`, `aggregate <name>` or `node`.
     pub name: String,
     /// The node that has it.
     pub node: String,
@@ -457,6 +482,12 @@ pub struct NodeView {
     pub interfaces: Vec<InterfaceView>,
     /// Its links: capacity and what aggregates hold of it.
     pub links: Vec<LinkView>,
+    /// What it can forward of all sessions together, on the wire, and what they have of it; absent if that is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<PoolView>,
+    /// Its media-processing slots.
+    #[serde(default)]
+    pub media_slots: Vec<MediaSlotsView>,
     /// Its peers.
     pub peers: Vec<PeerView>,
     /// Its tables, by name.
@@ -491,17 +522,6 @@ pub struct InterfaceView {
     pub packet_bytes_max: u32,
     /// How often since the start the interface was deleted and made anew, and got its program again.
     pub restored: u64,
-}
-
-/// A link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkView {
-    /// Its name.
-    pub name: LinkName,
-    /// Towards the peers.
-    pub out: PoolView,
-    /// From the peers.
-    pub r#in: PoolView,
 }
 
 /// A peer.
@@ -571,6 +591,9 @@ pub struct Problem {
     /// The pool that has not enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolView>,
+    /// The media-processing slots that are not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_slots: Option<Box<MediaSlotsView>>,
     /// The largest rate of one such flow that would be admitted now, bits per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_offer_rate_bps: Option<u64>,

@@ -12,9 +12,10 @@ use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
 use crate::notice::Notice;
 use crate::policy::{Endpoints, InstallError, Marking, Meter, Policy, Tag};
+use crate::pool::Pool;
 use crate::record::{AggregateRecord, AggregateState, Change, Direction, FlowRecord};
 use crate::refusal::{PoolState, Reason, Refusal};
-use crate::shares::{Share, Shares, check_percent};
+use crate::shares::{Share, check_percent, ordinary};
 use crate::withdrawal::Undoing;
 
 /// The smallest rate of an aggregate.
@@ -25,7 +26,9 @@ pub(crate) const BURST_BYTES_MIN: u32 = 2 * 1_500;
 /// An aggregate on this node. It stays in the table, and holds its part of the link, until both ends are rid of it.
 pub(crate) struct Aggregate {
     pub(crate) record: AggregateRecord,
-    pub(crate) shares: Shares,
+    pub(crate) pool: Pool,
+    /// What flows that are no emergency may have together, where a part is kept for emergencies.
+    pub(crate) ordinary: Option<Pool>,
     /// Of what tagged packets have around them.
     tag_family: Family,
     /// The sender's, that the receiver knows it by; 0 if that was before a restart.
@@ -55,8 +58,9 @@ impl Aggregate {
     pub(crate) fn new(record: AggregateRecord, tag_family: Family, attempt: u64, phase: Phase) -> Self {
         // The other half of the burst pays for credit that the data plane caches per CPU.
         let burst_bytes = u64::from(record.burst_bytes / 2);
-        let shares = Shares::new(Cost { rate_bps: record.rate_bps, burst_bytes }, record.emergency_percent);
-        Self { record, shares, tag_family, attempt, phase }
+        let capacity = Cost { rate_bps: record.rate_bps, burst_bytes };
+        let ordinary = ordinary(capacity, record.emergency_percent);
+        Self { record, pool: Pool::new(capacity), ordinary, tag_family, attempt, phase }
     }
 
     /// Bytes by which this makes a flow's packets longer.
@@ -71,7 +75,7 @@ impl Aggregate {
     }
 
     pub(crate) fn pool_state(&self, node: &NodeName, now: Nanos) -> PoolState {
-        self.share_state(Share::Whole, node, now)
+        self.pool.state(self.share_name(Share::Whole), node, now)
     }
 }
 

@@ -120,6 +120,9 @@ impl Tokens {
             Change::PutSession(_)
             | Change::PutAggregate(_)
             | Change::DeleteAggregate(_)
+            | Change::PutLink(_)
+            | Change::PutSeries(_)
+            | Change::DeleteSeries(_)
             | Change::AppendUsage(_)
             | Change::PutToken(_)
             | Change::DeleteToken { .. } => None,

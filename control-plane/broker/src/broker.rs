@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::aggregate::Aggregate;
 use crate::authorization::{Credential, Tokens};
+use crate::capacity::LINK_CHANGES_MAX;
 use crate::config::Config;
 use crate::cost::Cost;
 use crate::endpoints::Carried;
@@ -23,7 +24,9 @@ use crate::rate_change::Of;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::release::Released;
+use crate::resources::NodePools;
 use crate::second_side::Hold;
+use crate::series::{SERIES_OCCURRENCES_MAX, Series};
 use crate::session::{Ended, Session};
 use crate::watch::Watch;
 
@@ -37,6 +40,7 @@ pub struct Broker {
     policies: u64,
     pub(crate) usage_sequence: u64,
     pub(crate) links: BTreeMap<LinkName, LinkPools>,
+    pub(crate) node_pools: NodePools,
     pub(crate) aggregates: BTreeMap<AggregateName, Aggregate>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) ended: Ended,
@@ -51,6 +55,11 @@ pub struct Broker {
     /// By the ticket that the second side was asked with.
     pub(crate) questions: BTreeMap<u64, Question>,
     pub(crate) watches: BTreeMap<SessionId, Watch>,
+    pub(crate) series: BTreeMap<SessionId, Series>,
+    /// Whose ticket it is, of those that are not answered.
+    pub(crate) series_tickets: BTreeMap<u64, SessionId>,
+    /// What series were answered, and have not looked at.
+    pub(crate) series_answers: VecDeque<(u64, Answer)>,
     pub(crate) tokens: Tokens,
     /// Those whose turn it is: the second side was asked.
     pub(crate) calling: BTreeSet<SessionId>,
@@ -58,6 +67,8 @@ pub struct Broker {
     pub(crate) called: BTreeSet<SessionId>,
     /// Something was given back since sessions that wait were looked at.
     pub(crate) room: bool,
+    /// Something has changed of links since it was looked at what they carry.
+    pub(crate) links_changed: bool,
     pending: BTreeMap<u64, Subject>,
     /// Of the same time those first that do not start something.
     timers: BTreeSet<(Nanos, bool, Subject)>,
@@ -81,6 +92,8 @@ pub(crate) enum TableName {
     Questions,
     Watches,
     Preemptions,
+    LinkChanges,
+    SeriesOccurrences,
     Tokens,
 }
 
@@ -89,8 +102,9 @@ pub(crate) enum TableName {
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
     /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
-    /// `watches` (sessions that wait for room, or are called), `preemptions` (asks that end others to make room, and are not answered yet) or
-    /// `tokens` (that are taken and have not expired).
+    /// `watches` (sessions that wait for room, or are called), `preemptions` (asks that end others to make room, and are not answered yet),
+    /// `tokens` (that are taken and have not expired), `link_changes` (other rates of links, in force or to come) or `series_occurrences` (of all
+    /// series whose last one is not over).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -111,6 +125,7 @@ impl Broker {
             policies: u64::from(epoch.0) << 32,
             usage_sequence: 0,
             links: config.links.iter().map(|(name, link)| (name.clone(), LinkPools::new(*link))).collect(),
+            node_pools: NodePools::new(&config.capacity),
             aggregates: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ended: Ended::new(config.limits.sessions_ended_max),
@@ -122,10 +137,14 @@ impl Broker {
             preempted: 0,
             questions: BTreeMap::new(),
             watches: BTreeMap::new(),
+            series: BTreeMap::new(),
+            series_tickets: BTreeMap::new(),
+            series_answers: VecDeque::new(),
             tokens: Tokens::default(),
             calling: BTreeSet::new(),
             called: BTreeSet::new(),
             room: false,
+            links_changed: false,
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             timer_by_subject: BTreeMap::new(),
@@ -146,6 +165,7 @@ impl Broker {
         }
         self.now = now;
         self.handle_timers(now);
+        self.reckon_links(now);
         match input {
             Input::Request { ticket, request, credential } => self.handle_request(ticket, request, &credential, now),
             Input::PeerRequest { ticket, peer, epoch, request, credential } => {
@@ -159,6 +179,8 @@ impl Broker {
             Input::Tick => {}
         }
         self.take_claimed(now);
+        self.drive_series(now);
+        self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();
     }
@@ -188,7 +210,7 @@ impl Broker {
     /// What flows have of an aggregate at a time that is not past.
     #[must_use]
     pub fn used_at(&self, name: &AggregateName, time: Nanos) -> Option<Cost> {
-        self.aggregates.get(name).map(|aggregate| aggregate.shares.whole().used_at(time))
+        self.aggregates.get(name).map(|aggregate| aggregate.pool.used_at(time))
     }
 
     /// All sessions that have not ended at both ends, by id.
@@ -229,9 +251,13 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 8] {
-        use TableName::{Aggregates, Flows, Labels, Preemptions, Questions, Sessions, Tokens, Watches};
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Preemptions, Tokens].map(|name| self.table(name))
+    pub fn tables(&self) -> [Table; 10] {
+        use TableName::{
+            Aggregates, Flows, Labels, LinkChanges, Preemptions, Questions, SeriesOccurrences, Sessions, Tokens,
+            Watches,
+        };
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Preemptions, Tokens, LinkChanges, SeriesOccurrences]
+            .map(|name| self.table(name))
     }
 
     fn table(&self, name: TableName) -> Table {
@@ -244,6 +270,8 @@ impl Broker {
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
             TableName::Preemptions => ("preemptions", self.preemptions.len(), PREEMPTIONS_MAX),
+            TableName::LinkChanges => ("link_changes", self.link_changes(), LINK_CHANGES_MAX),
+            TableName::SeriesOccurrences => ("series_occurrences", self.series_occurrences(), SERIES_OCCURRENCES_MAX),
             TableName::Tokens => ("tokens", self.tokens.len(), limits.tokens_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
@@ -284,6 +312,11 @@ impl Broker {
             Request::ChangeSessionEnd { id, ends_at } => self.change_session_end(ticket, &id, ends_at, now),
             Request::ChangeSessionRates { id, flows } => self.change_session_rates(ticket, &id, &flows, now),
             Request::DeleteSession(id) => self.delete_session(ticket, &id, now),
+            Request::CreateSeries { request, period, until } => {
+                self.create_series(ticket, request, (period, until), credential, now)
+            }
+            Request::DeleteSeries(id) => self.delete_series(ticket, &id, now),
+            Request::ChangeLink(wish) => self.change_link(ticket, &wish, now),
         };
         if let Err(refusal) = done {
             self.refuse(ticket, refusal);
@@ -335,21 +368,32 @@ impl Broker {
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession { session, attempt, schedule, priority, preempting, sent_at, offer, flows } => {
+            PeerRequest::HoldSession {
+                session,
+                attempt,
+                schedule,
+                priority,
+                preempting,
+                sent_at,
+                offer,
+                media_slots,
+                flows,
+            } => {
                 let subject = Subject::Session(session.clone());
                 let terms = Terms { schedule, priority };
-                let hold = Hold { attempt, terms, preempting: &preempting, sent_at, offer, asked: &flows, credential };
+                let hold = Hold { attempt, terms, preempting, sent_at, offer, media_slots, asked: &flows, credential };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
-            PeerRequest::WouldHoldSession { session, schedule, priority, preempting, sent_at, flows } => {
+            PeerRequest::WouldHoldSession { session, schedule, priority, preempting, sent_at, media_slots, flows } => {
                 let terms = Terms { schedule, priority };
                 let hold = Hold {
                     attempt: 0,
                     terms,
-                    preempting: &preempting,
+                    preempting,
                     sent_at,
                     offer: false,
+                    media_slots,
                     asked: &flows,
                     credential,
                 };
@@ -391,7 +435,7 @@ impl Broker {
             Some(Subject::Rates(id)) => self.rates_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
             Some(Subject::Preemption(id)) => self.preemption_answered(&id, ticket, answer, now),
-            Some(Subject::Watch(_)) | None => {}
+            Some(Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
         }
     }
 
@@ -400,7 +444,10 @@ impl Broker {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
             Some(Subject::Rates(id)) => self.rates_changed(&id, ticket, outcome.map(|()| &[][..]), now),
-            Some(Subject::Question | Subject::Preemption(_) | Subject::Watch(_)) | None => {}
+            Some(
+                Subject::Question | Subject::Preemption(_) | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_),
+            )
+            | None => {}
         }
     }
 
@@ -408,7 +455,15 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Rates(_) | Subject::Question | Subject::Preemption(_) | Subject::Watch(_)) | None => {}
+            Some(
+                Subject::Rates(_)
+                | Subject::Question
+                | Subject::Preemption(_)
+                | Subject::Watch(_)
+                | Subject::Link(_)
+                | Subject::Series(_),
+            )
+            | None => {}
         }
     }
 
@@ -431,6 +486,8 @@ impl Broker {
                 Subject::Rates(id) => self.resume_rates(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
                 Subject::Preemption(id) => self.preemption_timer(&id, now),
+                Subject::Link(name) => self.link_timer(&name, now),
+                Subject::Series(id) => self.series_timer(&id, now),
                 // The peer's answer has its deadline.
                 Subject::Question => {}
             }
@@ -548,6 +605,7 @@ impl Broker {
 
     /// Answers a client; a refusal is counted.
     pub(crate) fn answer(&mut self, ticket: u64, answer: Answer) {
+        let Some(answer) = self.take_for_series(ticket, answer) else { return };
         if let Answer::Refused(refusal) = &answer {
             self.count(refusal.reason);
         }
@@ -590,6 +648,9 @@ impl Broker {
     pub(crate) fn restored(&mut self, now: Nanos) {
         self.now = now;
         self.room = true;
+        self.resume_series(now);
+        self.drive_series(now);
+        self.reckon_links(now);
         self.call_waiting(now);
         self.ask_to_wake();
     }

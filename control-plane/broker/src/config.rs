@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::address::Family;
 use crate::class::{Class, QualityFloors};
+use crate::media_slots::SlotCounts;
 use crate::name::{ClassName, Epoch, LinkName, Nanos, NodeName};
 
 /// One node's share of the world.
@@ -15,6 +16,8 @@ pub struct Config {
     pub epoch: Epoch,
     /// What this node's links can carry.
     pub links: BTreeMap<LinkName, Link>,
+    /// What this node itself can do.
+    pub capacity: Capacity,
     /// The nodes that it peers with.
     pub peers: BTreeMap<NodeName, Peer>,
     /// What aggregates may be of.
@@ -45,6 +48,15 @@ pub struct Link {
     pub rate_out_bps: u64,
     /// Bits per second that this node may receive.
     pub rate_in_bps: u64,
+}
+
+/// What a node can do, whatever its links and aggregates have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Capacity {
+    /// Bits per second on the wire that it can forward, of all sessions together; not limited if there is none.
+    pub rate_bps: Option<u64>,
+    /// How many media-processing slots it has, by name.
+    pub media_slots: SlotCounts,
 }
 
 /// Upper bounds. Memory is at most about 2 KiB for each session and 400 bytes for each flow.

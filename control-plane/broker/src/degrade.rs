@@ -9,6 +9,7 @@ use crate::flow::{Grant, Terms};
 use crate::message::HoldFlow;
 use crate::name::AggregateName;
 use crate::policy::Meter;
+use crate::record::FlowRecord;
 
 /// What becomes of a flow that its aggregate has not enough rate left for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,35 +73,44 @@ fn u64_fraction(left: u128, more: u128, wanted: u128) -> u128 {
 }
 
 impl Broker {
-    /// Lowers what flows of one session would get to what their aggregates have room for, where that is the policy of the aggregate, or of
+    /// Lowers what flows of one session would get of an aggregate to what there is room for, where that is the policy of the aggregate, or of
     /// this node for what others ask. What does not even fit with its smallest rates is left as it is, to be refused.
-    pub(crate) fn lower_to_fit(&self, asked: &[HoldFlow], grants: &mut [Grant], terms: Terms, second: bool) {
-        let names: std::collections::BTreeSet<&AggregateName> = asked.iter().map(|flow| &flow.aggregate).collect();
-        for name in names {
-            let Some(aggregate) = self.aggregates.get(name) else { continue };
-            let lowers = aggregate.record.when_full == WhenFull::Degrade;
-            if lowers || (second && self.config.second_side.lower_to_fit) {
-                lower_on(aggregate, asked, grants, terms);
-            }
+    pub(crate) fn lower_to_fit(
+        &self,
+        name: &AggregateName,
+        asked: &[HoldFlow],
+        grants: &mut [Grant],
+        terms: Terms,
+        second: bool,
+    ) {
+        let Some(aggregate) = self.aggregates.get(name).filter(|aggregate| self.lowers(aggregate, second)) else {
+            return;
+        };
+        let of_this = |flow: &HoldFlow| flow.aggregate == *name;
+        let takers = asked.iter().zip(&*grants).filter(|(flow, _)| of_this(flow)).map(|(flow, grant)| Taker {
+            meter: grant.meter,
+            rate_bps_min: flow.rate_bps_min.min(grant.meter.rate_bps),
+            overhead_bytes: aggregate.overhead_bytes(&flow.endpoints),
+        });
+        let takers: Vec<Taker> = takers.collect();
+        let free_bps = self.free_bps(aggregate, terms.schedule.interval(), terms.priority.emergency);
+        let Some(rates) = split(free_bps, &takers) else { return };
+        let of_this = asked.iter().zip(grants).filter(|(flow, _)| of_this(flow));
+        for ((_, grant), rate_bps) in of_this.zip(rates) {
+            grant.meter.rate_bps = rate_bps;
         }
     }
-}
 
-fn lower_on(aggregate: &Aggregate, asked: &[HoldFlow], grants: &mut [Grant], terms: Terms) {
-    let of_this = |flow: &HoldFlow| flow.aggregate == aggregate.record.name;
-    let takers = asked.iter().zip(&*grants).filter(|(flow, _)| of_this(flow)).map(|(flow, grant)| Taker {
-        meter: grant.meter,
-        rate_bps_min: flow.rate_bps_min.min(grant.meter.rate_bps),
-        overhead_bytes: aggregate.overhead_bytes(&flow.endpoints),
-    });
-    let takers: Vec<Taker> = takers.collect();
-    let Some(rates) = split(aggregate.free(terms.schedule.interval(), terms.priority.emergency).rate_bps, &takers)
-    else {
-        return;
-    };
-    let of_this = asked.iter().zip(grants).filter(|(flow, _)| of_this(flow));
-    for ((_, grant), rate_bps) in of_this.zip(rates) {
-        grant.meter.rate_bps = rate_bps;
+    /// Whether flows may get less than they ask for where there is not enough room.
+    pub(crate) fn lowers(&self, aggregate: &Aggregate, second: bool) -> bool {
+        aggregate.record.when_full == WhenFull::Degrade || (second && self.config.second_side.lower_to_fit)
+    }
+
+    /// The least that a flow may get at the first side.
+    pub(crate) fn least(&self, flow: &FlowRecord) -> FlowRecord {
+        let lowers = self.aggregates.get(&flow.aggregate).is_some_and(|aggregate| self.lowers(aggregate, false));
+        let rate_bps = if lowers { flow.rate_bps_min.min(flow.meter.rate_bps) } else { flow.meter.rate_bps };
+        FlowRecord { meter: Meter { rate_bps, ..flow.meter }, ..flow.clone() }
     }
 }
 

@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::authorization::Credential;
+use crate::calendar::Until;
+use crate::capacity::{LinkChange, LinkState};
 use crate::class::Quality;
 use crate::degrade::WhenFull;
 use crate::media::Media;
+use crate::media_slots::MediaSlots;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, ClassName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
@@ -16,6 +19,7 @@ use crate::rate_change::RateWish;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
+use crate::series::SeriesRecord;
 use crate::shares::is_no_percent;
 
 /// A client's wish for an aggregate that this node sends on.
@@ -91,6 +95,9 @@ pub struct SessionRequest {
     pub schedule: Schedule,
     /// How it stands to others that want the same room.
     pub priority: Priority,
+    /// What it needs of media processing at each side.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// All of its flows.
     pub flows: Vec<FlowRequest>,
 }
@@ -129,6 +136,19 @@ pub enum Request {
         /// The flows that change.
         flows: Vec<RateWish>,
     },
+    /// Let a link have other rates, for an interval or until further notice (R-000-2).
+    ChangeLink(LinkChange),
+    /// Book all occurrences of a session that recurs, or none (R-000-8).
+    CreateSeries {
+        /// The first occurrence, with its start and its end.
+        request: SessionRequest,
+        /// From the start of one to the start of the next.
+        period: Nanos,
+        /// When there are no more.
+        until: Until,
+    },
+    /// End all occurrences of a series.
+    DeleteSeries(SessionId),
 }
 
 /// What clients are told.
@@ -157,6 +177,17 @@ pub enum Answer {
         /// The sessions that would be ended for it.
         preempts: Vec<SessionId>,
     },
+    /// The link has the rates that were asked for.
+    Link(Box<LinkState>),
+    /// All occurrences of the series are booked at both ends. `created` is false where they were so already.
+    Series {
+        /// As it is now.
+        record: SeriesRecord,
+        /// Whether this request made it.
+        created: bool,
+    },
+    /// The series is gone, and its sessions are ended.
+    SeriesDeleted,
     /// No, and nothing has changed.
     Refused(Refusal),
 }

@@ -13,8 +13,8 @@ use crate::flow::in_use;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::policy::Endpoints;
-use crate::record::{Change, FlowRecord, Side};
-use crate::refusal::{PoolState, Reason, Refusal};
+use crate::record::{Change, SessionRecord, Side};
+use crate::refusal::{Reason, Refusal};
 use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, unknown_session};
 
@@ -164,26 +164,21 @@ impl Broker {
         let Some(session) = self.sessions.get(id) else { return Ok(None) };
         let before = session.record.schedule.ends_at.unwrap_or(OPEN);
         let Ok(extension) = Interval::new(before, ends_at.unwrap_or(OPEN)) else { return Ok(None) };
-        let flows = session.record.flows.clone();
+        let SessionRecord { flows, side, .. } = session.record.clone();
+        let slots = session.record.own_slots().clone();
         for flow in &flows {
             let taken = |ends: &Endpoints| self.carried.has(flow.direction, ends, extension);
             if let Some(taken) = occupied(flow.endpoints, flow.rtcp).find(taken) {
                 return Err(in_use(&format!("flow {}", flow.id), flow.endpoints, taken).at("ends_at"));
             }
         }
-        for (index, flow) in flows.iter().enumerate() {
-            let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else { continue };
-            aggregate.shares.forget(now);
-            if let Err(shortage) = aggregate.hold(flow, extension) {
-                let more = Schedule { starts_at: Some(before), ends_at };
-                let mut refusal = aggregate.shortage(&self.config.node, flow, shortage, more, now).at("ends_at");
-                // Another rate or another start is not what was asked for.
-                refusal.counter_offer_rate_bps = None;
-                refusal.pool = refusal.pool.map(|pool| PoolState { fits_at: None, ..pool });
-                self.give_pools_back(&flows[..index], extension);
-                return Err(refusal);
-            }
+        let more = Schedule { starts_at: Some(before), ends_at };
+        // Another rate or another start is not what was asked for.
+        let refused = |refusal: Refusal| refusal.at("ends_at").without_offers();
+        for flow in &flows {
+            self.check_carried(&flow.aggregate, more, now).map_err(refused)?;
         }
+        self.take_parts(&flows, (&slots, side), more, now).map_err(refused)?;
         for flow in &flows {
             self.carried.extend(flow, extension);
         }
@@ -193,18 +188,10 @@ impl Broker {
     fn give_extension_back(&mut self, id: &SessionId, extension: Option<Interval>) {
         self.room = true;
         if let (Some(extension), Some(session)) = (extension, self.sessions.get(id)) {
-            let flows = session.record.flows.clone();
-            self.give_pools_back(&flows, extension);
-            for flow in &flows {
+            let record = session.record.clone();
+            self.give_back_parts(&record.flows, record.own_slots(), extension);
+            for flow in &record.flows {
                 self.carried.shorten(flow, extension);
-            }
-        }
-    }
-
-    pub(crate) fn give_pools_back(&mut self, flows: &[FlowRecord], interval: Interval) {
-        for flow in flows {
-            if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.give_back(flow, interval);
             }
         }
     }
@@ -218,7 +205,7 @@ impl Broker {
         let record = session.record.clone();
         let (end_before, end) = (before.ends_at.unwrap_or(OPEN), ends_at.unwrap_or(OPEN));
         if let Ok(rest) = Interval::new(end, end_before) {
-            self.give_pools_back(&record.flows, rest);
+            self.give_back_parts(&record.flows, record.own_slots(), rest);
         }
         for flow in &record.flows {
             if let Ok(extension) = Interval::new(end_before, end) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::name::{AggregateName, Epoch, NodeName, SessionId};
+use crate::name::{AggregateName, Epoch, LinkName, NodeName, SessionId};
 
 /// What a message, a timer or a ticket is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,10 @@ pub(crate) enum Subject {
     Preemption(SessionId),
     /// By its ticket.
     Question,
+    /// A link whose capacity changes.
+    Link(LinkName),
+    /// A series of bookings.
+    Series(SessionId),
 }
 
 /// The highest epoch of each peer, and the highest attempt that is over for each subject of a peer.

@@ -6,6 +6,7 @@ use crate::broker::{Broker, TableName};
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
 use crate::flow::{Terms, are_answer_to, is_label, note_granted};
+use crate::media_slots::MediaSlots;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
@@ -37,13 +38,13 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         credential.check()?;
-        let SessionRequest { id, schedule, priority, flows } = request;
+        let SessionRequest { id, schedule, priority, media_slots, flows } = request;
         let terms = Terms { schedule, priority };
         let asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
-        if self.take_offer(ticket, &id, terms, &asked, now) {
+        if self.take_offer(ticket, &id, terms, &media_slots, &asked, now) {
             return Ok(());
         }
-        if self.repeated(ticket, &id, terms, &asked)? {
+        if self.repeated(ticket, &id, terms, &media_slots, &asked)? {
             return Ok(());
         }
         self.check_token(credential)?;
@@ -54,11 +55,11 @@ impl Broker {
         }
         self.check_token_place(credential, now)?;
         let wait = wait_until.map(|until| self.new_wait(until));
-        let wish = WaitingWish { id: &id, terms, asked: &asked, credential };
-        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, priority)) {
+        let wish = WaitingWish { id: &id, terms, media_slots: &media_slots, asked: &asked, credential };
+        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, &media_slots.first, priority)) {
             return self.start_to_wait(ticket, wish, wait, None, now);
         }
-        let refusal = match self.admit(None, &asked, terms, now) {
+        let refusal = match self.admit(None, &asked, &media_slots.first, terms, now) {
             Ok(admitted) => {
                 self.hold_at_both(ticket, wish, admitted, wait, now);
                 return Ok(());
@@ -81,18 +82,19 @@ impl Broker {
     pub(crate) fn hold_at_both(
         &mut self,
         ticket: u64,
-        WaitingWish { id, terms: Terms { schedule, priority }, asked, credential }: WaitingWish<'_>,
+        WaitingWish { id, terms: Terms { schedule, priority }, media_slots, asked, credential }: WaitingWish<'_>,
         (peer, flows): (NodeName, Vec<FlowRecord>),
         wait: Option<Wait>,
         now: Nanos,
     ) {
         let mut asked = asked.to_vec();
-        self.note_passed(&flows, priority, None);
         note_granted(&mut asked, &flows);
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
-        let record = credential.on(SessionRecord { wait, priority, ..held });
+        let of_second = media_slots.second.clone();
+        let record = credential.on(SessionRecord { wait, priority, media_slots: media_slots.clone(), ..held });
         self.take_token(credential, id);
+        self.note_passed(&record, None);
         self.persist(Change::PutSession(record.clone()));
         let request = PeerRequest::HoldSession {
             session: id.clone(),
@@ -102,6 +104,7 @@ impl Broker {
             preempting: Vec::new(),
             sent_at: now,
             offer: false,
+            media_slots: of_second,
             flows: asked,
         };
         let ask = self.send_with(Subject::Session(id.clone()), peer, request, credential.token.clone(), now);
@@ -115,6 +118,7 @@ impl Broker {
         ticket: u64,
         id: &SessionId,
         terms: Terms,
+        media_slots: &MediaSlots,
         asked: &[HoldFlow],
     ) -> Result<bool, Refusal> {
         if self.is_making_room(id) {
@@ -122,7 +126,7 @@ impl Broker {
         }
         let node = &self.config.node;
         let record = if let Some(session) = self.sessions.get(id) {
-            if session.record.terms() != terms || !are_answer_to(&session.record.flows, asked, Side::Second) {
+            if !is_answer_to(&session.record, terms, media_slots, asked) {
                 return Err(session_id_reused(id, node));
             }
             match session.record.state {
@@ -138,7 +142,7 @@ impl Broker {
                 }
             }
         } else if let Some(record) = self.watches.get(id).map(|watch| &watch.record).or_else(|| self.ended.get(id)) {
-            if record.terms() != terms || !are_answer_to(&record.flows, asked, Side::Second) {
+            if !is_answer_to(record, terms, media_slots, asked) {
                 return Err(session_id_reused(id, node));
             }
             record.clone()
@@ -314,6 +318,11 @@ impl Broker {
             (None, _) => {}
         }
     }
+}
+
+/// Whether a session is what a client asks for.
+pub(crate) fn is_answer_to(record: &SessionRecord, terms: Terms, media_slots: &MediaSlots, asked: &[HoldFlow]) -> bool {
+    record.terms() == terms && record.media_slots == *media_slots && are_answer_to(&record.flows, asked, Side::Second)
 }
 
 pub(crate) fn silent(id: &SessionId, why: &str) -> Refusal {

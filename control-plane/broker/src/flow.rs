@@ -1,17 +1,17 @@
 //! Flows: what may be asked, and what they take of the node's pools, labels and tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::aggregate::Aggregate;
 use crate::broker::{Broker, TableName};
 use crate::calendar::{Interval, Shortage};
 use crate::class::Quality;
-use crate::cost::{self, Cost, rate_that_fits};
-use crate::degrade::WhenFull;
+use crate::cost::{self, Cost};
 use crate::endpoints::{check_endpoints, occupied};
 use crate::event::FlowRequest;
+use crate::media_slots::SlotCounts;
 use crate::message::HoldFlow;
-use crate::name::{AggregateName, Label, Nanos, NodeName, PolicyId};
+use crate::name::{Label, Nanos, NodeName, PolicyId};
 use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
 use crate::priority::Priority;
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
@@ -41,7 +41,7 @@ impl FlowRequest {
 
 impl FlowRecord {
     /// What is asked for, with what is granted of it. It has no policy yet, and no label of this node.
-    fn asked(asked: &HoldFlow, (direction, tag): Way, meter: Meter, terms: Terms) -> Self {
+    pub(crate) fn asked(asked: &HoldFlow, (direction, tag): Way, meter: Meter, terms: Terms) -> Self {
         Self {
             id: asked.id.clone(),
             aggregate: asked.aggregate.clone(),
@@ -230,19 +230,26 @@ impl SessionRecord {
     }
 }
 
+/// Which side this node is when it is asked so.
+const fn side(asker: Option<&NodeName>) -> Side {
+    if asker.is_some() { Side::Second } else { Side::First }
+}
+
 impl Broker {
-    /// Takes what a session's flows need, all or nothing: pools, labels, endpoints, places in tables (R-003-11).
+    /// Takes what a session's flows need, all or nothing: pools, media slots of this side, labels, endpoints, places in tables (R-003-11).
     /// `asker` is the peer where it asks; a client asks otherwise. The second side's own values are applied (R-001-1).
     pub(crate) fn admit(
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        slots: &SlotCounts,
         terms: Terms,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
         let checked = self.check_flows(asker, asked, Labels::OfReceiver, terms.schedule.ahead(now))?;
+        self.check_slots(slots, side(asker))?;
         self.check_places(&checked.ways).map_err(|table| self.full(table))?;
-        let mut flows = self.hold_pools(asker, asked, &checked.ways, terms, now)?;
+        let mut flows = self.hold_pools(asker, (asked, slots), &checked.ways, terms, now)?;
         self.take_places(&mut flows, terms.schedule.interval());
         Ok((checked.peer, flows))
     }
@@ -263,13 +270,15 @@ impl Broker {
         &mut self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
+        slots: &SlotCounts,
         terms: Terms,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
         let checked = self.check_flows(asker, asked, Labels::None, terms.schedule.ahead(now))?;
+        self.check_slots(slots, side(asker))?;
         self.check_places(&checked.ways).map_err(|table| self.no_place(table))?;
-        let flows = self.hold_pools(asker, asked, &checked.ways, terms, now)?;
-        self.give_pools_back(&flows, terms.schedule.interval());
+        let flows = self.hold_pools(asker, (asked, slots), &checked.ways, terms, now)?;
+        self.give_back_parts(&flows, slots, terms.schedule.interval());
         Ok((checked.peer, flows))
     }
 
@@ -277,59 +286,71 @@ impl Broker {
     pub(crate) fn flows_of_watch(
         &self,
         asked: &[HoldFlow],
+        slots: &SlotCounts,
         terms: Terms,
         now: Nanos,
     ) -> Result<Option<(NodeName, Vec<FlowRecord>)>, Refusal> {
         let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, terms.schedule.ahead(now))?;
+        self.check_slots(slots, Side::First)?;
         let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter, terms));
         let flows: Vec<FlowRecord> = flows.collect();
-        let mut needed: BTreeMap<&AggregateName, Cost> = BTreeMap::new();
-        for flow in &flows {
-            let Some(aggregate) = self.aggregates.get(&flow.aggregate) else { return Ok(None) };
-            let rate_bps = match aggregate.record.when_full {
-                WhenFull::Refuse => flow.meter.rate_bps,
-                WhenFull::Degrade => flow.rate_bps_min,
-            };
-            let least = FlowRecord { meter: Meter { rate_bps, ..flow.meter }, ..flow.clone() };
-            let (cost, needed) = (aggregate.cost(&least), needed.entry(&flow.aggregate).or_default());
-            needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
-            needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
-            let capacity = aggregate.capacity(terms.priority.emergency, &self.config.node, now);
-            if needed.rate_bps > capacity.rate_bps || needed.burst_bytes > capacity.burst_bytes {
-                return Ok(None);
-            }
-        }
-        Ok(Some((peer, flows)))
+        let least: Vec<FlowRecord> = flows.iter().map(|flow| self.least(flow)).collect();
+        Ok(self.fits_empty(&least, slots, now).then_some((peer, flows)))
     }
 
-    /// Takes what flows need of their pools, all or nothing.
+    /// Takes what flows and slots need of their pools, all or nothing.
     pub(crate) fn hold_pools(
         &mut self,
         asker: Option<&NodeName>,
-        asked: &[HoldFlow],
+        (asked, slots): (&[HoldFlow], &SlotCounts),
         ways: &[Way],
         terms: Terms,
         now: Nanos,
     ) -> Result<Vec<FlowRecord>, Refusal> {
-        let mut grants = Vec::with_capacity(asked.len());
-        for (index, asked) in asked.iter().enumerate() {
-            if let Some(aggregate) = self.aggregates.get_mut(&asked.aggregate) {
-                aggregate.shares.forget(now);
+        let (none, side, interval) = (SlotCounts::new(), side(asker), terms.schedule.interval());
+        let grants = asked
+            .iter()
+            .enumerate()
+            .map(|(index, asked)| self.grant(&format!("flows[{index}]"), asked, asker.is_some()));
+        let mut grants = grants.collect::<Result<Vec<Grant>, Refusal>>()?;
+        let mut flows: Vec<FlowRecord> = Vec::with_capacity(asked.len());
+        let mut places: Vec<usize> = Vec::with_capacity(asked.len());
+        let mut taken = Ok(());
+        // One aggregate after the other: what flows are granted depends on what those before them have left.
+        'aggregates: for (first, flow) in asked.iter().enumerate() {
+            let name = &flow.aggregate;
+            if asked[..first].iter().any(|earlier| earlier.aggregate == *name) {
+                continue;
             }
-            grants.push(self.grant(&format!("flows[{index}]"), asked, asker.is_some())?);
-        }
-        self.lower_to_fit(asked, &mut grants, terms, asker.is_some());
-        let mut flows = Vec::with_capacity(asked.len());
-        for ((asked, way), Grant { meter, quality }) in asked.iter().zip(ways).zip(grants) {
-            match self.take(asked, *way, meter, terms, now).map(|flow| FlowRecord { quality, ..flow }) {
-                Ok(flow) => flows.push(flow),
-                Err(refusal) => {
-                    self.give_pools_back(&flows, terms.schedule.interval());
-                    return Err(refusal);
+            self.forget_past(name, now);
+            self.lower_to_fit(name, asked, &mut grants, terms, asker.is_some());
+            let of_this = (first..asked.len()).filter(|place| asked[*place].aggregate == *name);
+            for place in of_this {
+                let Grant { meter, quality } = grants[place].clone();
+                let record = FlowRecord::asked(&asked[place], ways[place], meter, terms);
+                let record = FlowRecord { quality, ..record };
+                let one = self
+                    .check_carried(name, terms.schedule, now)
+                    .and_then(|()| self.take_parts(std::slice::from_ref(&record), (&none, side), terms.schedule, now));
+                if one.is_err() {
+                    taken = one;
+                    break 'aggregates;
                 }
+                flows.push(record);
+                places.push(place);
             }
         }
-        Ok(flows)
+        match taken.and_then(|()| self.take_parts(&[], (slots, side), terms.schedule, now)) {
+            Ok(()) => {
+                let mut placed: Vec<(usize, FlowRecord)> = places.into_iter().zip(flows).collect();
+                placed.sort_by_key(|(place, _)| *place);
+                Ok(placed.into_iter().map(|(_, flow)| flow).collect())
+            }
+            Err(refusal) => {
+                self.give_back_parts(&flows, &none, interval);
+                Err(refusal)
+            }
+        }
     }
 
     pub(crate) fn check_flows(
@@ -431,31 +452,11 @@ impl Broker {
         Ok(Grant { meter: Meter { rate_bps, excess, ..asked.meter }, quality })
     }
 
-    /// Takes a flow's part of its pool. It has no policy yet, and no label of this node.
-    fn take(
-        &mut self,
-        asked: &HoldFlow,
-        way: Way,
-        meter: Meter,
-        terms: Terms,
-        now: Nanos,
-    ) -> Result<FlowRecord, Refusal> {
-        let flow = FlowRecord::asked(asked, way, meter, terms);
-        let interval = self.held_interval(terms.schedule);
-        let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else {
-            return Err(Refusal::new(Reason::UnknownAggregate, format!("no aggregate {}", flow.aggregate)));
-        };
-        if let Err(shortage) = aggregate.hold(&flow, interval) {
-            return Err(aggregate.shortage(&self.config.node, &flow, shortage, terms.schedule, now));
-        }
-        Ok(flow)
-    }
-
     /// The reverse of [`Self::admit`].
-    pub(crate) fn give_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+    pub(crate) fn give_back(&mut self, record: &SessionRecord) {
         self.room = true;
-        self.give_pools_back(flows, interval);
-        self.give_places_back(flows, interval);
+        self.give_back_parts(&record.held_flows(), record.own_slots(), record.schedule.interval());
+        self.give_places_back(&record.flows, record.schedule.interval());
     }
 
     /// Labels, endpoints and places in tables.
@@ -470,9 +471,10 @@ impl Broker {
 
     /// Takes what an earlier life of this node gave to a session.
     pub(crate) fn adopt_flows(&mut self, record: &SessionRecord) {
-        self.adopt_pools(&record.held_flows(), record.schedule.interval());
+        let interval = record.schedule.interval();
+        self.adopt_parts(&record.held_flows(), record.own_slots(), interval);
         for flow in &record.flows {
-            self.carried.insert(flow, record.schedule.interval());
+            self.carried.insert(flow, interval);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label)
                 && !self.labels.adopt(label)
             {
@@ -481,24 +483,13 @@ impl Broker {
         }
     }
 
-    /// Takes of pools what flows had.
-    pub(crate) fn adopt_pools(&mut self, flows: &[FlowRecord], interval: Interval) {
-        for flow in flows {
-            if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-                aggregate.adopt(flow, interval);
-            }
-        }
-    }
-
     /// Keeps of a flow's part only what the second side's values need.
     pub(crate) fn shrink(&mut self, flow: &mut FlowRecord, meter: Meter, interval: Interval) {
         self.room = true;
-        let before = flow.clone();
+        let none = SlotCounts::new();
+        self.give_back_parts(std::slice::from_ref(flow), &none, interval);
         flow.meter = meter;
-        if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-            aggregate.give_back(&before, interval);
-            aggregate.adopt(flow, interval);
-        }
+        self.adopt_parts(std::slice::from_ref(flow), &none, interval);
     }
 
     /// What the data plane is to do for a flow that [has a policy](FlowRecord::has_policy). `None` if its label or its aggregate is not known.
@@ -517,31 +508,18 @@ impl Broker {
 }
 
 impl Aggregate {
-    /// The largest rate of a flow that the pool has room for throughout an interval.
-    fn rate_that_fits(&self, flow: &FlowRecord, interval: Interval) -> u64 {
-        let FlowRecord { meter: Meter { packet_bytes_min, .. }, endpoints, emergency, .. } = flow;
-        rate_that_fits(self.free(interval, *emergency).rate_bps, *packet_bytes_min, self.overhead_bytes(endpoints))
-    }
-
-    /// The same for a flow that has a part of it already.
-    pub(crate) fn rate_that_fits_beside(&self, flow: &FlowRecord, own: Cost, interval: Interval) -> u64 {
-        let free_bps = self.free(interval, flow.emergency).rate_bps.saturating_add(own.rate_bps);
-        rate_that_fits(free_bps, flow.meter.packet_bytes_min, self.overhead_bytes(&flow.endpoints))
-    }
-
-    /// Why a flow does not fit, what would, and when this would.
+    /// Why a flow does not fit into one of its aggregate's pools, what would, and when this would. `fits` is the largest rate of it that does.
     pub(crate) fn shortage(
         &self,
         node: &NodeName,
-        flow: &FlowRecord,
+        (flow, fits): (&FlowRecord, u64),
         (share, shortage): (Share, Shortage),
         schedule: Schedule,
         now: Nanos,
     ) -> Refusal {
-        let (interval, cost, pool) = (schedule.interval(), self.cost(flow), self.shares.pool(share));
+        let (interval, cost, pool) = (schedule.interval(), self.cost(flow), self.share(share));
         let (id, free) = (&flow.id, pool.free(interval));
-        let fits = self.rate_that_fits(flow, interval).min(flow.asked_rate_bps);
-        let state = self.share_state(share, node, now);
+        let state = pool.state(self.share_name(share), node, now);
         let name = &state.name;
         let (reason, detail) = match shortage {
             Shortage::Rate => (

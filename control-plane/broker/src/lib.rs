@@ -10,8 +10,10 @@
 
 pub mod address;
 pub mod calendar;
+pub mod capacity;
 pub mod class;
 pub mod media;
+pub mod media_slots;
 pub mod message;
 pub mod name;
 pub mod policy;
@@ -20,6 +22,7 @@ pub mod quality;
 pub mod rate_change;
 pub mod record;
 pub mod refusal;
+pub mod series;
 pub mod time;
 
 mod aggregate;
@@ -39,12 +42,14 @@ mod label;
 mod link;
 mod marking;
 mod notice;
+mod overload;
 mod planted;
 mod pool;
 mod preemption;
 mod priority;
 mod question;
 mod release;
+mod resources;
 mod restoration;
 mod schedule;
 mod second_side;
@@ -56,10 +61,11 @@ mod withdrawal;
 
 pub use authorization::{Authorization, Credential, TakenToken};
 pub use broker::{Broker, Table};
-pub use config::{Config, Limits, Link, Peer, SecondSide, Timers};
+pub use config::{Capacity, Config, Limits, Link, Peer, SecondSide, Timers};
 pub use cost::{Cost, overhead_bytes, payload_bytes_max, rate_that_fits};
 pub use degrade::WhenFull;
 pub use event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
+pub use overload::Uncarried;
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]
 pub use planted::PlantedBug;

@@ -2,38 +2,101 @@
 
 use crate::address::Family;
 use crate::broker::Broker;
+use crate::calendar::Interval;
+use crate::capacity::{CapacityChange, layers};
 use crate::config::Link;
 use crate::cost::Cost;
 use crate::name::{LinkName, Nanos, NodeName};
+use crate::overload::Overload;
 use crate::pool::Pool;
 use crate::record::{AggregateRecord, Direction};
 use crate::refusal::{PoolState, Reason, Refusal};
 
 /// A link's capacity in both directions. Only rates are shared out; aggregates' bursts are not bounded by a link.
 pub(crate) struct LinkPools {
-    out: Pool,
-    into: Pool,
+    out: Way,
+    into: Way,
+    changes: Vec<CapacityChange>,
+}
+
+/// One direction.
+struct Way {
+    pool: Pool,
+    configured_bps: u64,
+    overload: Overload,
+}
+
+impl Way {
+    fn new(rate_bps: u64) -> Self {
+        Self { pool: Pool::new(capacity(rate_bps)), configured_bps: rate_bps, overload: Overload::default() }
+    }
+}
+
+const fn capacity(rate_bps: u64) -> Cost {
+    Cost { rate_bps, burst_bytes: 0 }
 }
 
 impl LinkPools {
-    pub(crate) const fn new(link: Link) -> Self {
+    pub(crate) fn new(link: Link) -> Self {
         let Link { rate_out_bps, rate_in_bps } = link;
-        Self {
-            out: Pool::new(Cost { rate_bps: rate_out_bps, burst_bytes: 0 }),
-            into: Pool::new(Cost { rate_bps: rate_in_bps, burst_bytes: 0 }),
+        Self { out: Way::new(rate_out_bps), into: Way::new(rate_in_bps), changes: Vec::new() }
+    }
+
+    const fn way(&self, direction: Direction) -> &Way {
+        match direction {
+            Direction::Out => &self.out,
+            Direction::In => &self.into,
         }
     }
 
-    pub(crate) const fn of(&mut self, direction: Direction) -> &mut Pool {
+    const fn way_mut(&mut self, direction: Direction) -> &mut Way {
         match direction {
             Direction::Out => &mut self.out,
             Direction::In => &mut self.into,
         }
     }
 
+    pub(crate) const fn of(&mut self, direction: Direction) -> &mut Pool {
+        &mut self.way_mut(direction).pool
+    }
+
+    pub(crate) const fn overload(&self, direction: Direction) -> &Overload {
+        &self.way(direction).overload
+    }
+
+    pub(crate) const fn overload_mut(&mut self, direction: Direction) -> &mut Overload {
+        &mut self.way_mut(direction).overload
+    }
+
+    pub(crate) const fn configured_bps(&self, direction: Direction) -> u64 {
+        self.way(direction).configured_bps
+    }
+
+    pub(crate) fn changes(&self) -> &[CapacityChange] {
+        &self.changes
+    }
+
+    /// The capacity is that of these changes from now on.
+    pub(crate) fn set_changes(&mut self, changes: Vec<CapacityChange>) {
+        for direction in [Direction::Out, Direction::In] {
+            let way = self.way_mut(direction);
+            way.pool.set_capacity(Interval::ALWAYS, capacity(way.configured_bps));
+            for change in layers(&changes, direction) {
+                way.pool.set_capacity(change.interval(), capacity(change.rate_bps));
+            }
+        }
+        self.changes = changes;
+    }
+
+    /// The most that it has at any time.
+    fn rate_bps_max(&self, direction: Direction) -> u64 {
+        let changed = layers(&self.changes, direction).map(|change| change.rate_bps);
+        changed.chain([self.configured_bps(direction)]).max().unwrap_or_default()
+    }
+
     pub(crate) fn states(&self, name: &LinkName, node: &NodeName, now: Nanos) -> (PoolState, PoolState) {
         let name = format!("link {name}");
-        (self.out.state(name.clone(), node, now), self.into.state(name, node, now))
+        (self.out.pool.state(name.clone(), node, now), self.into.pool.state(name, node, now))
     }
 }
 
@@ -42,19 +105,15 @@ const fn cost(record: &AggregateRecord) -> Cost {
 }
 
 impl Broker {
-    /// The link that leads to a peer, and its rate in one direction.
+    /// The link that leads to a peer, and the most that it has at any time in one direction.
     pub(crate) fn link_to(&self, peer: &NodeName, direction: Direction) -> Result<(LinkName, u64), Refusal> {
-        let found = self.config.peers.get(peer).and_then(|peer| Some((&peer.link, self.config.links.get(&peer.link)?)));
-        let Some((name, link)) = found else {
+        let found = self.config.peers.get(peer).and_then(|peer| Some((&peer.link, self.links.get(&peer.link)?)));
+        let Some((name, pools)) = found else {
             let known: Vec<&str> = self.config.peers.keys().map(NodeName::as_str).collect();
             let detail = format!("node {} has no peer {peer}; its peers: {}", self.config.node, known.join(", "));
             return Err(Refusal::new(Reason::UnknownPeer, detail).at("peer"));
         };
-        let rate_bps = match direction {
-            Direction::Out => link.rate_out_bps,
-            Direction::In => link.rate_in_bps,
-        };
-        Ok((name.clone(), rate_bps))
+        Ok((name.clone(), pools.rate_bps_max(direction)))
     }
 
     /// What tagged packets to and from a peer have around them. It does not matter for one that is not configured any more: nothing is
@@ -82,6 +141,7 @@ impl Broker {
         let Some(pools) = self.links.get_mut(&name) else {
             return Ok(());
         };
+        self.links_changed = true;
         let pool = pools.of(record.direction);
         pool.forget(now);
         if pool.hold(cost(record)).is_ok() {
@@ -110,6 +170,7 @@ impl Broker {
             && let Some(pools) = self.links.get_mut(&name)
         {
             pools.of(record.direction).adopt(cost(record));
+            self.links_changed = true;
         }
     }
 
@@ -119,6 +180,7 @@ impl Broker {
             && let Some(pools) = self.links.get_mut(&name)
         {
             pools.of(record.direction).give_back(cost(record));
+            self.links_changed = true;
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::address::Family;
 use crate::class::{NamedClass, Quality};
 use crate::degrade::WhenFull;
 use crate::media::Media;
+use crate::media_slots::SlotCounts;
 use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
 use crate::priority::Priority;
@@ -140,6 +141,9 @@ pub enum PeerRequest {
         /// It is to be offered to a client that has waited, and is held for longer.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         offer: bool,
+        /// What it needs of the asked node's media processing.
+        #[serde(default, skip_serializing_if = "SlotCounts::is_empty")]
+        media_slots: SlotCounts,
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },
@@ -158,6 +162,9 @@ pub enum PeerRequest {
         preempting: Vec<SessionId>,
         /// The asking node's time.
         sent_at: Nanos,
+        /// What it needs of the asked node's media processing.
+        #[serde(default, skip_serializing_if = "SlotCounts::is_empty")]
+        media_slots: SlotCounts,
         /// All of its flows.
         flows: Vec<HoldFlow>,
     },

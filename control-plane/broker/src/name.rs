@@ -84,6 +84,8 @@ name!(/// A class's name, the same on both of its nodes.
     ClassName, "class name", 32);
 name!(/// What games are told apart by.
     GameName, "game name", 32);
+name!(/// Media-processing slots of a node, such as `transcoding`.
+    SlotName, "media slot name", 32);
 name!(/// A codec's encoding name, as in SDP.
     CodecName, "codec", 32);
 

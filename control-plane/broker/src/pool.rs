@@ -85,6 +85,22 @@ impl Pool {
         self.calendar.release(interval, cost);
     }
 
+    /// What there is at a time that is not past.
+    pub(crate) fn capacity_at(&self, time: Nanos) -> Cost {
+        self.calendar.capacity_at(time)
+    }
+
+    /// Changes what there is over an interval, whatever was given of it.
+    pub(crate) fn set_capacity(&mut self, interval: Interval, capacity: Cost) {
+        let set = self.calendar.set_capacity(interval, capacity);
+        assert!(set.is_ok(), "changes of a capacity are counted before they get here");
+    }
+
+    /// Whether at some time more was given than there is.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.calendar.overloaded().is_some()
+    }
+
     /// From when on, and not before `not_before`, a part could be held for as long as that, or without end.
     pub(crate) fn fits_at(&self, cost: Cost, duration: Option<Nanos>, not_before: Nanos) -> Option<Nanos> {
         self.calendar.earliest(cost, duration, not_before, OPEN)

@@ -48,10 +48,10 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         credential.check()?;
-        let SessionRequest { id, schedule, priority, flows } = request;
+        let SessionRequest { id, schedule, priority, media_slots, flows } = request;
         let terms = Terms { schedule, priority };
         let mut asked: Vec<HoldFlow> = flows.iter().map(FlowRequest::to_hold).collect();
-        if self.repeated(ticket, &id, terms, &asked)? {
+        if self.repeated(ticket, &id, terms, &media_slots, &asked)? {
             return Ok(());
         }
         self.check_token(credential)?;
@@ -60,9 +60,9 @@ impl Broker {
         if self.are_sessions_full() {
             return Err(self.no_place(TableName::Sessions));
         }
-        let (peer, flows, preempts) = match self.would_admit(None, &asked, terms, now) {
+        let (peer, flows, preempts) = match self.would_admit(None, &asked, &media_slots.first, terms, now) {
             Ok((peer, flows)) => (peer, flows, Vec::new()),
-            Err(refusal) => self.would_make_room_here(&id, terms, &asked, refusal, now)?,
+            Err(refusal) => self.would_make_room_here(&id, (terms, &media_slots), &asked, refusal, now)?,
         };
         note_granted(&mut asked, &flows);
         if self.questions.len() >= self.config.limits.questions_max {
@@ -74,10 +74,12 @@ impl Broker {
             priority,
             preempting: preempts.clone(),
             sent_at: now,
+            media_slots: media_slots.second.clone(),
             flows: asked,
         };
         let ask = self.send_with(Subject::Question, peer.clone(), request, credential.token.clone(), now);
-        let record = SessionRecord { priority, ..SessionRecord::held(id, Side::First, peer, schedule, flows) };
+        let held = SessionRecord::held(id, Side::First, peer, schedule, flows);
+        let record = SessionRecord { priority, media_slots, ..held };
         self.questions.insert(ask, Question { client: ticket, record, preempts });
         Ok(())
     }
@@ -130,6 +132,7 @@ impl Broker {
         now: Nanos,
     ) -> Result<(Vec<HeldFlow>, Vec<SessionId>), Refusal> {
         let Hold { terms, sent_at, asked, credential, .. } = hold;
+        let media_slots = hold.media_slots.clone();
         credential.check()?;
         let without_labels = |flow: HeldFlow| HeldFlow { label: None, ..flow };
         if let Some(session) = self.sessions.get(id) {
@@ -140,6 +143,7 @@ impl Broker {
             let same = record.side == Side::Second
                 && record.peer == *peer
                 && record.terms() == terms
+                && record.media_slots.second == media_slots
                 // Questions have no labels, as requests of clients.
                 && are_answer_to(&record.flows, asked, Side::Second);
             if !same {
@@ -159,14 +163,14 @@ impl Broker {
         self.check_token(credential)?;
         terms.schedule.check_peers(sent_at, now, &self.config.timers)?;
         terms.priority.check()?;
-        check_listed(hold.preempting)?;
+        check_listed(&hold.preempting)?;
         if self.are_sessions_full() {
             return Err(self.no_place(TableName::Sessions));
         }
-        match self.would_admit(Some(peer), asked, terms, now) {
+        match self.would_admit(Some(peer), asked, &media_slots, terms, now) {
             Ok((_, flows)) => Ok((values(&flows), Vec::new())),
             Err(refusal) if is_for_want_of_room(refusal.reason) => {
-                self.would_make_room(peer, id, hold, now).ok_or(refusal)
+                self.would_make_room(peer, id, &hold, now).ok_or(refusal)
             }
             Err(refusal) => Err(refusal),
         }

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Broker;
 use crate::calendar::Interval;
-use crate::cost::Cost;
 use crate::fence::Subject;
 use crate::message::PeerAnswer;
 use crate::name::{FlowId, Nanos, PolicyId, SessionId};
@@ -235,22 +234,22 @@ impl Broker {
         schedule: Schedule,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) else { return Ok(()) };
         let wanted = FlowRecord { meter: larger, asked_rate_bps: change.after.asked_rate_bps, ..flow.clone() };
-        let (own, cost) = (aggregate.cost(flow), aggregate.cost(&wanted));
-        let more = less(cost, own);
-        aggregate.shares.forget(now);
-        let Err(shortage) = aggregate.hold_more(flow, more, schedule.interval()) else { return Ok(()) };
-        let mut refusal = aggregate.shortage(&self.config.node, &wanted, shortage, schedule, now);
-        let fits = aggregate.rate_that_fits_beside(flow, own, schedule.interval());
+        self.forget_past(&flow.aggregate, now);
+        let grows = larger != flow.meter;
+        let carried = if grows { self.check_carried(&flow.aggregate, schedule, now) } else { Ok(()) };
+        let taken = carried.and_then(|()| self.take_beyond(flow, &wanted, schedule, now));
+        let Err(mut refusal) = taken else { return Ok(()) };
+        let fits = self.rate_that_fits_beside(flow, schedule.interval());
         // Another time is not what was asked for, and what does not raise it is no offer.
         refusal.pool = refusal.pool.map(|pool| PoolState { fits_at: None, ..pool });
-        let offer = refusal.reason == Reason::PoolRateExhausted && fits > flow.meter.rate_bps;
+        let for_rate = matches!(refusal.reason, Reason::PoolRateExhausted | Reason::NodeCapacityExhausted);
+        let offer = for_rate && fits > flow.meter.rate_bps;
         refusal.counter_offer_rate_bps = offer.then_some(fits);
         if offer {
             let (id, name, before) = (&flow.id, &flow.aggregate, flow.meter.rate_bps);
             refusal.detail = format!(
-                "flow {id} has {before} bit/s and asks for {}; aggregate {name} at {} has room for {fits}",
+                "flow {id} in aggregate {name} has {before} bit/s and asks for {}; {} has room for {fits}",
                 change.after.asked_rate_bps, self.config.node
             );
         }
@@ -260,10 +259,7 @@ impl Broker {
     fn give_more_back(&mut self, flow: &FlowRecord, held: Meter, kept: Meter, interval: Interval) {
         self.room = true;
         let with = |meter| FlowRecord { meter, ..flow.clone() };
-        if let Some(aggregate) = self.aggregates.get_mut(&flow.aggregate) {
-            let rest = less(aggregate.cost(&with(held)), aggregate.cost(&with(kept)));
-            aggregate.give_less_back(flow, rest, interval);
-        }
+        self.give_back_beyond(&with(held), &with(kept), interval);
     }
 
     /// The second side's values in place of those that were asked for; what they leave is given back.
@@ -414,13 +410,5 @@ impl Broker {
         let detail =
             format!("the data plane of {} did not change the rates of session {id}: {error}", self.config.node);
         Refusal::new(error.reason(), detail)
-    }
-}
-
-/// What is needed beyond.
-const fn less(cost: Cost, own: Cost) -> Cost {
-    Cost {
-        rate_bps: cost.rate_bps.saturating_sub(own.rate_bps),
-        burst_bytes: cost.burst_bytes.saturating_sub(own.burst_bytes),
     }
 }

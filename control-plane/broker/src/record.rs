@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::authorization::{Authorization, TakenToken};
+use crate::capacity::LinkRecord;
 use crate::class::{NamedClass, Quality};
 use crate::degrade::WhenFull;
 use crate::media::Media;
+use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use crate::priority::Priority;
@@ -13,6 +15,7 @@ use crate::quality::Mos;
 use crate::rate_change::RateChange;
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
+use crate::series::SeriesRecord;
 use crate::shares::is_no_percent;
 
 /// Which way, seen from this node.
@@ -218,6 +221,9 @@ pub struct SessionRecord {
     /// It was up and all of it is counted here, but its final line is not in the ledger yet.
     #[serde(default)]
     pub ledger_due: bool,
+    /// What it needs of media processing: at the first side of both, at the second its own.
+    #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
+    pub media_slots: MediaSlots,
     /// It waits for room, or is being called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
@@ -266,6 +272,7 @@ impl SessionRecord {
             flows,
             usage: Vec::new(),
             ledger_due: false,
+            media_slots: MediaSlots { first: SlotCounts::new(), second: SlotCounts::new() },
             wait: None,
             rate_change: None,
             rate_change_done: 0,
@@ -273,6 +280,12 @@ impl SessionRecord {
             authorization: None,
             token: None,
         }
+    }
+
+    /// What it needs of this node's media processing.
+    #[must_use]
+    pub const fn own_slots(&self) -> &SlotCounts {
+        self.media_slots.of(self.side)
     }
 
     /// It was up at some time.
@@ -343,6 +356,12 @@ pub enum Change {
     PutSession(SessionRecord),
     /// Forget the session.
     DeleteSession(SessionId),
+    /// Write what is said of a link.
+    PutLink(LinkRecord),
+    /// Write the series.
+    PutSeries(SeriesRecord),
+    /// Forget the series.
+    DeleteSeries(SessionId),
     /// Append to the ledger.
     AppendUsage(UsageRecord),
     /// Write a token that is taken.

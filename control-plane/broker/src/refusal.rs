@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::media_slots::SlotState;
 use crate::name::Nanos;
 
 /// The stable reasons. The text form is the `code` of the API's problem bodies and the label of the counters.
@@ -18,6 +19,10 @@ pub enum Reason {
     UnknownPeer,
     /// No session of that id on this node.
     UnknownSession,
+    /// No link of that name on this node.
+    UnknownLink,
+    /// No series of that id on this node.
+    UnknownSeries,
     /// The id names a session with other content.
     SessionIdReused,
     /// The name is an aggregate with other content.
@@ -32,6 +37,12 @@ pub enum Reason {
     PoolRateExhausted,
     /// The aggregate's pool has not that much burst left.
     PoolBurstExhausted,
+    /// The node has not that much left of what it can forward.
+    NodeCapacityExhausted,
+    /// The node has not that many media-processing slots left.
+    MediaSlotsExhausted,
+    /// No media-processing slots of that name on this node.
+    UnknownMediaSlots,
     /// A limit of this node is reached.
     LimitReached,
     /// The second side would take only less than the smallest asked.
@@ -90,6 +101,9 @@ pub struct Refusal {
     /// The pool that has not enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolState>,
+    /// The media-processing slots that are not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_slots: Option<Box<SlotState>>,
     /// The largest rate of one such flow that would be admitted now, bits per second; none if nothing fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_offer_rate_bps: Option<u64>,
@@ -99,7 +113,15 @@ impl Refusal {
     /// A refusal without a field, pool or counter-offer.
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), field: None, pool: None, counter_offer_rate_bps: None }
+        Self { reason, detail: detail.into(), field: None, pool: None, media_slots: None, counter_offer_rate_bps: None }
+    }
+
+    /// The same where another rate or another start is not what was asked for.
+    #[must_use]
+    pub(crate) fn without_offers(self) -> Self {
+        let pool = self.pool.map(|pool| PoolState { fits_at: None, ..pool });
+        let media_slots = self.media_slots.map(|slots| Box::new(SlotState { fits_at: None, ..*slots }));
+        Self { counter_offer_rate_bps: None, pool, media_slots, ..self }
     }
 
     /// The same, naming the field of the request that is wrong.
@@ -119,7 +141,7 @@ impl Refusal {
 /// A pool at the moment of a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolState {
-    /// `link <name>` or `aggregate <name>`.
+    /// `link <name>`, `aggregate <name>` or `node`.
     pub name: String,
     /// The node that decided.
     pub node: String,

@@ -414,9 +414,8 @@ impl Broker {
     /// Gives everything back, once; says who is to be answered when it is kept that all is over.
     fn clean_up(&mut self, id: &SessionId) -> Option<Answers> {
         let session = self.sessions.get_mut(id)?;
-        let interval = session.record.schedule.interval();
-        let (flows, attempt, side, peer) =
-            (session.record.held_flows(), session.attempt, session.record.side, session.record.peer.clone());
+        let (held, attempt, side, peer) =
+            (session.record.clone(), session.attempt, session.record.side, session.record.peer.clone());
         let Phase::Ending(ending) = &mut session.phase else {
             return None;
         };
@@ -431,7 +430,7 @@ impl Broker {
         let peers = std::mem::take(&mut ending.peers);
         let refused = ending.refused.take();
         if newly_clean {
-            self.give_back_ended(id, &flows, interval);
+            self.give_back_ended(id, &held);
             if kept_for_peer {
                 // With all of its readings a restart knows that nothing is held for it any more.
                 self.set_session_state(id, SessionState::Releasing);

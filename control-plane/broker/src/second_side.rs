@@ -5,6 +5,7 @@ use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::fence::Subject;
 use crate::flow::{Terms, are_answer_to};
+use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
@@ -32,14 +33,14 @@ pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
 }
 
 /// What the first side asks this one to hold.
-#[derive(Clone, Copy)]
 pub(crate) struct Hold<'a> {
     pub(crate) attempt: u64,
     pub(crate) terms: Terms,
     /// The first side ends these for it.
-    pub(crate) preempting: &'a [SessionId],
+    pub(crate) preempting: Vec<SessionId>,
     pub(crate) sent_at: Nanos,
     pub(crate) offer: bool,
+    pub(crate) media_slots: SlotCounts,
     pub(crate) asked: &'a [HoldFlow],
     pub(crate) credential: &'a Credential,
 }
@@ -54,6 +55,7 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         let Hold { attempt, terms, sent_at, offer, asked, credential, .. } = hold;
+        let media_slots = hold.media_slots.clone();
         credential.check()?;
         let Terms { schedule, priority } = terms;
         let subject = Subject::Session(id.clone());
@@ -71,6 +73,7 @@ impl Broker {
             let same = session.record.side == Side::Second
                 && session.record.peer == peer
                 && session.record.terms() == terms
+                && session.record.media_slots.second == media_slots
                 && are_answer_to(&session.record.flows, asked, Side::First);
             if !same {
                 return Err(session_id_reused(&id, &self.config.node));
@@ -89,7 +92,7 @@ impl Broker {
             }
             return Ok(());
         }
-        if self.is_hold_repeated(ticket, &peer, &id, hold, now)? {
+        if self.is_hold_repeated(ticket, &peer, &id, &hold, now)? {
             return Ok(());
         }
         if self.watches.contains_key(&id) {
@@ -101,23 +104,24 @@ impl Broker {
         self.check_token(credential)?;
         schedule.check_peers(sent_at, now, &self.config.timers)?;
         priority.check()?;
-        check_listed(hold.preempting)?;
+        check_listed(&hold.preempting)?;
         if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
         self.check_token_place(credential, now)?;
-        let (peer, flows) = match self.admit(Some(&peer), asked, terms, now) {
+        let (peer, flows) = match self.admit(Some(&peer), asked, &media_slots, terms, now) {
             Ok(admitted) => admitted,
             // What is offered to one that waits is what is free.
             Err(refusal) if is_for_want_of_room(refusal.reason) && !offer => {
-                return if self.make_room_for_peer(ticket, &peer, &id, hold, now)? { Ok(()) } else { Err(refusal) };
+                return if self.make_room_for_peer(ticket, &peer, &id, &hold, now)? { Ok(()) } else { Err(refusal) };
             }
             Err(refusal) => return Err(refusal),
         };
         self.ended.forget(&id);
         let answer = held(&flows);
         let held_now = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
-        let record = credential.on(SessionRecord { attempt, priority, ..held_now });
+        let media_slots = MediaSlots::of_second(media_slots);
+        let record = credential.on(SessionRecord { attempt, priority, media_slots, ..held_now });
         self.take_token(credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
@@ -229,8 +233,8 @@ impl Broker {
         {
             // A mark for the second time.
             session.install = Some(0);
-            let (flows, interval) = (session.record.flows.clone(), session.record.schedule.interval());
-            self.give_back(&flows, interval);
+            let record = session.record.clone();
+            self.give_back(&record);
             return self.set_timer(Subject::Session(id.clone()), now.plus(Nanos::from_millis(1)));
         }
         self.end(id, Ending::of_second_side(), now);

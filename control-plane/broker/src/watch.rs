@@ -14,14 +14,17 @@ use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
-use crate::flow::{Terms, are_answer_to, note_granted};
+use crate::first_side::is_answer_to;
+use crate::flow::{Terms, note_granted};
+use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HoldFlow, PeerAnswer, PeerRequest};
-use crate::name::{AggregateName, Nanos, SessionId};
+use crate::name::{Nanos, SessionId};
 use crate::planted::PlantedBug;
 use crate::priority::{Priority, Rank};
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
+use crate::resources::{PoolName, wanted};
 use crate::schedule::Schedule;
 use crate::session::{Phase, Session};
 
@@ -37,11 +40,19 @@ pub(crate) struct Watch {
     pub(crate) record: SessionRecord,
     /// It is not called again before that.
     not_before: Nanos,
+    /// What it was short of last is what the node can forward.
+    short_of_node: bool,
 }
 
 impl Watch {
-    fn wants_of(&self, aggregates: &BTreeSet<AggregateName>) -> bool {
-        self.record.flows.iter().any(|flow| aggregates.contains(&flow.aggregate))
+    /// The pools that are kept for it when its turn is reserved.
+    fn wanted(&self) -> BTreeSet<PoolName> {
+        wanted(&self.record, self.short_of_node)
+    }
+
+    /// Whether it wants any of the pools that others take of.
+    fn wants_of(&self, taken: &BTreeSet<PoolName>) -> bool {
+        !self.wanted().is_disjoint(taken)
     }
 
     fn place(&self) -> Place {
@@ -70,13 +81,21 @@ fn place(record: &SessionRecord) -> Place {
 pub(crate) struct WaitingWish<'a> {
     pub(crate) id: &'a SessionId,
     pub(crate) terms: Terms,
+    pub(crate) media_slots: &'a MediaSlots,
     pub(crate) asked: &'a [HoldFlow],
     pub(crate) credential: &'a Credential,
 }
 
 /// Whether others' endings may heal it, so that it makes sense to begin to wait.
 pub(crate) const fn is_for_want_of_room(reason: Reason) -> bool {
-    matches!(reason, Reason::PoolRateExhausted | Reason::PoolBurstExhausted)
+    matches!(
+        reason,
+        Reason::PoolRateExhausted
+            | Reason::PoolBurstExhausted
+            | Reason::LinkExhausted
+            | Reason::NodeCapacityExhausted
+            | Reason::MediaSlotsExhausted
+    )
 }
 
 /// Whether one that waits goes on after this; otherwise it is over.
@@ -120,11 +139,13 @@ impl Broker {
     }
 
     /// Whether somebody's turn is reserved whose pools are wanted, and who is not of lower priority.
-    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow], priority: Priority) -> bool {
-        let wanted = asked.iter().map(|flow| flow.aggregate.clone()).collect();
+    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow], slots: &SlotCounts, priority: Priority) -> bool {
+        let aggregates = asked.iter().map(|flow| PoolName::Aggregate(flow.aggregate.clone()));
+        let slots = slots.keys().map(|name| PoolName::Slots(name.clone()));
+        let taken = aggregates.chain(slots).chain([PoolName::Node]).collect();
         self.watches
             .values()
-            .any(|watch| watch.is_turn_reserved() && !watch.is_behind(priority) && watch.wants_of(&wanted))
+            .any(|watch| watch.is_turn_reserved() && !watch.is_behind(priority) && watch.wants_of(&taken))
     }
 
     /// Whether a session that is being asked for was asked with a time to wait.
@@ -137,25 +158,33 @@ impl Broker {
     pub(crate) fn start_to_wait(
         &mut self,
         ticket: u64,
-        WaitingWish { id, terms, asked, credential }: WaitingWish<'_>,
+        WaitingWish { id, terms, media_slots, asked, credential }: WaitingWish<'_>,
         wait: Wait,
         refusal: Option<Refusal>,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let too_much = || Refusal::new(Reason::PoolRateExhausted, format!("session {id} is more than its aggregates"));
-        let Some((peer, flows)) = self.flows_of_watch(asked, terms, now)? else {
+        let too_much = || Refusal::new(Reason::PoolRateExhausted, format!("session {id} is more than its pools"));
+        let Some((peer, flows)) = self.flows_of_watch(asked, &media_slots.first, terms, now)? else {
             return Err(refusal.unwrap_or_else(too_much));
         };
         if self.are_watches_full() {
             return Err(self.full(TableName::Watches));
         }
         let held = SessionRecord::held(id.clone(), Side::First, peer, terms.schedule, flows);
+        let record =
+            SessionRecord { wait: Some(wait), media_slots: media_slots.clone(), priority: terms.priority, ..held };
         self.take_token(credential, id);
-        let record = SessionRecord { wait: Some(wait), priority: terms.priority, ..held };
         self.insert_watch(credential.on(record), Nanos(0));
+        self.note_shortage(id, refusal.map(|refusal| refusal.reason));
         self.notify(id.clone(), SessionState::Waiting);
         self.answer_waiting(id, [ticket]);
         Ok(())
+    }
+
+    fn note_shortage(&mut self, id: &SessionId, reason: Option<Reason>) {
+        if let (Some(watch), Some(reason)) = (self.watches.get_mut(id), reason) {
+            watch.short_of_node = reason == Reason::NodeCapacityExhausted;
+        }
     }
 
     /// Those that are called keep their place.
@@ -182,7 +211,7 @@ impl Broker {
         let at = give_up_at(&record);
         let at = if not_before > Nanos(0) { at.min(not_before) } else { at };
         self.set_timer(Subject::Watch(record.id.clone()), at);
-        self.watches.insert(record.id.clone(), Watch { record, not_before });
+        self.watches.insert(record.id.clone(), Watch { record, not_before, short_of_node: false });
     }
 
     /// An earlier life of this node let it wait.
@@ -269,14 +298,14 @@ impl Broker {
 
     /// Counts for all that wait for any of the pools, and are in front of who takes them, that somebody came by. `number` is its own if it
     /// has waited.
-    pub(crate) fn note_passed(&mut self, flows: &[FlowRecord], priority: Priority, number: Option<u64>) {
+    pub(crate) fn note_passed(&mut self, passing: &SessionRecord, number: Option<u64>) {
         if self.watches.is_empty() {
             return;
         }
-        let taken: BTreeSet<AggregateName> = flows.iter().map(|flow| flow.aggregate.clone()).collect();
+        let taken = wanted(passing, true);
         let mut changed = Vec::new();
         for watch in self.watches.values_mut() {
-            let before = watch.place() < (Reverse(priority.setup_rank()), number.unwrap_or(u64::MAX));
+            let before = watch.place() < (Reverse(passing.priority.setup_rank()), number.unwrap_or(u64::MAX));
             if before && !watch.is_turn_reserved() && watch.wants_of(&taken) {
                 if let Some(wait) = &mut watch.record.wait {
                     wait.passed += 1;
@@ -301,28 +330,27 @@ impl Broker {
         // They wait again as soon as the second side has given back, too.
         queue.extend(given_back.map(|(id, session)| (place(&session.record), id.clone())));
         queue.sort_unstable();
-        let mut reserved: BTreeSet<AggregateName> = BTreeSet::new();
+        let mut reserved: BTreeSet<PoolName> = BTreeSet::new();
         for ((_, number), id) in queue {
             if self.calling.len() >= CALLS_MAX || self.are_sessions_full() {
                 // The end of any of them is looked at again.
                 break;
             }
             let Some(watch) = self.watches.get(&id) else {
-                let flows = self.sessions.get(&id).map(|session| session.record.flows.iter());
-                reserved.extend(flows.into_iter().flatten().map(|flow| flow.aggregate.clone()));
+                let given_back = self.sessions.get(&id).map(|session| wanted(&session.record, false));
+                reserved.extend(given_back.into_iter().flatten());
                 continue;
             };
-            if watch.wants_of(&reserved) {
+            if !wanted(&watch.record, true).is_disjoint(&reserved) {
                 continue;
             }
             let record = watch.record.clone();
             let called_in_vain = watch.not_before > now;
             let failures = record.wait.map_or(0, |wait| wait.failures);
             let keeps_turn = watch.is_turn_reserved() || (called_in_vain && failures <= KEEPS_TURN_MAX);
-            let aggregates: Vec<AggregateName> = record.flows.iter().map(|flow| flow.aggregate.clone()).collect();
             let is_called = !called_in_vain && self.call(record, number, now);
             if !is_called && keeps_turn {
-                reserved.extend(aggregates);
+                reserved.extend(self.watches.get(&id).into_iter().flat_map(Watch::wanted));
             }
         }
     }
@@ -331,10 +359,11 @@ impl Broker {
     fn call(&mut self, waiting: SessionRecord, number: u64, now: Nanos) -> bool {
         let (id, terms) = (waiting.id.clone(), waiting.terms());
         let mut asked: Vec<HoldFlow> = waiting.flows.iter().map(FlowRecord::to_hold).collect();
-        let (peer, flows) = match self.admit(None, &asked, terms, now) {
+        let (peer, flows) = match self.admit(None, &asked, &waiting.media_slots.first, terms, now) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let is_over = !may_heal(refusal.reason);
+                self.note_shortage(&id, Some(refusal.reason));
                 if is_over {
                     self.end_watch(&id, Some(refusal));
                 }
@@ -344,9 +373,9 @@ impl Broker {
         note_granted(&mut asked, &flows);
         self.watches.remove(&id);
         self.clear_timer(&Subject::Watch(id.clone()));
-        self.note_passed(&flows, terms.priority, Some(number));
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let record = SessionRecord { state: SessionState::Held, peer: peer.clone(), flows, ..waiting };
+        self.note_passed(&record, Some(number));
         self.persist(Change::PutSession(record.clone()));
         let subject = Subject::Session(id.clone());
         let request = PeerRequest::HoldSession {
@@ -357,6 +386,7 @@ impl Broker {
             preempting: Vec::new(),
             sent_at: now,
             offer: true,
+            media_slots: record.media_slots.second.clone(),
             flows: asked,
         };
         let ask = self.send_with(subject.clone(), peer, request, record.token.clone(), now);
@@ -414,13 +444,13 @@ impl Broker {
         ticket: u64,
         id: &SessionId,
         terms: Terms,
+        media_slots: &MediaSlots,
         asked: &[HoldFlow],
         now: Nanos,
     ) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
-        let offered = matches!(session.phase, Phase::Offered)
-            && session.record.terms() == terms
-            && are_answer_to(&session.record.flows, asked, Side::Second);
+        let offered =
+            matches!(session.phase, Phase::Offered) && is_answer_to(&session.record, terms, media_slots, asked);
         if offered {
             self.await_end(id);
             self.go_on(id, ticket, now);

@@ -25,7 +25,13 @@ fn degrading(configs: [Config; 2]) -> World {
 fn ask(id: &str, port: u16, rates_bps: &[u64]) -> SessionRequest {
     let flows = rates_bps.iter().zip(port..).zip(["x", "y", "z"]);
     let flows = flows.map(|((rate_bps, port), id)| flow(id, "ab", (port, port), *rate_bps)).collect();
-    SessionRequest { priority: turnpike_broker::Priority::LOWEST, schedule: Schedule::OPEN, id: name(id), flows }
+    SessionRequest {
+        media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+        priority: turnpike_broker::Priority::LOWEST,
+        schedule: Schedule::OPEN,
+        id: name(id),
+        flows,
+    }
 }
 
 fn granted(world: &World, node: usize, id: &str) -> Vec<(u64, u64)> {

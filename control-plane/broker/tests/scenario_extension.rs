@@ -102,6 +102,7 @@ fn what_does_not_fit_at_the_second_side_stays_at_both() {
     let hold = PeerRequest::HoldSession {
         priority: turnpike_broker::Priority::LOWEST,
         preempting: Vec::new(),
+        media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         session: name("hidden"),
         attempt: 1,
         schedule: world.schedule(Some(10_000), Some(90_000)),

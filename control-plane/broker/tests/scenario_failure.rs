@@ -375,7 +375,13 @@ fn the_readings_of_a_one_way_session_outlive_a_death_while_the_peer_is_asked() {
     let flows = vec![flow("there", "ab", (5000, 5000), 100_000)];
     let (record, _) = session(world.create(
         A,
-        SessionRequest { priority: turnpike_broker::Priority::LOWEST, schedule: Schedule::OPEN, id: name("s"), flows },
+        SessionRequest {
+            priority: turnpike_broker::Priority::LOWEST,
+            media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+            schedule: Schedule::OPEN,
+            id: name("s"),
+            flows,
+        },
     ));
     world.lose("release");
     world.request(A, Request::DeleteSession(name("s")));

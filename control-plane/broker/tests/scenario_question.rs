@@ -141,6 +141,7 @@ fn the_second_sides_pool_is_asked_too() {
     let held = PeerRequest::WouldHoldSession {
         priority: turnpike_broker::Priority::LOWEST,
         preempting: Vec::new(),
+        media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         session: name("t"),
         schedule: Schedule::OPEN,
         sent_at: world.now,

@@ -12,10 +12,13 @@ mod pair;
 use pair::{A, B, World, aggregate, call, configs, endpoints, flow, name, perfect};
 use proptest::prelude::*;
 use turnpike_broker::address::Family;
+use turnpike_broker::calendar::Until;
+use turnpike_broker::capacity::LinkChange;
+use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::Nanos;
 use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
 use turnpike_broker::{
-    AggregateRequest, FlowRequest, Priority, Request, Schedule, SecondSide, SessionRequest, WhenFull,
+    AggregateRequest, Capacity, FlowRequest, Priority, Request, Schedule, SecondSide, SessionRequest, WhenFull,
 };
 
 /// What flows may differ in.
@@ -104,6 +107,9 @@ enum Operation {
     FailChanges { node: usize, count: u32 },
     Reserve { node: usize, rate_kbps: u64, copy: bool, tag: Tag },
     GiveUp { node: usize },
+    Recur { node: usize, rate_kbps: u64, kind: Kind, starts_in_ms: u64, count: u32 },
+    EndSeries { node: usize },
+    SetRate { node: usize, rate_kbps: u64, from_ms: Option<u64>, lasts_ms: Option<u64> },
     FailInstalls { node: usize, count: u32 },
     Kill { node: usize, host: bool, down_ms: u64 },
     KillAfterPersist { node: usize },
@@ -133,6 +139,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (node(), 500u64..12_000, any::<bool>(), tag())
             .prop_map(|(node, rate_kbps, copy, tag)| Operation::Reserve { node, rate_kbps, copy, tag }),
         1 => node().prop_map(|node| Operation::GiveUp { node }),
+        2 => (node(), 500u64..15_000, prop::option::of(0u64..20_000), prop::option::of(1u64..60_000))
+            .prop_map(|(node, rate_kbps, from_ms, lasts_ms)| Operation::SetRate { node, rate_kbps, from_ms, lasts_ms }),
+        2 => (node(), 10u64..300, kind(), prop_oneof![1u64..100, 100u64..20_000], 1u32..4)
+            .prop_map(|(node, rate_kbps, kind, starts_in_ms, count)| Operation::Recur { node, rate_kbps, kind, starts_in_ms, count }),
+        1 => node().prop_map(|node| Operation::EndSeries { node }),
         2 => (node(), 1u32..3).prop_map(|(node, count)| Operation::FailInstalls { node, count }),
         1 => (node(), any::<bool>(), prop_oneof![0u64..5_000, 5_000u64..100_000]).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
         2 => node().prop_map(|node| Operation::KillAfterPersist { node }),
@@ -221,6 +232,15 @@ fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
     })
 }
 
+/// Any that differ from call to call, and are the same when one is asked for again.
+fn slots(rate_kbps: u64) -> MediaSlots {
+    let some = |count: u64| (count > 0).then(|| (name("mixing"), u32::try_from(count).unwrap()));
+    MediaSlots {
+        first: some(rate_kbps % 3).into_iter().collect(),
+        second: some(rate_kbps / 3 % 3).into_iter().collect(),
+    }
+}
+
 fn apply(world: &mut World, operation: &Operation) {
     let session = |id: u8| format!("s{id}");
     match *operation {
@@ -230,6 +250,7 @@ fn apply(world: &mut World, operation: &Operation) {
             request.schedule = when.schedule(world, node);
             request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
             world.request(node, Request::CreateSession(request));
         }
         Operation::WaitFor { node, id, rate_kbps, kind, when, ms } => {
@@ -238,6 +259,7 @@ fn apply(world: &mut World, operation: &Operation) {
             request.schedule = when.schedule(world, node);
             request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
             let until = world.clock(node).plus(Nanos::from_millis(ms));
             world.request(node, Request::WaitForSession { request, until });
         }
@@ -253,6 +275,7 @@ fn apply(world: &mut World, operation: &Operation) {
             request.schedule = when.schedule(world, node);
             request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
             world.request(node, Request::WouldAdmit(request));
         }
         Operation::OneWay { node, id, out, extra, kind, when } => {
@@ -267,6 +290,7 @@ fn apply(world: &mut World, operation: &Operation) {
             kind.apply(&mut flow, port);
             let request = SessionRequest {
                 priority: kind.priority,
+                media_slots: MediaSlots::default(),
                 schedule: when.schedule(world, node),
                 id: name(&session(id)),
                 flows: vec![flow],
@@ -306,6 +330,27 @@ fn apply(world: &mut World, operation: &Operation) {
             world.request(node, pair::rates(&session(id), &flows));
         }
         Operation::FailChanges { node, count } => world.nodes[node].change_failures = count,
+        Operation::Recur { node, rate_kbps, kind, starts_in_ms, count } => {
+            let port = 3_000 + 2 * u16::try_from(node).unwrap();
+            let mut request = call(&format!("r{node}"), port, rate_kbps * 1_000);
+            request.schedule = When { starts_in_ms: Some(starts_in_ms), lasts_ms: Some(5_000) }.schedule(world, node);
+            request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
+            request.media_slots = slots(rate_kbps);
+            let (period, until) = (Nanos::from_millis(7_000), Until::Count(count));
+            world.request(node, Request::CreateSeries { request, period, until });
+        }
+        Operation::EndSeries { node } => {
+            world.request(node, Request::DeleteSeries(name(&format!("r{node}"))));
+        }
+        Operation::SetRate { node, rate_kbps, from_ms, lasts_ms } => {
+            let from = from_ms.map(|ms| world.clock(node).plus(Nanos::from_millis(ms)));
+            let begin = from.unwrap_or_else(|| world.clock(node));
+            let until = lasts_ms.map(|ms| begin.plus(Nanos::from_millis(ms)));
+            let rates = (Some(rate_kbps * 1_000), (rate_kbps % 2 == 0).then_some(rate_kbps * 1_000));
+            let (rate_out_bps, rate_in_bps) = rates;
+            let change = LinkChange { link: name("wan0"), rate_out_bps, rate_in_bps, from, until };
+            world.request(node, Request::ChangeLink(change));
+        }
         Operation::FailInstalls { node, count } => world.nodes[node].install_failures = count,
         Operation::Kill { node, host, down_ms } => {
             if host {
@@ -334,6 +379,8 @@ proptest! {
         tag_family in family(),
         aggregates in [carrier(), carrier()],
         sessions_ended_max in 1usize..4,
+        rate_bps in prop::option::of(500_000u64..4_000_000),
+        mixers in 2u32..5,
         ahead_ms in [0u64..1_500, 0u64..1_500],
         operations in prop_oneof![
             2 => prop::collection::vec(operation(), 1..60),
@@ -346,6 +393,7 @@ proptest! {
             config.second_side = SecondSide { flow_rate_bps_max, flow_excess_rate_bps_max, lower_to_fit, ..SecondSide::default() };
             config.limits.sessions_ended_max = sessions_ended_max;
             config.limits.flows_max = 7;
+            config.capacity = Capacity { rate_bps, media_slots: [(name("mixing"), mixers)].into() };
             config
         });
         let mut world = World::connected_as(configs, aggregates);

@@ -154,6 +154,7 @@ fn what_does_not_fit_at_either_side_is_refused_with_what_would() {
         preempting: Vec::new(),
         sent_at: world.now,
         offer: false,
+        media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         flows: vec![flow],
     };
     assert!(matches!(world.peer_request(B, 1, hold), PeerAnswer::Held { .. }));
@@ -430,4 +431,28 @@ fn a_first_side_that_asks_for_the_impossible_is_refused_and_nothing_is_held() {
         assert_eq!(refusal.reason, expected);
     }
     settle(&mut world, &[[BEFORE; 2]]);
+}
+
+#[test]
+fn what_the_node_can_forward_bounds_a_change_too_and_has_back_what_it_leaves() {
+    let mut small = config(A);
+    // Two flows of 312,000 bit/s on the wire, and half of one more.
+    small.capacity.rate_bps = Some(780_000);
+    let mut world = World::connected_with([small, config(B)]);
+    session(world.create(A, call("s", 5000, BEFORE)));
+    let used = |world: &World| world.nodes[A].broker.node_capacity().unwrap().used_bps;
+    assert_eq!(used(&world), 624_000);
+    let refused = refusal(world.ask(A, both(500_000, BEFORE)));
+    assert_eq!((refused.reason, refused.pool.unwrap().name.as_str()), (Reason::NodeCapacityExhausted, "node"));
+    // 312,000 of its own and 156,000 that are free.
+    assert_eq!(refused.counter_offer_rate_bps, Some(450_000));
+    assert_eq!(used(&world), 624_000, "nothing has changed");
+    session(world.ask(A, both(450_000, BEFORE)));
+    assert_eq!(used(&world), 780_000);
+    session(world.ask(A, both(100_000, 100_000)));
+    assert_eq!(used(&world), 208_000);
+    session(world.delete(A, "s"));
+    world.rest();
+    world.check_rest();
+    assert_eq!(used(&world), 0);
 }

@@ -24,6 +24,7 @@ fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     change(&mut flow);
     SessionRequest {
         priority: turnpike_broker::Priority::LOWEST,
+        media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name("s"),
         flows: vec![flow],
@@ -57,6 +58,7 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
     PeerRequest::HoldSession {
         priority: turnpike_broker::Priority::LOWEST,
         preempting: Vec::new(),
+        media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,
@@ -88,6 +90,7 @@ fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
         (
             SessionRequest {
                 priority: turnpike_broker::Priority::LOWEST,
+                media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("s"),
                 flows: vec![],
@@ -98,6 +101,7 @@ fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
         (
             SessionRequest {
                 priority: turnpike_broker::Priority::LOWEST,
+                media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("s"),
                 flows: vec![one(|_| ()).flows[0].clone(); 17],
@@ -186,6 +190,7 @@ fn endpoints_are_carried_by_one_flow_in_each_direction() {
             A,
             SessionRequest {
                 priority: turnpike_broker::Priority::LOWEST,
+                media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("t"),
                 flows: twice

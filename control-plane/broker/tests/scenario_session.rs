@@ -26,6 +26,7 @@ fn world_with_second_side(second_side: SecondSide) -> World {
 fn out(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     SessionRequest {
         priority: turnpike_broker::Priority::LOWEST,
+        media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name(id),
         flows: vec![flow("out", "ab", (port, port), rate_bps)],
@@ -134,6 +135,7 @@ fn fill_at_second_side(world: &mut World, rate_bps: u64) {
     let hold = PeerRequest::HoldSession {
         priority: turnpike_broker::Priority::LOWEST,
         preempting: Vec::new(),
+        media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
         offer: false,
@@ -198,6 +200,7 @@ fn the_flows_of_a_session_are_admitted_all_or_none() {
         A,
         SessionRequest {
             priority: turnpike_broker::Priority::LOWEST,
+            media_slots: turnpike_broker::media_slots::MediaSlots::default(),
             schedule: Schedule::OPEN,
             id: name("s"),
             flows: flows(480_000),
@@ -210,6 +213,7 @@ fn the_flows_of_a_session_are_admitted_all_or_none() {
             A,
             SessionRequest {
                 priority: turnpike_broker::Priority::LOWEST,
+                media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("s"),
                 flows: flows(461_538)

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, ClassView, FlowRate, FlowRequest, NodeView, RevocationRequest, RevocationView,
-    SessionChange, SessionPreview, SessionRequest, SessionView, UsageRecord, WhenFull,
+    AggregateRequest, AggregateView, ClassView, FlowRate, FlowRequest, NodeView, Recurrence, RevocationRequest,
+    RevocationView, SeriesView, SessionChange, SessionPreview, SessionRequest, SessionView, UsageRecord, WhenFull,
 };
 use turnpike_broker::name::{AggregateName, ClassName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
@@ -16,10 +16,13 @@ use crate::client::{Client, Failure};
 use crate::config::{Config, LogFormat};
 use crate::doctor::{Diagnosis, Doctor};
 use crate::flow_spec;
+use crate::link_command::{self, Shown};
 use crate::problem::read_word;
 use crate::quantity;
 use crate::rest::PATH_REVOCATIONS;
+use crate::series_command;
 use crate::show;
+use crate::slot_spec::{self, SlotSpec};
 use crate::time::Clock;
 use crate::token::{self, Token};
 
@@ -56,6 +59,12 @@ enum Command {
     Session(Session),
     /// What aggregates may be engineered for.
     Classes,
+    /// Bookings that recur; made by `session create --every`.
+    #[command(subcommand)]
+    Series(series_command::Series),
+    /// What links can carry, and whom they cannot.
+    #[command(subcommand)]
+    Link(link_command::Link),
     /// Keys, and tokens that show that a session is authorised.
     #[command(subcommand)]
     Token(Token),
@@ -174,7 +183,7 @@ enum Session {
         id: SessionId,
     },
     /// Ask for one; repeating the same request is safe.
-    Create(CreateSession),
+    Create(Box<CreateSession>),
     /// Let one end at another time or give its flows other rates, at both ends, or leave it as it is.
     Change {
         /// Its id, at the node that was asked for it.
@@ -235,6 +244,18 @@ struct CreateSession {
     /// If there is no room, wait so long for some, such as 10m; then it is offered for a short time, and taken by the same command again.
     #[arg(long, value_parser = quantity::parse_duration)]
     wait: Option<Duration>,
+    /// It recurs: from one start to the next, such as 1d or 7d. All occurrences are booked or none, as sessions ID.1, ID.2 and so on.
+    #[arg(long, value_parser = quantity::parse_duration, requires = "starts_at", conflicts_with_all = ["wait", "dry_run"])]
+    every: Option<Duration>,
+    /// How many occurrences, with --every.
+    #[arg(long, requires = "every")]
+    times: Option<u32>,
+    /// No occurrence starts after this, with --every instead of --times.
+    #[arg(long, requires = "every", conflicts_with = "times")]
+    last_start: Option<Nanos>,
+    /// Media-processing slots that it needs at the node that is asked or at the other one: first:transcoding=2 or second:mixing=1; once for each.
+    #[arg(long, value_parser = slot_spec::parse)]
+    media_slots: Vec<SlotSpec>,
     /// What shows that it is authorised. It stands in the list of processes: rather --token-file.
     #[arg(long, conflicts_with = "token_file")]
     token: Option<String>,
@@ -244,7 +265,7 @@ struct CreateSession {
     #[command(flatten)]
     priority: Priority,
     /// The request as JSON, instead; - is standard input.
-    #[arg(long, conflicts_with_all = ["id", "flow", "starts_at", "ends_at", "duration", "wait", "setup_priority", "holding_priority", "emergency"])]
+    #[arg(long, conflicts_with_all = ["id", "flow", "every", "media_slots", "starts_at", "ends_at", "duration", "wait", "setup_priority", "holding_priority", "emergency"])]
     file: Option<PathBuf>,
     /// Only ask both nodes whether it would be admitted now, and with what values; nothing is held.
     #[arg(long)]
@@ -286,6 +307,21 @@ impl CommandLine {
             }
             Command::Aggregate(command) => self.aggregate(&client()?, command).await?,
             Command::Session(command) => self.session(&client()?, command).await?,
+            Command::Series(command) => match series_command::run(&client()?, command).await? {
+                series_command::Shown::List(views) => self.print(&views, |views| series_command::list(views))?,
+                series_command::Shown::One(view) => self.print(&view, series_command::one)?,
+                series_command::Shown::Gone(text) => {
+                    if self.json {
+                        String::new()
+                    } else {
+                        text
+                    }
+                }
+            },
+            Command::Link(command) => match link_command::run(&client()?, command).await? {
+                Shown::List(views) => self.print(&views, |views| link_command::list(views))?,
+                Shown::One(view) => self.print(&*view, link_command::one)?,
+            },
             Command::Token(command) => self.token(command).await?,
             Command::Usage { session } => {
                 let query = session.as_ref().map(|session| format!("&session={session}")).unwrap_or_default();
@@ -354,7 +390,12 @@ impl CommandLine {
                 self.print(&view, show::preview)
             }
             Session::Create(create) => {
-                let (created, view): (_, SessionView) = client.post("/v1/sessions", &create.request()?).await?;
+                let request = create.request()?;
+                if request.get("recurrence").is_some_and(|recurrence| !recurrence.is_null()) {
+                    let (created, view): (_, SeriesView) = client.post("/v1/sessions", &request).await?;
+                    return self.print(&view, |view| format!("{}{}", made(created), series_command::one(view)));
+                }
+                let (created, view): (_, SessionView) = client.post("/v1/sessions", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::session(view)))
             }
             Session::Change { id, ends_at, flow, .. } => {
@@ -410,6 +451,11 @@ fn from(start: Nanos, duration: Duration) -> Option<Nanos> {
     nanos.and_then(|nanos| start.0.checked_add(nanos)).map(Nanos)
 }
 
+/// So long after a time, which an option says.
+pub(crate) fn end_of(option: &str, start: Nanos, duration: Duration) -> Result<Nanos, Failure> {
+    from(start, duration).ok_or_else(|| beyond(option))
+}
+
 fn beyond(option: &str) -> Failure {
     Failure::Usage(format!("{option}: that is after the end of time; give less"))
 }
@@ -449,7 +495,14 @@ impl CreateSession {
                 }
                 None => None,
             };
+            let media_slots = slot_spec::collect(&self.media_slots)
+                .map_err(|error| Failure::Usage(format!("--media-slots: {error}")))?;
             let flows = self.flow.clone();
+            let recurrence = self.every.map(|every| Recurrence {
+                period_s: every.as_secs(),
+                count: self.times,
+                until: self.last_start.map(|time| time.to_string()),
+            });
             let request = SessionRequest {
                 id,
                 starts_at,
@@ -460,6 +513,8 @@ impl CreateSession {
                 emergency: self.priority.emergency,
                 quality: None,
                 authorization_token: None,
+                recurrence,
+                media_slots,
                 flows,
             };
             return serde_json::to_value(request).map_err(|error| Failure::Failed(error.to_string()));
@@ -536,13 +591,21 @@ mod tests {
             format!("turnpike session create s1 {flow} {flow}"),
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
+            format!(
+                "turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 1h --every 7d --times 10"
+            ),
+            "turnpike series show s1".to_owned(),
             format!("turnpike session create s1 {flow} --dry-run"),
+            format!("turnpike session create s1 {flow} --media-slots first:a=1 --media-slots second:a=2"),
             format!("turnpike session create s1 {flow} --wait 10m"),
             format!("turnpike session create s1 {flow} --setup-priority 5 --holding-priority 7 --emergency"),
             "turnpike session create --file - --dry-run".to_owned(),
             "turnpike session create --file -".to_owned(),
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z".to_owned(),
             "turnpike session change s1 --no-end".to_owned(),
+            "turnpike link list".to_owned(),
+            "turnpike link set wan --rate-out 5M --from 2030-06-01T14:00:00Z --duration 2h".to_owned(),
+            "turnpike link set wan --rate-in 5M --until 2030-06-01T14:00:00Z".to_owned(),
             format!("turnpike session create s1 {flow} --token v4.public.x"),
             "turnpike session create --file x --token-file y --dry-run".to_owned(),
             "turnpike token generate-key --key k".to_owned(),
@@ -573,6 +636,11 @@ mod tests {
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),
+            format!("turnpike session create s1 {flow} --every 7d --times 10"),
+            format!("turnpike session create s1 {flow} --times 10"),
+            "turnpike link set wan".to_owned(),
+            "turnpike link set wan --rate-out -5".to_owned(),
+            "turnpike link set wan --rate-out 5M --until 2030-06-01T14:00:00Z --duration 2h".to_owned(),
             "turnpike session create".to_owned(),
             "turnpike session create s1".to_owned(),
             "turnpike session change s1".to_owned(),
@@ -587,6 +655,7 @@ mod tests {
             "turnpike session create --file x --emergency".to_owned(),
             format!("turnpike session create s1 {flow} --setup-priority 65536"),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --emergency-percent 101".to_owned(),
+            format!("turnpike session create s1 {flow} --media-slots a=1"),
             format!("turnpike session create s1 {flow} --starts-at tomorrow"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T14:00:00Z --duration 1h"),
             format!("turnpike session create s1 {flow} --duration 1.5h"),

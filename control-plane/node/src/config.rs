@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, checked as a whole before anything starts.
 
 pub(crate) mod authorization;
+mod capacity;
 mod data_plane;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use turnpike_broker::class::{CLASSES_MAX, Class, LOSS_PPM_MAX, TIME_MS_MAX};
 use turnpike_broker::name::{ClassName, LinkName, NameError, NodeName};
 
 pub use authorization::Authorization;
+pub use capacity::{Capacity, MediaSlots};
 pub use data_plane::{DataPlane, DscpMap, Fragments, Unadmitted, XdpMode};
 
 /// As many as the data plane's table holds.
@@ -44,6 +46,12 @@ pub struct Config {
     pub data_plane: DataPlane,
     /// The link towards the peers.
     pub link: Link,
+    /// What the node as a whole can forward.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// Its media-processing slots.
+    #[serde(default)]
+    pub media_slots: MediaSlots,
     /// Sizes that are fixed at start.
     #[serde(default)]
     pub limits: Limits,
@@ -259,6 +267,7 @@ impl Config {
         let mut faults = Faults(Vec::new());
         self.data_plane.check(&mut faults);
         self.check_rates(&mut faults);
+        capacity::check(&self.capacity, &self.media_slots, &mut faults);
         self.check_limits(&mut faults);
         self.check_classes(&mut faults);
         self.check_peers(&mut faults);
@@ -457,6 +466,9 @@ mod tests {
                 "tag_address = \"2001:db8::7\"",
                 "peers[0].tag_address = 2001:db8::7: must be of a family that this node has, too; data_plane.tag_address has no IPv6",
             ),
+            ("[media_slots]", "[media_slots]\nmixing = 0", "media_slots.mixing = 0: must be 1 to 1000000"),
+            ("[media_slots]", "[media_slots]\n\"a b\" = 1", "media slot name \"a b\" must be"),
+            ("[capacity]", "[capacity]\nrate_bps = 999", "capacity.rate_bps = 999: must be 1000 to 400000000000"),
             ("fragments = \"unadmitted\"", "fragments = \"pass\"", "unknown variant `pass`"),
             (
                 "dscp_map_out = {}",

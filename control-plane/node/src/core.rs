@@ -416,8 +416,10 @@ impl Core {
             self.parts.store.apply(&changes)?;
             // Before the installs of this batch: they may need what is freed.
             self.forget_recorded();
-            let of_aggregate = |change: &Change| matches!(change, Change::PutAggregate(_) | Change::DeleteAggregate(_));
-            if changes.iter().any(of_aggregate) {
+            let of_link = |change: &Change| {
+                matches!(change, Change::PutAggregate(_) | Change::DeleteAggregate(_) | Change::PutLink(_))
+            };
+            if changes.iter().any(of_link) {
                 // Before the installs of this batch: best effort gives way before an aggregate takes its place.
                 self.limit_best_effort();
             }

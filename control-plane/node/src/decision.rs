@@ -29,6 +29,9 @@ impl Decision {
             Request::WouldAdmit(request) => ("ask whether to create session", request.id.to_string()),
             Request::ChangeSessionEnd { id, .. } => ("change session", id.to_string()),
             Request::ChangeSessionRates { id, .. } => ("change rates of session", id.to_string()),
+            Request::CreateSeries { request, .. } => ("create series", request.id.to_string()),
+            Request::DeleteSeries(id) => ("delete series", id.to_string()),
+            Request::ChangeLink(wish) => ("change link", wish.link.to_string()),
             Request::DeleteSession(id) => ("delete session", id.to_string()),
         };
         Self { verb, name, asker: "client".to_owned(), since: Instant::now() }
@@ -57,6 +60,9 @@ impl Decision {
             Answer::Session { created, record } if *created => self.line(&problem::word(&record.state)),
             Answer::Session { record, .. } => self.line(&format!("{} already", problem::word(&record.state))),
             Answer::WouldAdmit { .. } => self.line("would be admitted"),
+            Answer::Series { created, .. } => self.line(if *created { "booked" } else { "unchanged" }),
+            Answer::SeriesDeleted => self.line("deleted"),
+            Answer::Link(_) => self.line("changed"),
             Answer::AggregateDeleted => self.line("deleted"),
             Answer::Refused(refusal) => self.refused(refusal),
         }

@@ -129,6 +129,7 @@ impl Node {
         let mut store = Store::open(&config.state_dir.join(DATABASE), &config.node)?;
         let epoch = store.begin_epoch()?;
         let (aggregates, sessions) = store.load()?;
+        let (links, series) = (store.links()?, store.series()?);
         let (tokens, revocations) = (store.tokens()?, store.revocations()?);
         let clock = Clock::start(latest(&store, &sessions)?);
         let authorizer = Authorizer::new(config.node.clone(), clock, config.authorization.clone(), revocations);
@@ -150,6 +151,8 @@ impl Node {
         let adopted: BTreeSet<PolicyId> = data_plane.adopted.iter().copied().collect();
         log_restored(&aggregates, &sessions, &adopted);
         let mut broker = Broker::new(broker_config(config, epoch)?);
+        broker.restore_links(links, clock.now());
+        broker.restore_series(series);
         broker.restore_tokens(tokens);
         broker.restore(aggregates, sessions, &adopted, clock.now());
         let client = tls.as_ref().map(|tls| &tls.client);
@@ -276,6 +279,7 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
     Ok(broker::Config {
         node: config.node.clone(),
         epoch,
+        capacity: broker::Capacity { rate_bps: config.capacity.rate_bps, media_slots: config.media_slots.clone() },
         links: BTreeMap::from([(config.link.name.clone(), link)]),
         peers: config
             .peers

@@ -26,7 +26,7 @@ use crate::config::Peer;
 use crate::tls;
 
 /// Where peers exchange messages. The number is that of the messages: nodes that have not the same one do not talk.
-pub(crate) const PATH: &str = "/peer/v3/exchange";
+pub(crate) const PATH: &str = "/peer/v4/exchange";
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 

@@ -52,6 +52,7 @@ impl ProblemReply {
         let mut reply = Self::of_reason(refusal.reason, refusal.detail, named);
         reply.0.field = refusal.field;
         reply.0.pool = refusal.pool.map(view::pool);
+        reply.0.media_slots = refusal.media_slots.map(|slots| Box::new(view::media_slots(*slots)));
         reply.0.counter_offer_rate_bps = refusal.counter_offer_rate_bps;
         reply
     }
@@ -81,6 +82,7 @@ impl ProblemReply {
             code: code.to_owned(),
             field: None,
             pool: None,
+            media_slots: None,
             counter_offer_rate_bps: None,
         }))
     }
@@ -118,6 +120,8 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::UnknownAggregate => (unknown, "No aggregate of that name on this node"),
         Reason::UnknownPeer => (unknown, "No peer of that name on this node"),
         Reason::UnknownSession => (unknown, "No session of that id on this node"),
+        Reason::UnknownLink => (unknown, "No link of that name on this node"),
+        Reason::UnknownSeries => (unknown, "No series of that id on this node"),
         Reason::SessionIdReused => (StatusCode::CONFLICT, "The id names a session with other content"),
         Reason::AggregateNameReused => (StatusCode::CONFLICT, "The name is an aggregate with other content"),
         Reason::AggregateInUse => (StatusCode::CONFLICT, "The aggregate still carries sessions"),
@@ -125,6 +129,11 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         Reason::LinkExhausted => (StatusCode::CONFLICT, "The link has not that much left"),
         Reason::PoolRateExhausted => (StatusCode::CONFLICT, "The pool has not that much rate left"),
         Reason::PoolBurstExhausted => (StatusCode::CONFLICT, "The pool has not that much burst left"),
+        Reason::NodeCapacityExhausted => {
+            (StatusCode::CONFLICT, "The node has not that much left of what it can forward")
+        }
+        Reason::MediaSlotsExhausted => (StatusCode::CONFLICT, "The node has not that many media slots left"),
+        Reason::UnknownMediaSlots => (StatusCode::UNPROCESSABLE_ENTITY, "No media slots of that name on that node"),
         Reason::SecondSideRefused => (StatusCode::CONFLICT, "The second side would take only less"),
         Reason::StaleEpoch => (StatusCode::CONFLICT, "The message is from an earlier life of its sender"),
         Reason::Busy => (StatusCode::CONFLICT, "Another request for the same thing is under way"),
@@ -181,6 +190,7 @@ mod tests {
             detail: "80000 asked, 40000 free".to_owned(),
             field: Some("flows[0].rate_bps".to_owned()),
             pool: None,
+            media_slots: None,
             counter_offer_rate_bps: Some(40_000),
         };
         let ProblemReply(problem) = ProblemReply::refused(refusal, Named::Body);

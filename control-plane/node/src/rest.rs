@@ -1,5 +1,8 @@
 //! The REST API, `/v1`.
 
+mod links;
+mod series;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
@@ -15,8 +18,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use turnpike_api::{
-    AggregateRequest, AggregateView, ClassView, Health, LinkView, NodeView, Page, PeerView, SessionRequest,
-    SessionView, TableView,
+    AggregateRequest, AggregateView, ClassView, Health, NodeView, Page, PeerView, SessionRequest, SessionView,
+    TableView,
 };
 use turnpike_broker::address::Family;
 use turnpike_broker::name::{AggregateName, Epoch, NodeName, PolicyId, SessionId};
@@ -66,6 +69,10 @@ pub(crate) fn router(rest: Rest) -> Router {
         .route("/v1/sessions", get(list_sessions).post(create_session))
         .route("/v1/sessions/{id}", get(show_session).patch(change_session).delete(delete_session))
         .route("/v1/classes", get(list_classes))
+        .route("/v1/series", get(series::list))
+        .route("/v1/series/{id}", get(series::show).delete(series::delete))
+        .route("/v1/links", get(links::list))
+        .route("/v1/links/{name}", get(links::show).patch(links::change))
         .route(PATH_REVOCATIONS, get(revocations::list).post(revocations::create))
         .route("/v1/usage", get(list_usage))
         .route("/v1/node", get(show_node))
@@ -78,7 +85,7 @@ pub(crate) fn router(rest: Rest) -> Router {
 
 async fn nothing_here(uri: Uri) -> ProblemReply {
     let detail = format!(
-        "{} is not known; /v1/aggregates, /v1/sessions, /v1/classes, {PATH_REVOCATIONS}, /v1/usage, /v1/node and /v1/health are",
+        "{} is not known; /v1/aggregates, /v1/sessions, /v1/series, /v1/classes, /v1/links, {PATH_REVOCATIONS}, /v1/usage, /v1/node and /v1/health are",
         uri.path()
     );
     ProblemReply::new("not_found", detail)
@@ -144,15 +151,32 @@ async fn delete_aggregate(State(rest): Shared, name: Name) -> Result<StatusCode,
 async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Result<Response, ProblemReply> {
     let dry_run = query::dry_run(query)?;
     let mut request: SessionRequest = body::read(request, rest.body_bytes_max).await?;
+    let recurrence = request.recurrence.take();
     let token = request.authorization_token.take();
     let (wish, wait_until) = view::session_wish(request)?;
+    if let Some(recurrence) = recurrence {
+        if dry_run || wait_until.is_some() {
+            let detail = "a session that recurs is neither asked about (dry_run) nor waited for (wait_until)";
+            return Err(ProblemReply::invalid_value("recurrence", detail));
+        }
+        if token.is_some() {
+            let detail = "a token is for one session, and one that recurs is many; ask for each with its own";
+            return Err(ProblemReply::invalid_value("authorization_token", detail));
+        }
+        return series::create(&rest, wish, recurrence).await;
+    }
     let credential = rest.authorizer.of_request(token, &wish);
     if dry_run {
         let (record, is_there, preempts) = match rest.ask_with(Wish::WouldAdmit(wish), credential, Named::Body).await? {
             Answer::WouldAdmit { record, preempts } => (record, false, preempts),
             // It is there: so the request would be answered.
             Answer::Session { record, .. } => (record, true, Vec::new()),
-            other @ (Answer::Aggregate { .. } | Answer::AggregateDeleted | Answer::Refused(_)) => {
+            other @ (Answer::Aggregate { .. }
+            | Answer::AggregateDeleted
+            | Answer::Link(_)
+            | Answer::Series { .. }
+            | Answer::SeriesDeleted
+            | Answer::Refused(_)) => {
                 return Err(out_of_place(&other));
             }
         };
@@ -246,22 +270,20 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     let status = rest.data_plane.read(|data_plane| data_plane.status()).await.map_err(unanswered)?;
     let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
     let peers = rest.peers.clone();
-    let (links, refusals, own_tables, peers, waiting_notices, preempted) = rest
+    let (links, (capacity, media_slots), refusals, own_tables, peers, waiting_notices, preempted) = rest
         .look(move |view| {
-            let links = view.broker.links();
-            let links = links.map(|(name, out, r#in)| LinkView {
-                name: name.clone(),
-                out: view::pool(out),
-                r#in: view::pool(r#in),
-            });
+            let links = view.broker.links().filter_map(|(name, ..)| view.broker.link(name)).map(links::link);
             let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
             let tables = view
                 .broker
                 .tables()
                 .map(|table| (table.name.to_owned(), TableView { used: table.used, max: table.max, full: table.full }));
             let peers = peers.into_iter().map(|(name, tag_address)| peer_view(view, name, tag_address));
+            let capacity = view.broker.node_capacity().map(view::pool);
+            let media_slots = view.broker.media_slots().map(view::media_slots).collect();
             (
                 links.collect(),
+                (capacity, media_slots),
                 refusals.collect(),
                 tables,
                 peers.collect(),
@@ -291,6 +313,8 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
         started_at: rest.started_at.clone(),
         interfaces: status.interfaces,
         links,
+        capacity,
+        media_slots,
         peers,
         tables,
         verdicts: status.verdicts,

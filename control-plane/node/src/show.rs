@@ -3,10 +3,11 @@
 use std::fmt::{Display, Write as _};
 
 use turnpike_api::{
-    AggregateView, AuthorizationView, ClassView, FlowView, NodeView, PoolView, Problem, RevocationView, SessionPreview,
-    SessionView, UsageRecord,
+    AggregateView, AuthorizationView, ClassView, FlowView, MediaSlots, MediaSlotsView, NodeView, PoolView, Problem,
+    RevocationView, SessionPreview, SessionView, UsageRecord,
 };
 use turnpike_broker::class::Class;
+use turnpike_broker::media_slots::SlotCounts;
 use turnpike_broker::name::{ClassName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
 use turnpike_broker::quality::Mos;
@@ -39,9 +40,22 @@ fn facts(lines: &[(&str, &dyn Display)]) -> String {
     lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-fn pool(pool: &PoolView) -> String {
+pub(crate) fn pool(pool: &PoolView) -> String {
     let PoolView { capacity_bps, used_bps, free_bps, .. } = pool;
     format!("{} of {} bit/s used, {} free", text(*used_bps), text(*capacity_bps), text(*free_bps))
+}
+
+fn slots(slots: &MediaSlotsView) -> String {
+    let MediaSlotsView { capacity_slots, used_slots, free_slots, .. } = slots;
+    format!("{used_slots} of {capacity_slots} used, {free_slots} free")
+}
+
+/// What a session needs of media processing, at each side.
+fn slots_asked(asked: &MediaSlots) -> String {
+    let of = |side: &'static str, counts: &SlotCounts| {
+        counts.iter().map(|(name, count)| format!("{side}:{name}={count}")).collect::<Vec<_>>()
+    };
+    [of("first", &asked.first), of("second", &asked.second)].concat().join(" ")
 }
 
 /// `turnpike aggregate list`
@@ -208,6 +222,9 @@ pub(crate) fn session(view: &SessionView) -> String {
         let emergency = if view.emergency { ", an emergency" } else { "" };
         let _ =
             write!(out, "{}", facts(&[("priority", &format!("asks with {setup}, keeps with {holding}{emergency}"))]));
+    }
+    if !view.media_slots.is_empty() {
+        let _ = write!(out, "{}", facts(&[("media slots", &slots_asked(&view.media_slots))]));
     }
     if let Some(until) = &view.offered_until {
         let _ = write!(out, "{}", facts(&[("offered", &format!("until {until}; take it by the same request again"))]));
@@ -426,6 +443,17 @@ pub(crate) fn node(view: &NodeView) -> String {
             .map(|(way, state)| [link.name.to_string(), way.to_owned(), pool(state)])
     });
     let _ = write!(out, "\n{}", table(["LINK", "DIRECTION", "RESERVED"], links));
+    for link in view.links.iter().filter(|link| link.cannot_carry_aggregates > 0) {
+        let (name, aggregates) = (&link.name, link.cannot_carry_aggregates);
+        let _ = writeln!(out, "link {name} cannot carry {aggregates} of its aggregates: turnpike link show {name}");
+    }
+    if let Some(capacity) = &view.capacity {
+        let _ = write!(out, "\n{}", facts(&[("forwards", &pool(capacity))]));
+    }
+    if !view.media_slots.is_empty() {
+        let rows = view.media_slots.iter().map(|slots| [slots.name.to_string(), self::slots(slots)]);
+        let _ = write!(out, "\n{}", table(["MEDIA SLOTS", "HELD"], rows));
+    }
     let peers = view.peers.iter().map(|peer| {
         let reachable = match peer.reachable {
             Some(true) => "yes".to_owned(),
@@ -466,7 +494,11 @@ pub(crate) fn problem(problem: &Problem) -> String {
     if let Some(state) = &problem.pool {
         let _ = writeln!(out, "  pool: {} on node {}: {}", state.name, state.node, pool(state));
     }
-    if let Some(time) = problem.pool.as_ref().and_then(|state| state.fits_at.as_ref()) {
+    if let Some(state) = &problem.media_slots {
+        let _ = writeln!(out, "  media slots: {} on node {}: {}", state.name, state.node, slots(state));
+    }
+    let of_slots = problem.media_slots.as_ref().and_then(|state| state.fits_at.as_ref());
+    if let Some(time) = problem.pool.as_ref().and_then(|state| state.fits_at.as_ref()).or(of_slots) {
         let _ = writeln!(out, "  later: from {time} on it would fit, if nothing changes");
     }
     if let Some(rate) = problem.counter_offer_rate_bps {
@@ -482,6 +514,8 @@ fn next_step(code: &str) -> Option<&'static str> {
     Some(match code {
         "unknown_aggregate" => "`turnpike aggregate list` shows what this node has",
         "unknown_peer" => "`turnpike status` shows the peers; a new one is added in the configuration",
+        "unknown_series" => "`turnpike series list` shows what this node has",
+        "unknown_link" => "`turnpike link list` shows what this node has",
         "unknown_session" => "`turnpike session list` shows what this node has",
         "session_id_reused" => "choose another id, or delete that session first",
         "aggregate_name_reused" => "choose another name, or delete that aggregate first",
@@ -489,7 +523,14 @@ fn next_step(code: &str) -> Option<&'static str> {
         "endpoints_in_use" => "`turnpike session list` shows who has them",
         "clocks_differ" => "set both nodes' clocks by NTP or PTP, and restart the node whose clock was wrong",
         "tag_family_differs" => "set [[peers]].tag_address on both nodes to addresses of one family, and restart them",
-        "link_exhausted" => "ask for less, or delete an aggregate that is not needed",
+        "link_exhausted" => {
+            "ask for less, or delete an aggregate that is not needed; `turnpike link show` says what it cannot carry"
+        }
+        "node_capacity_exhausted" => "ask for less, or wait until a session ends",
+        "media_slots_exhausted" => "ask for fewer, or wait until a session that has some ends",
+        "unknown_media_slots" => {
+            "`turnpike status` at that node shows what it has; they are configured in [media_slots]"
+        }
         "pool_rate_exhausted" | "pool_burst_exhausted" | "second_side_refused" => {
             "ask for less, say with rate-min what would still do, or wait until a session ends"
         }
@@ -546,6 +587,7 @@ mod tests {
             code: "pool_rate_exhausted".to_owned(),
             field: Some("flows[0].rate_bps".to_owned()),
             pool: Some(state),
+            media_slots: None,
             counter_offer_rate_bps: Some(38_000),
         });
         for part in [

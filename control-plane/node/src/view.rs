@@ -1,11 +1,12 @@
 //! The broker's records and the API's requests, each as the other side has it.
 
 use turnpike_api::{
-    AggregateView, AuthorizationView, Failure, FlowView, Media as MediaView, PoolView, SessionChange, SessionPreview,
-    SessionRequest, SessionView,
+    AggregateView, AuthorizationView, Failure, FlowView, Media as MediaView, MediaSlotsView, PoolView, SessionChange,
+    SessionPreview, SessionRequest, SessionView,
 };
 use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
+use turnpike_broker::media_slots::SlotState;
 use turnpike_broker::name::{Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Endpoints, Marking, Meter};
 use turnpike_broker::quality;
@@ -39,7 +40,13 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nano
     });
     let setup = request.setup_priority.unwrap_or_default();
     let priority = Priority { setup, holding: request.holding_priority.unwrap_or(setup), emergency: request.emergency };
-    let wish = Wish { id: request.id, schedule: Schedule { starts_at, ends_at }, priority, flows: flows.collect() };
+    let wish = Wish {
+        id: request.id,
+        schedule: Schedule { starts_at, ends_at },
+        priority,
+        media_slots: request.media_slots,
+        flows: flows.collect(),
+    };
     Ok((wish, wait_until))
 }
 
@@ -79,6 +86,13 @@ pub(crate) fn pool(state: PoolState) -> PoolView {
     // Not before it fits, where that is within a millisecond.
     let fits_at = fits_at.map(|time| time.to_next_millisecond().to_string());
     PoolView { name, node, capacity_bps, used_bps, free_bps, burst_capacity_bytes, burst_free_bytes, fits_at }
+}
+
+/// Media slots for people and orchestrators.
+pub(crate) fn media_slots(state: SlotState) -> MediaSlotsView {
+    let SlotState { name, node, capacity_slots, used_slots, free_slots, fits_at } = state;
+    let fits_at = fits_at.map(|time| time.to_next_millisecond().to_string());
+    MediaSlotsView { name, node, capacity_slots, used_slots, free_slots, fits_at }
 }
 
 fn media(asked: MediaView) -> Media {
@@ -187,6 +201,7 @@ pub(crate) fn session(
         holding_priority: record.priority.holding,
         emergency: record.priority.emergency,
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
+        media_slots: record.media_slots,
         usage: if ended { record.usage } else { Vec::new() },
     }
 }
@@ -206,6 +221,7 @@ pub(crate) fn preview(
         peer: record.peer,
         starts_at: record.schedule.starts_at.map(|time| time.to_string()),
         ends_at: record.schedule.ends_at.map(|time| time.to_string()),
+        media_slots: record.media_slots,
     }
 }
 

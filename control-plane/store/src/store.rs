@@ -4,8 +4,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use turnpike_broker::TakenToken;
+use turnpike_broker::capacity::LinkRecord;
 use turnpike_broker::name::{Epoch, Nanos, NodeName, SessionId};
 use turnpike_broker::record::{AggregateRecord, Change, SessionRecord, UsageRecord};
+use turnpike_broker::series::SeriesRecord;
 
 use crate::error::StoreError;
 use crate::revocation::{self, Revocation};
@@ -44,6 +46,16 @@ impl Store {
         let aggregates = self.records("SELECT name, json FROM aggregates ORDER BY name")?;
         let sessions = self.records("SELECT id, json FROM sessions ORDER BY id")?;
         Ok((aggregates, sessions))
+    }
+
+    /// What is said of links, in the order of their names.
+    pub fn links(&self) -> Result<Vec<LinkRecord>, StoreError> {
+        self.records("SELECT name, json FROM links ORDER BY name")
+    }
+
+    /// Series of bookings, in the order of their ids.
+    pub fn series(&self) -> Result<Vec<SeriesRecord>, StoreError> {
+        self.records("SELECT id, json FROM series ORDER BY id")
     }
 
     /// The tokens that are taken, in the order of issuers and ids.
@@ -137,6 +149,15 @@ fn apply_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
             .execute(params![record.id.as_str(), word(&record.state)?, json(record)?]),
         Change::DeleteSession(id) => {
             transaction.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id.as_str()])
+        }
+        Change::PutLink(record) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO links (name, json) VALUES (?1, ?2)")?
+            .execute(params![record.name.as_str(), json(record)?]),
+        Change::PutSeries(record) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO series (id, state, json) VALUES (?1, ?2, ?3)")?
+            .execute(params![record.id.as_str(), word(&record.state)?, json(record)?]),
+        Change::DeleteSeries(id) => {
+            transaction.prepare_cached("DELETE FROM series WHERE id = ?1")?.execute([id.as_str()])
         }
         Change::PutToken(taken) => transaction
             .prepare_cached("INSERT OR REPLACE INTO tokens (issuer, token_id, json) VALUES (?1, ?2, ?3)")?

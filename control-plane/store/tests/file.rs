@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use turnpike_broker::capacity::{CapacityChange, LinkRecord};
 use turnpike_broker::class::{Class, NamedClass, Quality};
 use turnpike_broker::media::Media;
+use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::{Epoch, Label, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
 use turnpike_broker::rate_change::{FlowChange, FlowRates, RateChange, RateStage};
@@ -16,7 +18,8 @@ use turnpike_broker::record::{
     UsageKind, UsageRecord, Wait,
 };
 use turnpike_broker::refusal::{Reason, Refusal};
-use turnpike_broker::{Authorization, Priority, Schedule, TakenToken, WhenFull};
+use turnpike_broker::series::{SeriesRecord, SeriesState};
+use turnpike_broker::{Authorization, FlowRequest, Priority, Schedule, TakenToken, WhenFull};
 use turnpike_store::{Revocation, Revoked, Store, StoreError, UsageCursor};
 
 fn node() -> NodeName {
@@ -75,6 +78,7 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         flows: vec![],
         usage: vec![],
         ledger_due: false,
+        media_slots: MediaSlots::default(),
         wait: None,
         rate_change: None,
         rate_change_done: 0,
@@ -207,9 +211,9 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 8).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 7, known: 6, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 8, known: 7, .. }), "{error}");
 }
 
 /// What the program with schema 1 wrote.
@@ -242,7 +246,7 @@ fn what_an_earlier_program_kept_is_all_there() {
     drop(store);
     assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
     let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!(version(Connection::open(&path).unwrap()), Ok(6));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(7));
 }
 
 #[test]
@@ -280,7 +284,28 @@ fn sessions_of_a_program_that_knew_no_waiting_do_not_wait() {
     drop(store);
     assert_eq!(open(&path).load().unwrap().1, sessions);
     let connection = Connection::open(&path).unwrap();
-    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(6));
+    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(7));
+}
+
+#[test]
+fn what_is_said_of_a_link_is_kept_as_it_is_and_an_earlier_program_knew_none() {
+    let (_directory, path) = place();
+    Connection::open(&path).unwrap().execute_batch(include_str!("schema_3.sql")).unwrap();
+    let mut store = open(&path);
+    assert_eq!(store.links().unwrap(), []);
+    let change = CapacityChange {
+        direction: Direction::In,
+        rate_bps: 7,
+        from: Nanos(1),
+        until: Some(Nanos(u64::MAX - 1)),
+        configured_bps: 9,
+    };
+    let record = |changes| LinkRecord { name: "wan".parse().unwrap(), changes };
+    store.apply(&[Change::PutLink(record(vec![]))]).unwrap();
+    let kept = record(vec![change, CapacityChange { until: None, ..change }]);
+    store.apply(&[Change::PutLink(kept.clone())]).unwrap();
+    drop(store);
+    assert_eq!(open(&path).links().unwrap(), [kept]);
 }
 
 #[test]
@@ -370,6 +395,48 @@ fn one_that_waits_is_kept_as_it_is() {
         open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
         assert_eq!(open(&path).load().unwrap().1, [record]);
     }
+}
+
+#[test]
+fn a_series_is_kept_as_it_is_until_it_is_forgotten() {
+    let (_directory, path) = place();
+    let first = Schedule { starts_at: Some(Nanos(7)), ends_at: Some(Nanos(9)) };
+    let flow = FlowRequest {
+        id: "f".parse().unwrap(),
+        aggregate: "ab".parse().unwrap(),
+        endpoints: Endpoints { source: "10.1.0.2:4".parse().unwrap(), destination: "10.2.0.2:4".parse().unwrap() },
+        rtcp: Rtcp::SamePort,
+        meter: Meter { rate_bps: 1, burst_bytes: 200, packet_bytes_min: 200, excess: None },
+        rate_bps_min: 1,
+        quality: Quality::default(),
+        media: Media::default(),
+    };
+    let record = |state| SeriesRecord {
+        priority: Priority { setup: 1, holding: 2, emergency: false },
+        id: "w".parse().unwrap(),
+        state,
+        first,
+        period: Nanos(u64::MAX - 9),
+        count: 1,
+        media_slots: MediaSlots::default(),
+        flows: vec![flow.clone()],
+    };
+    for state in [SeriesState::Booking, SeriesState::Booked, SeriesState::Undoing] {
+        open(&path).apply(&[Change::PutSeries(record(state))]).unwrap();
+        assert_eq!(open(&path).series().unwrap(), [record(state)]);
+    }
+    open(&path).apply(&[Change::DeleteSeries("w".parse().unwrap())]).unwrap();
+    assert_eq!(open(&path).series().unwrap(), []);
+}
+
+#[test]
+fn media_slots_are_kept_as_they_are() {
+    let (_directory, path) = place();
+    let counts = |name: &str, count| [(name.parse().unwrap(), count)].into();
+    let media_slots = MediaSlots { first: counts("transcoding", 2), second: counts("mixing", u32::MAX) };
+    let record = SessionRecord { media_slots, ..session("s", SessionState::Active) };
+    open(&path).apply(&[Change::PutSession(record.clone())]).unwrap();
+    assert_eq!(open(&path).load().unwrap().1, [record]);
 }
 
 #[test]

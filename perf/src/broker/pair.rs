@@ -10,8 +10,8 @@ use turnpike_broker::media::Media;
 use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
-    AggregateRequest, Answer, Broker, Config, Credential, FlowRequest, Input, Limits, Link, Output, Peer, Priority,
-    Request, Schedule, SecondSide, SessionRequest, Timers, WhenFull,
+    AggregateRequest, Answer, Broker, Capacity, Config, Credential, FlowRequest, Input, Limits, Link, Output, Peer,
+    Priority, Request, Schedule, SecondSide, SessionRequest, Timers, WhenFull,
 };
 
 use super::{Row, each};
@@ -38,6 +38,7 @@ fn broker(node: usize, live: u32) -> anyhow::Result<Broker> {
         epoch: Epoch(1),
         links: [(read("wan0")?, Link { rate_out_bps: 1 << 50, rate_in_bps: 1 << 50 })].into(),
         classes: std::collections::BTreeMap::new(),
+        capacity: Capacity::default(),
         peers: [(read(NAMES[1 - node])?, Peer { link: read("wan0")?, tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 1 << 20, sessions_max, ..Limits::default() },
         timers: Timers::default(),
@@ -89,6 +90,7 @@ impl Pair {
             quality: turnpike_broker::class::Quality::default(),
         };
         Ok(SessionRequest {
+            media_slots: turnpike_broker::media_slots::MediaSlots::default(),
             id: read(&format!("s{number}"))?,
             flows: vec![flow],
             schedule: Schedule::OPEN,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use turnpike_broker::class::Quality;
 use turnpike_broker::media::Media;
+use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::{AggregateName, Nanos, SessionId};
 use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::record::SessionState;
@@ -174,6 +175,7 @@ impl Clients {
         let request = SessionRequest {
             id: name(&format!("s{named}")),
             flows,
+            media_slots: MediaSlots::default(),
             schedule: wish.schedule,
             priority: Priority::LOWEST,
         };
@@ -368,8 +370,8 @@ impl Clients {
                 self.trunks[trunk].tries = 0;
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
-            // Only to questions.
-            Answer::WouldAdmit { .. } => Vec::new(),
+            // Only to questions; the others they do not ask.
+            Answer::WouldAdmit { .. } | Answer::Link(_) | Answer::Series { .. } | Answer::SeriesDeleted => Vec::new(),
             Answer::Session { record, created } => self.told(step, record.state, *created),
         }
     }

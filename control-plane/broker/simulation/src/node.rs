@@ -43,6 +43,9 @@ impl Asked {
             | Request::WaitForSession { .. }
             | Request::WouldAdmit(_)
             | Request::ChangeSessionRates { .. }
+            | Request::ChangeLink(_)
+            | Request::CreateSeries { .. }
+            | Request::DeleteSeries(_)
             | Request::DeleteSession(_) => Self::Other,
         }
     }
@@ -255,6 +258,8 @@ impl Node {
         prepare(&mut self.broker);
         let aggregates = self.store.aggregates.values().cloned().collect();
         let sessions = self.store.sessions.values().cloned().collect();
+        self.broker.restore_links(self.store.links.values().cloned().collect(), self.clock.at(now));
+        self.broker.restore_series(self.store.series.values().cloned().collect());
         self.broker.restore(aggregates, sessions, &self.plane.adopted(), self.clock.at(now));
         self.drain()
     }

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use turnpike_broker::name::{AggregateName, SessionId};
+use turnpike_broker::capacity::LinkRecord;
+use turnpike_broker::name::{AggregateName, LinkName, SessionId};
 use turnpike_broker::record::{AggregateRecord, Change, SessionRecord, UsageRecord};
+use turnpike_broker::series::SeriesRecord;
 
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
+    pub(crate) links: BTreeMap<LinkName, LinkRecord>,
+    pub(crate) series: BTreeMap<SessionId, SeriesRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
 }
 
@@ -19,6 +23,9 @@ impl Store {
             Change::DeleteAggregate(name) => drop(self.aggregates.remove(&name)),
             Change::PutSession(record) => drop(self.sessions.insert(record.id.clone(), record)),
             Change::DeleteSession(id) => drop(self.sessions.remove(&id)),
+            Change::PutLink(record) => drop(self.links.insert(record.name.clone(), record)),
+            Change::PutSeries(record) => drop(self.series.insert(record.id.clone(), record)),
+            Change::DeleteSeries(id) => drop(self.series.remove(&id)),
             Change::AppendUsage(line) => self.ledger.push(line),
             // No client has a token here.
             Change::PutToken(_) | Change::DeleteToken { .. } => {}

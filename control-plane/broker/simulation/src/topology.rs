@@ -43,6 +43,7 @@ pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut
     let mut label_secret = [0; 16];
     label_secret[..8].copy_from_slice(&random.next().to_le_bytes());
     Config {
+        capacity: turnpike_broker::Capacity::default(),
         node: node_name(node),
         epoch: Epoch(1),
         links: [(link, Link { rate_out_bps: rate_bps, rate_in_bps: rate_bps })].into(),

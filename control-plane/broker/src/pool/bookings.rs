@@ -18,7 +18,6 @@ use crate::priority::Priority;
 use crate::record::{AggregateRecord, AggregateState, Direction};
 use crate::refusal::{Reason, Refusal};
 use crate::schedule::Schedule;
-use crate::shares::Share;
 
 const BEFORE: Nanos = Nanos::from_millis(1_000);
 const START: Nanos = Nanos::from_millis(2_000);
@@ -54,6 +53,7 @@ fn broker() -> Broker {
     let link = Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 };
     let peer = Peer { link: "wan0".parse().unwrap(), tag_family: Family::Ipv4 };
     let mut broker = Broker::new(Config {
+        capacity: crate::config::Capacity::default(),
         node: "a".parse().unwrap(),
         epoch: Epoch(1),
         links: [("wan0".parse().unwrap(), link)].into(),
@@ -72,7 +72,7 @@ fn broker() -> Broker {
         pools.of(direction).hold_for(booked(), rate(8_000_000)).unwrap();
     }
     for aggregate in broker.aggregates.values_mut() {
-        assert!(aggregate.hold_part(Share::Whole, booked(), rate(900_000)));
+        aggregate.pool.hold_for(booked(), rate(900_000)).unwrap();
     }
     broker
 }
@@ -162,12 +162,18 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
 fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
     for name in ["ab", "ba"] {
         let flows = vec![flow(&name.parse().unwrap())];
-        let request =
-            SessionRequest { priority: Priority::LOWEST, schedule: Schedule::OPEN, id: "call".parse().unwrap(), flows };
+        let request = SessionRequest {
+            priority: Priority::LOWEST,
+            media_slots: crate::media_slots::MediaSlots::default(),
+            schedule: Schedule::OPEN,
+            id: "call".parse().unwrap(),
+            flows,
+        };
         check(&from_client(Request::CreateSession(request)), Reason::PoolRateExhausted, 100_000);
     }
     let flows = vec![flow(&"ba".parse().unwrap()).to_hold()];
     let hold = PeerRequest::HoldSession {
+        media_slots: crate::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         priority: Priority::LOWEST,
         preempting: Vec::new(),
@@ -185,6 +191,7 @@ fn a_session_that_is_lowered_to_fit_leaves_what_is_booked() {
     let mut flow = flow(&"ba".parse().unwrap());
     flow.rate_bps_min = 1;
     let hold = PeerRequest::HoldSession {
+        media_slots: crate::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         priority: Priority::LOWEST,
         preempting: Vec::new(),

@@ -1,19 +1,20 @@
 //! Room that is being made: what is held of it from the first moment, and what comes when those that had it are out of force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Asker, Claim, Plan, Preemption, Stage, Wish};
 use crate::broker::Broker;
 use crate::calendar::Interval;
 use crate::cost::Cost;
 use crate::fence::Subject;
-use crate::name::{AggregateName, Nanos, SessionId};
-use crate::record::FlowRecord;
+use crate::media_slots::SlotCounts;
+use crate::name::{Nanos, SessionId};
+use crate::record::{FlowRecord, SessionRecord, Side};
 use crate::refusal::Refusal;
-use crate::shares::Share;
+use crate::resources::PoolName;
 
 /// A part of one pool.
-pub(super) type Part = (AggregateName, Share, Interval, Cost);
+pub(super) type Part = (PoolName, Interval, Cost);
 
 /// Of the cost `needed` throughout an interval, what others that end do not leave, from instant to instant.
 fn missing(needed: Cost, interval: Interval, ending: &[(Interval, Cost)]) -> Vec<(Interval, Cost)> {
@@ -36,20 +37,21 @@ fn missing(needed: Cost, interval: Interval, ending: &[(Interval, Cost)]) -> Vec
 impl Broker {
     /// Takes what a plan needs: places at once, and of pools what those that are to end do not leave. None if that is not there, which the
     /// plan has just said it is; then nothing is changed.
-    pub(super) fn claim(&mut self, wish: &Wish, Plan { mut flows, victims, .. }: Plan, now: Nanos) -> Option<Claim> {
+    pub(super) fn claim(
+        &mut self,
+        wish: &Wish,
+        Plan { mut flows, victims, .. }: Plan,
+        side: Side,
+        now: Nanos,
+    ) -> Option<Claim> {
         let interval = wish.terms.schedule.interval();
         let mut parts: Vec<Part> = Vec::new();
-        for (name, share, part, cost) in self.missing_parts(&flows, &victims, interval) {
-            let aggregate = self.aggregates.get_mut(&name);
-            let is_held = aggregate.is_some_and(|aggregate| {
-                aggregate.shares.forget(now);
-                aggregate.hold_part(share, part, cost)
-            });
-            if !is_held {
-                self.give_parts_back(&parts);
+        for (pool, part, cost) in self.missing_parts(&flows, wish.slots(side), &victims, interval) {
+            if !self.hold_some(&pool, part, cost, now) {
+                self.give_claimed_back(&parts);
                 return None;
             }
-            parts.push((name, share, part, cost));
+            parts.push((pool, part, cost));
         }
         self.take_places(&mut flows, interval);
         for victim in &victims {
@@ -60,53 +62,51 @@ impl Broker {
         Some(Claim { flows, victims, waiting, left: Vec::new(), parts, ask: None, answer: None })
     }
 
-    /// Of each pool that the flows count in, what the victims do not leave.
-    fn missing_parts(&self, flows: &[FlowRecord], victims: &BTreeSet<SessionId>, interval: Interval) -> Vec<Part> {
+    /// Of each pool that the wish takes of, what the victims do not leave.
+    fn missing_parts(
+        &self,
+        flows: &[FlowRecord],
+        slots: &SlotCounts,
+        victims: &BTreeSet<SessionId>,
+        interval: Interval,
+    ) -> Vec<Part> {
+        let ending = victims.iter().filter_map(|id| self.sessions.get(id)).map(|session| {
+            let record = &session.record;
+            (record.schedule.interval(), self.sums(&record.held_flows(), record.own_slots()))
+        });
+        let ending: Vec<(Interval, BTreeMap<PoolName, Cost>)> = ending.collect();
         let mut missing_parts = Vec::new();
-        let names: BTreeSet<&AggregateName> = flows.iter().map(|flow| &flow.aggregate).collect();
-        for name in names {
-            let Some(aggregate) = self.aggregates.get(name) else { continue };
-            let cost_of = |flows: &[FlowRecord], share: Share| {
-                let costs = flows.iter().filter(|flow| flow.aggregate == *name);
-                costs.map(|flow| aggregate.cost_of_share(flow, share)).fold(Cost::default(), Cost::plus)
-            };
-            for share in aggregate.shares_of(flows.iter().all(|flow| flow.emergency)) {
-                let ending = victims
-                    .iter()
-                    .filter_map(|id| self.sessions.get(id))
-                    .map(|session| (session.record.schedule.interval(), cost_of(&session.record.flows, share)));
-                let missing = missing(cost_of(flows, share), interval, &ending.collect::<Vec<_>>());
-                missing_parts.extend(missing.into_iter().map(|(part, cost)| (name.clone(), share, part, cost)));
-            }
+        for (pool, needed) in self.sums(flows, slots) {
+            let of_pool = ending.iter().filter_map(|(interval, sums)| Some((*interval, *sums.get(&pool)?)));
+            let missing = missing(needed, interval, &of_pool.collect::<Vec<_>>());
+            missing_parts.extend(missing.into_iter().map(|(part, cost)| (pool.clone(), part, cost)));
         }
         missing_parts
     }
 
-    fn give_parts_back(&mut self, parts: &[Part]) {
-        for (name, share, part, cost) in parts {
-            if let Some(aggregate) = self.aggregates.get_mut(name) {
-                aggregate.give_part_back(*share, *part, *cost);
-            }
+    fn give_claimed_back(&mut self, parts: &[Part]) {
+        for (pool, part, cost) in parts {
+            self.give_some_back(pool, *part, *cost);
         }
     }
 
     /// A session has nothing in force here any more. What it had of pools goes back, or to whom it was ended for.
-    pub(crate) fn give_back_ended(&mut self, id: &SessionId, flows: &[FlowRecord], interval: Interval) {
+    pub(crate) fn give_back_ended(&mut self, id: &SessionId, record: &SessionRecord) {
         let claimed = self.claimed.get(id).and_then(|by| self.preemptions.get_mut(by));
         if let Some(Preemption { stage: Stage::Claimed(claim), .. }) = claimed {
             claim.waiting.remove(id);
-            claim.left.push((flows.to_vec(), interval));
-            return self.give_places_back(flows, interval);
+            claim.left.push(record.clone());
+            return self.give_places_back(&record.flows, record.schedule.interval());
         }
-        self.give_back(flows, interval);
+        self.give_back(record);
     }
 
     /// Gives back all that a claim has of pools: what it held beyond its victims' parts, and what those left.
     fn release_claim(&mut self, claim: &Claim) {
         self.room = true;
-        self.give_parts_back(&claim.parts);
-        for (flows, interval) in &claim.left {
-            self.give_pools_back(flows, *interval);
+        self.give_claimed_back(&claim.parts);
+        for record in &claim.left {
+            self.give_back_parts(&record.held_flows(), record.own_slots(), record.schedule.interval());
         }
         for victim in &claim.victims {
             self.claimed.remove(victim);
@@ -115,20 +115,14 @@ impl Broker {
 
     /// Holds what was claimed: in one step with giving back what made room for it. False if it is not there, because the pool was made
     /// smaller meanwhile; then nothing of it is held.
-    pub(super) fn hold_claimed(&mut self, claim: &Claim, interval: Interval, now: Nanos) -> bool {
+    pub(super) fn hold_claimed(&mut self, claim: &Claim, wish: &Wish, side: Side, now: Nanos) -> bool {
         self.release_claim(claim);
-        for (index, flow) in claim.flows.iter().enumerate() {
-            let is_held = self.aggregates.get_mut(&flow.aggregate).is_some_and(|aggregate| {
-                aggregate.shares.forget(now);
-                aggregate.hold(flow, interval).is_ok()
-            });
-            if !is_held {
-                self.give_pools_back(&claim.flows[..index], interval);
-                self.give_places_back(&claim.flows, interval);
-                return false;
-            }
+        let schedule = wish.terms.schedule;
+        let is_held = self.take_parts(&claim.flows, (wish.slots(side), side), schedule, now).is_ok();
+        if !is_held {
+            self.give_places_back(&claim.flows, schedule.interval());
         }
-        true
+        is_held
     }
 
     /// An ask that makes room is refused. Those that it has begun to end go on ending.

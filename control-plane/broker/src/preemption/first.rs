@@ -6,11 +6,13 @@ use crate::broker::{Broker, TableName};
 use crate::fence::Subject;
 use crate::first_side::{check_values, misfit, silent};
 use crate::flow::{Labels, Terms, note_granted};
+use crate::media_slots::MediaSlots;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
+use crate::series::OWN_TICKET;
 use crate::session::{Phase, Session};
 use crate::usage;
 use crate::watch::{WaitingWish, is_for_want_of_room};
@@ -18,16 +20,33 @@ use crate::watch::{WaitingWish, is_for_want_of_room};
 /// Where others change what is there while the second side is asked, it is asked so often.
 const TRIES_MAX: u32 = 3;
 
+impl Wish {
+    const fn waiting(&self) -> WaitingWish<'_> {
+        let Self { id, terms, media_slots, credential, .. } = self;
+        WaitingWish { id, terms: *terms, media_slots, asked: self.asked.as_slice(), credential }
+    }
+}
+
 impl Broker {
     /// A client's ask finds no room here. False if nobody may be ended for it, or that does not help.
     pub(crate) fn make_room(
         &mut self,
         ticket: u64,
-        WaitingWish { id, terms, asked, credential }: WaitingWish<'_>,
+        WaitingWish { id, terms, media_slots, asked, credential }: WaitingWish<'_>,
         wait: Option<Wait>,
         now: Nanos,
     ) -> Result<bool, Refusal> {
-        let wish = Wish { id: id.clone(), terms, asked: asked.to_vec(), credential: credential.clone() };
+        let wish = Wish {
+            id: id.clone(),
+            terms,
+            asked: asked.to_vec(),
+            media_slots: media_slots.clone(),
+            credential: credential.clone(),
+        };
+        // A series may yet be refused for a later occurrence.
+        if ticket & OWN_TICKET != 0 {
+            return Ok(false);
+        }
         let Some(plan) = self.plan(None, &wish, &[], Labels::None, now) else { return Ok(false) };
         self.check_preemptions()?;
         self.ask_before(wish, plan, Asker::Client { ticket, wait }, 1, now);
@@ -38,7 +57,7 @@ impl Broker {
     pub(crate) fn would_make_room_here(
         &mut self,
         id: &SessionId,
-        terms: Terms,
+        (terms, media_slots): (Terms, &MediaSlots),
         asked: &[HoldFlow],
         refusal: Refusal,
         now: Nanos,
@@ -46,7 +65,13 @@ impl Broker {
         if !is_for_want_of_room(refusal.reason) {
             return Err(refusal);
         }
-        let wish = Wish { id: id.clone(), terms, asked: asked.to_vec(), credential: Credential::default() };
+        let wish = Wish {
+            id: id.clone(),
+            terms,
+            asked: asked.to_vec(),
+            media_slots: media_slots.clone(),
+            credential: Credential::default(),
+        };
         let Plan { peer, flows, victims } = self.plan(None, &wish, &[], Labels::None, now).ok_or(refusal)?;
         Ok((peer, flows, victims.into_iter().collect()))
     }
@@ -60,6 +85,7 @@ impl Broker {
             priority: wish.terms.priority,
             preempting: plan.victims.iter().cloned().collect(),
             sent_at: now,
+            media_slots: wish.media_slots.second.clone(),
             flows,
         };
         let peer = plan.peer.clone();
@@ -108,7 +134,7 @@ impl Broker {
         let Err(refusal) = done else { return };
         let refusal = match wait {
             Some(wait) if is_for_want_of_room(refusal.reason) => {
-                let waiting = WaitingWish { id, terms: wish.terms, asked: &wish.asked, credential: &wish.credential };
+                let waiting = wish.waiting();
                 match self.start_to_wait(ticket, waiting, wait, Some(refusal), now) {
                     Ok(()) => return,
                     Err(refusal) => refusal,
@@ -137,10 +163,9 @@ impl Broker {
         if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
-        let refusal = match self.admit(None, &wish.asked, wish.terms, now) {
+        let refusal = match self.admit(None, &wish.asked, &wish.media_slots.first, wish.terms, now) {
             Ok(admitted) => {
-                let waiting =
-                    WaitingWish { id: &wish.id, terms: wish.terms, asked: &wish.asked, credential: &wish.credential };
+                let waiting = wish.waiting();
                 self.hold_at_both(ticket, waiting, admitted, wait, now);
                 return Ok(());
             }
@@ -163,7 +188,7 @@ impl Broker {
     fn claim_at_both(&mut self, mut wish: Wish, plan: Plan, asker: Asker, now: Nanos) -> Result<(), Refusal> {
         let peer = plan.peer.clone();
         let busy = || Refusal::new(Reason::Busy, "the room that was there has gone; ask again");
-        let mut claim = self.claim(&wish, plan, now).ok_or_else(busy)?;
+        let mut claim = self.claim(&wish, plan, Side::First, now).ok_or_else(busy)?;
         note_granted(&mut wish.asked, &claim.flows);
         // If this node dies now, it is to tell the peer to give back what that may hold by then.
         let unheld = self.unheld(&wish, peer.clone(), claim.flows.clone());
@@ -176,6 +201,7 @@ impl Broker {
             priority: wish.terms.priority,
             preempting: claim.victims.iter().cloned().collect(),
             sent_at: now,
+            media_slots: wish.media_slots.second.clone(),
             offer: false,
             flows: wish.asked.clone(),
         };
@@ -200,16 +226,16 @@ impl Broker {
         (client, wait): (u64, Option<Wait>),
         now: Nanos,
     ) {
-        if !self.hold_claimed(&claim, wish.terms.schedule.interval(), now) {
+        if !self.hold_claimed(&claim, &wish, Side::First, now) {
             let detail = format!("a pool was made smaller while session {} waited for its room; ask again", wish.id);
             let refusal = Refusal::new(Reason::Busy, detail);
             return self.release_unheld(wish, peer, claim.flows, (client, refusal), now);
         }
-        self.note_passed(&claim.flows, wish.terms.priority, None);
-        let Wish { id, terms, credential, .. } = wish;
+        let Wish { id, terms, media_slots, credential, .. } = wish;
         let attempt = claim.flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer, terms.schedule, claim.flows);
-        let record = credential.on(SessionRecord { wait, priority: terms.priority, ..held });
+        let record = credential.on(SessionRecord { wait, media_slots, priority: terms.priority, ..held });
+        self.note_passed(&record, None);
         self.persist(Change::PutSession(record.clone()));
         let ask = claim.ask.unwrap_or_default();
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client }));
@@ -222,7 +248,12 @@ impl Broker {
     /// The record of a session that has nothing here, while the peer may hold something for it.
     fn unheld(&self, wish: &Wish, peer: NodeName, flows: Vec<FlowRecord>) -> SessionRecord {
         let held = SessionRecord::held(wish.id.clone(), Side::First, peer, wish.terms.schedule, flows);
-        let mut record = SessionRecord { state: SessionState::Releasing, priority: wish.terms.priority, ..held };
+        let mut record = SessionRecord {
+            state: SessionState::Releasing,
+            priority: wish.terms.priority,
+            media_slots: wish.media_slots.clone(),
+            ..held
+        };
         usage::complete(&mut record, &self.config.node);
         record
     }

@@ -17,11 +17,11 @@ use std::collections::BTreeSet;
 
 use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
-use crate::calendar::Interval;
 use crate::flow::Terms;
+use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HoldFlow, PeerAnswer};
 use crate::name::{AggregateName, Nanos, NodeName, SessionId};
-use crate::record::{FlowRecord, Wait};
+use crate::record::{FlowRecord, SessionRecord, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
 use crate::session::{Phase, Session};
@@ -42,7 +42,15 @@ pub(crate) struct Wish {
     pub(crate) id: SessionId,
     pub(crate) terms: Terms,
     pub(crate) asked: Vec<HoldFlow>,
+    pub(crate) media_slots: MediaSlots,
     pub(crate) credential: Credential,
+}
+
+impl Wish {
+    /// What it needs of media processing at one side.
+    pub(crate) const fn slots(&self, side: Side) -> &SlotCounts {
+        self.media_slots.of(side)
+    }
 }
 
 /// An ask that makes room for itself. It is no session yet.
@@ -79,7 +87,7 @@ struct Claim {
     /// Those of them that still have something in force here.
     waiting: BTreeSet<SessionId>,
     /// What the others had.
-    left: Vec<(Vec<FlowRecord>, Interval)>,
+    left: Vec<SessionRecord>,
     /// What is held beyond what the victims have.
     parts: Vec<Part>,
     /// First side: what the second was asked to hold by, and what it said.

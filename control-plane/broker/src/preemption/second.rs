@@ -4,6 +4,7 @@ use super::{Asker, Claim, Preemption, Stage, VICTIMS_MAX, Wish};
 use crate::broker::Broker;
 use crate::fence::Subject;
 use crate::flow::Labels;
+use crate::media_slots::MediaSlots;
 use crate::message::HeldFlow;
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::record::{Change, SessionRecord, Side};
@@ -11,8 +12,9 @@ use crate::refusal::{Reason, Refusal};
 use crate::second_side::{Hold, held, values};
 use crate::session::{Phase, Session, session_busy, session_id_reused};
 
-fn wish(id: &SessionId, Hold { terms, asked, credential, .. }: Hold<'_>) -> Wish {
-    Wish { id: id.clone(), terms, asked: asked.to_vec(), credential: credential.clone() }
+fn wish(id: &SessionId, Hold { terms, media_slots, asked, credential, .. }: &Hold<'_>) -> Wish {
+    let media_slots = MediaSlots::of_second(media_slots.clone());
+    Wish { id: id.clone(), terms: *terms, asked: asked.to_vec(), media_slots, credential: (*credential).clone() }
 }
 
 /// A peer may not name more than this node would choose itself.
@@ -31,15 +33,15 @@ impl Broker {
         ticket: u64,
         peer: &NodeName,
         id: &SessionId,
-        hold: Hold<'_>,
+        hold: &Hold<'_>,
         now: Nanos,
     ) -> Result<bool, Refusal> {
         let wish = wish(id, hold);
-        let Some(plan) = self.plan(Some(peer), &wish, hold.preempting, Labels::OfReceiver, now) else {
+        let Some(plan) = self.plan(Some(peer), &wish, &hold.preempting, Labels::OfReceiver, now) else {
             return Ok(false);
         };
         self.check_preemptions()?;
-        let Some(claim) = self.claim(&wish, plan, now) else { return Ok(false) };
+        let Some(claim) = self.claim(&wish, plan, Side::Second, now) else { return Ok(false) };
         let victims = claim.victims.clone();
         self.set_timer(Subject::Preemption(id.clone()), now.plus(self.config.timers.hold));
         let asker = Asker::Peer { tickets: vec![ticket], attempt: hold.attempt };
@@ -57,7 +59,7 @@ impl Broker {
         ticket: u64,
         from: &NodeName,
         id: &SessionId,
-        hold: Hold<'_>,
+        hold: &Hold<'_>,
         now: Nanos,
     ) -> Result<bool, Refusal> {
         let Some(Preemption { wish, peer, asker, .. }) = self.preemptions.get_mut(id) else { return Ok(false) };
@@ -65,7 +67,11 @@ impl Broker {
         if peer != from {
             return Err(session_id_reused(id, &self.config.node));
         }
-        if *attempt == hold.attempt && wish.terms == hold.terms && wish.asked == hold.asked {
+        if *attempt == hold.attempt
+            && wish.terms == hold.terms
+            && wish.media_slots.second == hold.media_slots
+            && wish.asked == hold.asked
+        {
             tickets.push(ticket);
             return Ok(true);
         }
@@ -81,10 +87,10 @@ impl Broker {
         &mut self,
         peer: &NodeName,
         id: &SessionId,
-        hold: Hold<'_>,
+        hold: &Hold<'_>,
         now: Nanos,
     ) -> Option<(Vec<HeldFlow>, Vec<SessionId>)> {
-        let plan = self.plan(Some(peer), &wish(id, hold), hold.preempting, Labels::None, now)?;
+        let plan = self.plan(Some(peer), &wish(id, hold), &hold.preempting, Labels::None, now)?;
         let own = plan.victims.into_iter().filter(|victim| !hold.preempting.contains(victim));
         Some((values(&plan.flows), own.collect()))
     }
@@ -111,12 +117,14 @@ impl Broker {
         attempt: u64,
         now: Nanos,
     ) {
-        let Wish { id, terms, credential, .. } = wish;
-        let is_held = self.hold_claimed(&claim, terms.schedule.interval(), now);
+        let is_held = self.hold_claimed(&claim, &wish, Side::Second, now);
+        let Wish { id, terms, media_slots, credential, .. } = wish;
         let token = self.check_token(&credential).and_then(|()| self.check_token_place(&credential, now));
         if !is_held || token.is_err() {
             if is_held {
-                self.give_back(&claim.flows, terms.schedule.interval());
+                let interval = terms.schedule.interval();
+                self.give_back_parts(&claim.flows, &media_slots.second, interval);
+                self.give_places_back(&claim.flows, interval);
             }
             self.fences.close(&peer, Subject::Session(id.clone()), attempt);
             let detail = format!("what session {id} waited for is not there any more; ask again");
@@ -129,7 +137,7 @@ impl Broker {
         self.ended.forget(&id);
         let answer = held(&claim.flows);
         let held = SessionRecord::held(id.clone(), Side::Second, peer, terms.schedule, claim.flows);
-        let record = credential.on(SessionRecord { attempt, priority: terms.priority, ..held });
+        let record = credential.on(SessionRecord { attempt, media_slots, priority: terms.priority, ..held });
         self.take_token(&credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Held));

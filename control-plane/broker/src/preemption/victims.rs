@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 
 use super::{VICTIMS_MAX, Wish};
 use crate::broker::Broker;
-use crate::flow::Labels;
-use crate::name::{AggregateName, Nanos, NodeName, SessionId};
+use crate::flow::{Labels, Way};
+use crate::name::{Nanos, NodeName, SessionId};
+use crate::policy::Meter;
 use crate::priority::Priority;
-use crate::record::{FlowRecord, SessionRecord};
+use crate::record::{FlowRecord, SessionRecord, Side};
+use crate::refusal::{Reason, Refusal};
+use crate::resources::PoolName;
 use crate::session::{Phase, Session};
 
 /// So many sessions in its way are looked at, those first that are ended first.
@@ -45,33 +48,43 @@ impl Broker {
             return None;
         }
         let checked = self.check_flows(asker, asked, labels, terms.schedule.ahead(now)).ok()?;
+        let side = if asker.is_some() { Side::Second } else { Side::First };
+        let (slots, interval) = (wish.slots(side), terms.schedule.interval());
+        self.check_slots(slots, side).ok()?;
         self.check_places(&checked.ways).ok()?;
-        let short = self.short_of_room(asker, wish, &checked.ways, now);
-        let listed: Vec<SessionId> =
-            listed.iter().filter(|id| self.may_be_ended_for(id, wish, true)).cloned().collect();
+        let hold = (asked.as_slice(), slots);
+        let short = self.short_of(wish, &checked.ways, side);
+        let of_asker = |id: &&SessionId| {
+            let peer = self.sessions.get(*id).map(|session| &session.record.peer);
+            peer == asker && self.may_be_ended_for(id, wish, true)
+        };
+        let listed: Vec<SessionId> = listed.iter().filter(of_asker).cloned().collect();
         let candidates = self.candidates(wish, &short, &listed);
         let mut taken: Vec<SessionId> = Vec::new();
         for id in &listed {
             self.lend(id);
             taken.push(id.clone());
         }
-        let mut fits = self.hold_pools(asker, asked, &checked.ways, *terms, now);
+        let mut fits = self.hold_pools(asker, hold, &checked.ways, *terms, now);
         let mut candidates = candidates.into_iter();
-        while fits.is_err()
+        // What a link cannot carry comes back with the link, not with sessions.
+        let helps =
+            |fits: &Result<_, Refusal>| fits.as_ref().is_err_and(|refusal| refusal.reason != Reason::LinkExhausted);
+        while helps(&fits)
             && let Some(id) = candidates.next()
         {
             self.lend(&id);
             taken.push(id);
-            fits = self.hold_pools(asker, asked, &checked.ways, *terms, now);
+            fits = self.hold_pools(asker, hold, &checked.ways, *terms, now);
         }
         // Of those that came to it first, some may not be needed beside those that came later: the most worthy are spared first.
         if let Ok(flows) = &mut fits {
-            self.give_pools_back(flows, terms.schedule.interval());
+            self.give_back_parts(flows, slots, interval);
             for place in (listed.len()..taken.len()).rev() {
                 self.take_lent(&taken[place]);
-                match self.hold_pools(asker, asked, &checked.ways, *terms, now) {
+                match self.hold_pools(asker, hold, &checked.ways, *terms, now) {
                     Ok(still) => {
-                        self.give_pools_back(&still, terms.schedule.interval());
+                        self.give_back_parts(&still, slots, interval);
                         *flows = still;
                         taken.remove(place);
                     }
@@ -86,35 +99,27 @@ impl Broker {
         Some(Plan { peer: checked.peer, flows, victims: taken.into_iter().collect() })
     }
 
-    /// The aggregates that have not enough for this ask.
-    fn short_of_room(
-        &mut self,
-        asker: Option<&NodeName>,
-        Wish { terms, asked, .. }: &Wish,
-        ways: &[crate::flow::Way],
-        now: Nanos,
-    ) -> BTreeSet<AggregateName> {
-        let wanted: BTreeSet<AggregateName> = asked.iter().map(|flow| flow.aggregate.clone()).collect();
-        let is_short = |name: &AggregateName| {
-            let of_this = asked.iter().zip(ways).filter(|(flow, _)| flow.aggregate == *name);
-            let (asked, ways): (Vec<_>, Vec<_>) = of_this.map(|(flow, way)| (flow.clone(), *way)).unzip();
-            match self.hold_pools(asker, &asked, &ways, *terms, now) {
-                Ok(flows) => {
-                    self.give_pools_back(&flows, terms.schedule.interval());
-                    false
-                }
-                Err(_) => true,
-            }
-        };
-        wanted.into_iter().filter(is_short).collect()
+    /// The pools that have not enough for the least that would do.
+    fn short_of(&self, Wish { terms, asked, media_slots, .. }: &Wish, ways: &[Way], side: Side) -> BTreeSet<PoolName> {
+        let least = asked.iter().zip(ways).map(|(asked, way)| {
+            let aggregate = self.aggregates.get(&asked.aggregate);
+            let lowers = aggregate.is_some_and(|aggregate| self.lowers(aggregate, side == Side::Second));
+            let most = asked.meter.rate_bps.min(asked.rate_bps_max.unwrap_or(u64::MAX));
+            let rate_bps = if lowers || side == Side::Second { asked.rate_bps_min } else { most };
+            FlowRecord::asked(asked, *way, Meter { rate_bps, ..asked.meter }, *terms)
+        });
+        let least: Vec<FlowRecord> = least.collect();
+        let mut needed = self.sums(&least, media_slots.of(side));
+        needed.retain(|pool, cost| self.is_short(pool, terms.schedule.interval(), *cost));
+        needed.into_keys().collect()
     }
 
-    fn candidates(&self, wish: &Wish, short: &BTreeSet<AggregateName>, listed: &[SessionId]) -> Vec<SessionId> {
+    fn candidates(&self, wish: &Wish, short: &BTreeSet<PoolName>, listed: &[SessionId]) -> Vec<SessionId> {
         let interval = wish.terms.schedule.interval();
         let helps = |session: &&Session| {
             let record = &session.record;
             record.schedule.interval().overlaps(interval)
-                && record.flows.iter().any(|flow| short.contains(&flow.aggregate))
+                && self.sums(&record.flows, record.own_slots()).keys().any(|pool| short.contains(pool))
                 && !listed.contains(&record.id)
                 && self.may_be_ended_for(&record.id, wish, false)
         };
@@ -145,17 +150,15 @@ impl Broker {
 
     /// For a trial only: without its part.
     fn lend(&mut self, id: &SessionId) {
-        if let Some(session) = self.sessions.get(id) {
-            let (flows, interval) = (session.record.flows.clone(), session.record.schedule.interval());
-            self.give_pools_back(&flows, interval);
+        if let Some(record) = self.sessions.get(id).map(|session| session.record.clone()) {
+            self.give_back_parts(&record.held_flows(), record.own_slots(), record.schedule.interval());
         }
     }
 
     /// With it again.
     fn take_lent(&mut self, id: &SessionId) {
-        if let Some(session) = self.sessions.get(id) {
-            let (flows, interval) = (session.record.flows.clone(), session.record.schedule.interval());
-            self.adopt_pools(&flows, interval);
+        if let Some(record) = self.sessions.get(id).map(|session| session.record.clone()) {
+            self.adopt_parts(&record.held_flows(), record.own_slots(), record.schedule.interval());
         }
     }
 }

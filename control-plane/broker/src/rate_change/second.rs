@@ -120,8 +120,7 @@ impl Broker {
                 return Err(refusal);
             }
             if settings.lower_to_fit {
-                let own = aggregate.cost(flow);
-                let fits = aggregate.rate_that_fits_beside(flow, own, record.schedule.interval());
+                let fits = self.rate_that_fits_beside(flow, record.schedule.interval());
                 if fits >= wish.rate_bps_min {
                     rate_bps = rate_bps.min(fits);
                 }

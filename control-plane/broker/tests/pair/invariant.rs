@@ -24,6 +24,19 @@ fn session_is_first(sessions: &[&SessionRecord], flow: &FlowRecord) -> bool {
         .any(|session| session.side == Side::First && session.flows.iter().any(|own| own.policy == flow.policy))
 }
 
+/// What a link has it can carry, but for those that it says it cannot: and of these the last one is one too many.
+fn check_link(link: &LinkState, now: Nanos) {
+    for (pool, direction) in [(&link.out, Direction::Out), (&link.into, Direction::In)] {
+        let of = link.uncarried.iter().filter(|uncarried| uncarried.direction == direction);
+        let now: Vec<u64> = of.filter(|of| of.times[0].contains(now)).map(|of| of.rate_bps).collect();
+        let left = |gone: &[u64]| pool.used_bps - gone.iter().sum::<u64>();
+        assert!(left(&now) <= pool.capacity_bps, "{link:?}");
+        if let [before @ .., _] = now.as_slice() {
+            assert!(left(before) > pool.capacity_bps, "{link:?}");
+        }
+    }
+}
+
 impl World {
     /// After every event: nothing is given twice, here or in the data plane.
     pub(crate) fn check(&self) {
@@ -33,10 +46,12 @@ impl World {
                 let pool = node.broker.pool(&name).unwrap();
                 assert!(pool.used_bps <= pool.capacity_bps, "{pool:?}");
             }
-            for (_, out, into) in node.broker.links() {
-                assert!(out.used_bps <= out.capacity_bps && into.used_bps <= into.capacity_bps);
+            let links: Vec<_> = node.broker.links().map(|(name, ..)| name.clone()).collect();
+            for name in links {
+                check_link(&node.broker.link(&name).unwrap(), node.time_of_last_input);
             }
             node.check_calendars();
+            node.check_resources();
             for table in node.broker.tables() {
                 assert!(table.used <= table.max, "{table:?}");
             }
@@ -193,6 +208,35 @@ impl Node {
         }
     }
 
+    /// What sessions have together of what the node can do, now.
+    fn check_resources(&self) {
+        let now = self.time_of_last_input;
+        let is_held = |record: &&SessionRecord| {
+            let ends = matches!(record.state, SessionState::Releasing | SessionState::Ended);
+            !ends && record.schedule.interval().contains(now)
+        };
+        let held: Vec<&SessionRecord> = self.broker.sessions().filter(is_held).collect();
+        // What is released is given back in its own time, and a change may hold more.
+        let more = !self.changing.is_empty() || self.broker.sessions().any(|r| r.state == SessionState::Releasing);
+        let check = |what: &str, held: u64, used: u64, capacity: u64| {
+            assert!(if more { held <= used } else { held == used }, "{held} held, {used} used of {what}");
+            assert!(used <= capacity || self.was_shrunk, "{used} of {capacity} of {what}");
+        };
+        if let Some(state) = self.broker.node_capacity() {
+            let flows = held.iter().flat_map(|record| record.flows.iter().map(|flow| (*record, flow)));
+            let cost = |(record, flow): (&SessionRecord, &FlowRecord)| {
+                self.cost(&held_for(record, flow), &flow.endpoints, flow.tag)
+            };
+            let costs: u64 = flows.map(cost).sum();
+            check("node", costs, state.used_bps, state.capacity_bps);
+        }
+        for state in self.broker.media_slots() {
+            let of = |record: &&SessionRecord| u64::from(*record.own_slots().get(&state.name).unwrap_or(&0));
+            let slots = held.iter().map(of).sum();
+            check(state.name.as_str(), slots, state.used_slots, state.capacity_slots);
+        }
+    }
+
     /// Policies that may be in force although their session's end has come: it was not up yet, or waits for its peer to stop sending.
     fn outlasting(&self, now: Nanos) -> BTreeSet<PolicyId> {
         let over = |record: &&SessionRecord| {
@@ -335,6 +379,11 @@ impl Node {
         assert_eq!((used["flows"], used["labels"]), (out, labels), "tables of {node}");
         assert_eq!((used["questions"], used["watches"]), (0, 0), "questions and watches of {node}");
         assert_eq!(self.broker.waiting().count(), 0, "nobody waits for ever at {node}");
+        assert_eq!(
+            self.broker.series().collect::<Vec<_>>(),
+            self.store.series.values().collect::<Vec<_>>(),
+            "series of {node}"
+        );
         self.check_ledger(&sessions);
     }
 

@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use turnpike_broker::address::Family;
+use turnpike_broker::capacity::{LinkChange, LinkRecord, LinkState};
 use turnpike_broker::class::{Class, Quality};
 use turnpike_broker::media::Media;
 use turnpike_broker::message::{HoldFlow, Offer, PeerAnswer, PeerRequest};
-use turnpike_broker::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId, SessionId};
+use turnpike_broker::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use turnpike_broker::policy::{Counters, Dscp, Endpoints, InstallError, Marking, Meter, Policy, Reception, Rtcp, Tag};
 use turnpike_broker::policy_state::PolicyState;
 use turnpike_broker::rate_change::RateWish;
@@ -24,13 +25,17 @@ use turnpike_broker::record::{
     UsageRecord,
 };
 use turnpike_broker::refusal::{Reason, Refusal};
+use turnpike_broker::series::SeriesRecord;
 use turnpike_broker::{
-    AggregateRequest, Answer, Authorization, Broker, Config, Cost, Credential, FlowRequest, Input, Limits, Link,
-    Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, WhenFull, overhead_bytes,
+    AggregateRequest, Answer, Authorization, Broker, Capacity, Config, Cost, Credential, FlowRequest, Input, Limits,
+    Link, Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, WhenFull, overhead_bytes,
 };
 
 mod answers;
 mod invariant;
+mod wishes;
+
+pub(crate) use wishes::*;
 
 #[allow(unused_imports, reason = "each test file uses its own part of this")]
 pub(crate) use answers::{reason, refusal, session};
@@ -77,6 +82,8 @@ enum Event {
 pub(crate) struct Store {
     pub(crate) aggregates: BTreeMap<AggregateName, AggregateRecord>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
+    pub(crate) links: BTreeMap<LinkName, LinkRecord>,
+    pub(crate) series: BTreeMap<SessionId, SeriesRecord>,
     pub(crate) ledger: Vec<UsageRecord>,
     pub(crate) tokens: BTreeMap<(String, String), TakenToken>,
 }
@@ -111,6 +118,8 @@ pub(crate) struct Node {
     down: bool,
     /// Its data plane may have less than it has confirmed, until it is all installed again.
     host_was_lost: bool,
+    /// It was configured with less than what is held of it.
+    pub(crate) was_shrunk: bool,
     /// Its clock is that much ahead of the world's time.
     pub(crate) ahead: Nanos,
     time_of_last_input: Nanos,
@@ -128,146 +137,6 @@ pub(crate) struct World {
     pub(crate) network: Network,
     events: BTreeMap<(Nanos, u64), Event>,
     sequence: u64,
-}
-
-pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
-    text.parse().unwrap()
-}
-
-pub(crate) fn config(node: usize) -> Config {
-    let names = ["a", "b"];
-    Config {
-        node: name(names[node]),
-        epoch: Epoch(1),
-        links: [(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 })].into(),
-        classes: Class::of_rfc_4594(),
-        peers: [(name(names[1 - node]), Peer { link: name("wan0"), tag_family: Family::Ipv4 })].into(),
-        limits: Limits { flows_max: 64, sessions_max: 32, sessions_ended_max: 256, ..Limits::default() },
-        timers: Timers::default(),
-        second_side: SecondSide::default(),
-        label_secret: [u8::try_from(node).unwrap(); 16],
-    }
-}
-
-/// Two configurations whose tagged packets have these headers around them.
-pub(crate) fn configs(tag_family: Family) -> [Config; 2] {
-    [A, B].map(|node| {
-        let mut config = config(node);
-        config.peers.values_mut().for_each(|peer| peer.tag_family = tag_family);
-        config
-    })
-}
-
-pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequest {
-    AggregateRequest {
-        name: name(name_),
-        peer: name(peer),
-        rate_bps,
-        burst_bytes: Some(20_000),
-        class: None,
-        dscp_policy: None,
-        dscp: Some(46),
-        excess_dscp: None,
-        deliver_dscp_policy: None,
-        deliver_dscp: None,
-        tag: Tag::Label,
-        when_full: WhenFull::Refuse,
-        emergency_percent: 0,
-    }
-}
-
-/// The offer of what [`aggregate`] asks for.
-pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
-    Offer {
-        name: name(name_),
-        rate_bps,
-        burst_bytes: 20_000,
-        marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
-        class: None,
-        tag: Tag::Label,
-        when_full: WhenFull::Refuse,
-        emergency_percent: 0,
-        tag_family: Family::Ipv4,
-        attempt,
-    }
-}
-
-pub(crate) fn endpoints(family: Family, ports: (u16, u16)) -> Endpoints {
-    let [source, destination] = match family {
-        Family::Ipv4 => ["10.0.0.1", "10.0.1.1"],
-        Family::Ipv6 => ["2001:db8::1", "2001:db8:1::1"],
-    };
-    let end = |host: &str, port| std::net::SocketAddr::new(host.parse().unwrap(), port);
-    Endpoints { source: end(source, ports.0), destination: end(destination, ports.1) }
-}
-
-/// A flow between two ports of two fixed hosts, with packets of 200 bytes and a burst of two.
-pub(crate) fn flow(id: &str, aggregate: &str, ports: (u16, u16), rate_bps: u64) -> FlowRequest {
-    FlowRequest {
-        id: name(id),
-        aggregate: name(aggregate),
-        endpoints: endpoints(Family::Ipv4, ports),
-        rtcp: Rtcp::SamePort,
-        meter: Meter { rate_bps, burst_bytes: 400, packet_bytes_min: 200, excess: None },
-        rate_bps_min: rate_bps / 2,
-        media: Media::default(),
-        quality: Quality::default(),
-    }
-}
-
-/// A flow as the first side asks the second for it, which receives it.
-pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
-    HoldFlow {
-        id: flow.id,
-        aggregate: flow.aggregate,
-        endpoints: flow.endpoints,
-        rtcp: flow.rtcp,
-        meter: flow.meter,
-        rate_bps_min: flow.rate_bps_min,
-        rate_bps_max: None,
-        label: None,
-        media: flow.media,
-        quality: flow.quality,
-    }
-}
-
-/// A call: one flow each way, over `ab` and `ba`.
-pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
-    let flows = vec![flow("there", "ab", (port, port), rate_bps), flow("back", "ba", (port, port), rate_bps)];
-    SessionRequest { priority: turnpike_broker::Priority::LOWEST, schedule: Schedule::OPEN, id: name(id), flows }
-}
-
-/// The request by which an offered session is taken.
-pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> {
-    let flow = |flow: &FlowRecord| FlowRequest {
-        id: flow.id.clone(),
-        aggregate: flow.aggregate.clone(),
-        endpoints: flow.endpoints,
-        rtcp: flow.rtcp,
-        meter: Meter { rate_bps: flow.asked_rate_bps, excess: flow.asked_excess, ..flow.meter },
-        rate_bps_min: flow.rate_bps_min,
-        media: flow.media.clone(),
-        quality: flow.asked_quality.clone(),
-    };
-    let flows = record.flows.iter().map(flow).collect();
-    let offered = record.state == SessionState::Offered;
-    offered.then(|| SessionRequest {
-        priority: record.priority,
-        schedule: record.schedule,
-        id: record.id.clone(),
-        flows,
-    })
-}
-
-/// A client's wish for other rates: flow, rate, smallest rate.
-pub(crate) fn rates(id: &str, flows: &[(&str, u64, u64)]) -> Request {
-    let wish = |&(flow, rate_bps, rate_bps_min): &(&str, u64, u64)| RateWish {
-        id: name(flow),
-        rate_bps,
-        burst_bytes: None,
-        rate_bps_min,
-    };
-    Request::ChangeSessionRates { id: name(id), flows: flows.iter().map(wish).collect() }
 }
 
 pub(crate) fn kind(request: &PeerRequest) -> Kind {
@@ -321,6 +190,7 @@ impl Node {
             life: 0,
             down: false,
             host_was_lost: false,
+            was_shrunk: false,
             ahead: Nanos(0),
             time_of_last_input: Nanos(0),
             wake: None,
@@ -336,6 +206,9 @@ impl Node {
             Change::DeleteAggregate(name) => drop(self.store.aggregates.remove(&name)),
             Change::PutSession(record) => drop(self.store.sessions.insert(record.id.clone(), record)),
             Change::DeleteSession(id) => drop(self.store.sessions.remove(&id)),
+            Change::PutLink(record) => drop(self.store.links.insert(record.name.clone(), record)),
+            Change::PutSeries(record) => drop(self.store.series.insert(record.id.clone(), record)),
+            Change::DeleteSeries(id) => drop(self.store.series.remove(&id)),
             Change::AppendUsage(line) => self.store.ledger.push(line),
             Change::PutToken(taken) => {
                 drop(self.store.tokens.insert((taken.issuer.clone(), taken.token_id.clone()), taken));
@@ -749,6 +622,8 @@ impl World {
         let installed = this.plane.keys().copied().collect();
         let aggregates = this.store.aggregates.values().cloned().collect();
         let sessions = this.store.sessions.values().cloned().collect();
+        this.broker.restore_links(this.store.links.values().cloned().collect(), now);
+        this.broker.restore_series(this.store.series.values().cloned().collect());
         this.broker.restore_tokens(this.store.tokens.values().cloned().collect());
         this.broker.restore(aggregates, sessions, &installed, now);
         self.drain(node);
@@ -756,6 +631,30 @@ impl World {
 
     pub(crate) fn is_down(&self, node: usize) -> bool {
         self.nodes[node].down
+    }
+
+    /// Gives a node's only link other rates out, for what is to come of an interval in ms from now.
+    pub(crate) fn set_rate_out(
+        &mut self,
+        node: usize,
+        rate_out_bps: u64,
+        from: Option<u64>,
+        until: Option<u64>,
+    ) -> Answer {
+        let at = |ms: u64| self.clock(node).plus(Nanos(ms * MS));
+        let (from, until) = (from.map(at), until.map(at));
+        let change =
+            LinkChange { link: name("wan0"), rate_out_bps: Some(rate_out_bps), rate_in_bps: None, from, until };
+        self.ask(node, Request::ChangeLink(change))
+    }
+
+    pub(crate) fn link(&self, node: usize) -> LinkState {
+        self.nodes[node].broker.link(&name("wan0")).unwrap()
+    }
+
+    /// Whom a node's only link cannot carry, now or later.
+    pub(crate) fn uncarried(&self, node: usize) -> Vec<String> {
+        self.link(node).uncarried.into_iter().map(|uncarried| uncarried.aggregate.to_string()).collect()
     }
 
     pub(crate) fn pool_used(&self, node: usize, aggregate: &str) -> u64 {

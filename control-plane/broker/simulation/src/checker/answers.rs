@@ -222,7 +222,12 @@ impl Checker {
                     format!("aggregate {} is answered as there, and {} has not accepted it", record.name, record.peer)
                 })
             }
-            Answer::AggregateDeleted | Answer::WouldAdmit { .. } | Answer::Refused(_) => Ok(()),
+            Answer::AggregateDeleted
+            | Answer::WouldAdmit { .. }
+            | Answer::Link(_)
+            | Answer::Series { .. }
+            | Answer::SeriesDeleted
+            | Answer::Refused(_) => Ok(()),
         }
     }
 

@@ -137,6 +137,9 @@ impl Checker {
             | Change::PutAggregate(_)
             | Change::DeleteAggregate(_)
             | Change::DeleteSession(_)
+            | Change::PutLink(_)
+            | Change::PutSeries(_)
+            | Change::DeleteSeries(_)
             | Change::PutToken(_)
             | Change::DeleteToken { .. } => return Ok(()),
         };
