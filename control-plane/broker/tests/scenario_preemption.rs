@@ -605,3 +605,41 @@ fn one_that_can_make_room_does_not_wait_and_one_that_waits_makes_none() {
     assert_eq!(states(&world, &["quick"]), [ACTIVE], "nobody who waits has ended it");
     rest(&mut world);
 }
+
+#[test]
+fn room_is_made_in_what_the_node_forwards_and_in_its_media_slots_too() {
+    for side in [A, B] {
+        let mut configs = [config(A), config(B)];
+        configs[side].capacity.rate_bps = Some(1_500_000);
+        configs[side].capacity.media_slots = [(name("mixing"), 2)].into();
+        let mut world = World::connected_with(configs);
+        up(&mut world, ranked("big", 5000, 500_000, 1));
+        let counts: turnpike_broker::media_slots::SlotCounts = [(name("mixing"), 2)].into();
+        let mut mixes = ranked("mixes", 5002, 100_000, 1);
+        let own = if side == A { &mut mixes.media_slots.first } else { &mut mixes.media_slots.second };
+        *own = counts.clone();
+        up(&mut world, mixes.clone());
+        // Its aggregates have room for 380 kbit/s more, and the node, which forwards both ways, for 240 together.
+        assert_eq!(reason(world.create(A, ranked("x", 5004, 200_000, 1))), Reason::NodeCapacityExhausted);
+        up(&mut world, ranked("x", 5004, 200_000, 2));
+        assert_eq!(states(&world, &["big", "mixes"]), [ACTIVE, ENDED], "the newest is enough");
+        up(&mut world, SessionRequest { id: name("m2"), priority: level(1), ..at(mixes.clone(), 5006) });
+        assert_eq!(
+            reason(world.create(A, SessionRequest { id: name("m3"), ..at(mixes.clone(), 5008) })),
+            Reason::MediaSlotsExhausted
+        );
+        up(&mut world, SessionRequest { id: name("m3"), priority: level(2), ..at(mixes, 5008) });
+        assert_eq!(states(&world, &["big", "m2"]), [ACTIVE, ENDED], "only who has what is short");
+        rest(&mut world);
+    }
+}
+
+/// The same between other ports.
+fn at(mut request: SessionRequest, port: u16) -> SessionRequest {
+    for flow in &mut request.flows {
+        flow.endpoints = pair::endpoints(turnpike_broker::address::Family::Ipv4, (port, port));
+        flow.meter.rate_bps = 5_000;
+        flow.rate_bps_min = 2_500;
+    }
+    request
+}
