@@ -428,7 +428,7 @@ impl Broker {
     }
 
     /// What a flow gets where there is room: at the first side what it asks for, at the second side what that side wants to give.
-    fn grant(&self, field: &str, asked: &HoldFlow, second: bool) -> Result<Grant, Refusal> {
+    pub(crate) fn grant(&self, field: &str, asked: &HoldFlow, second: bool) -> Result<Grant, Refusal> {
         let settings = self.config.second_side;
         let rate_bps = asked.meter.rate_bps.min(asked.rate_bps_max.unwrap_or(u64::MAX));
         if !second {

@@ -104,8 +104,8 @@ impl Broker {
         let least = asked.iter().zip(ways).map(|(asked, way)| {
             let aggregate = self.aggregates.get(&asked.aggregate);
             let lowers = aggregate.is_some_and(|aggregate| self.lowers(aggregate, side == Side::Second));
-            let most = asked.meter.rate_bps.min(asked.rate_bps_max.unwrap_or(u64::MAX));
-            let rate_bps = if lowers || side == Side::Second { asked.rate_bps_min } else { most };
+            let most = self.grant("flow", asked, side == Side::Second).map_or(asked.meter, |grant| grant.meter);
+            let rate_bps = if lowers { asked.rate_bps_min } else { most.rate_bps };
             FlowRecord::asked(asked, *way, Meter { rate_bps, ..asked.meter }, *terms)
         });
         let least: Vec<FlowRecord> = least.collect();
