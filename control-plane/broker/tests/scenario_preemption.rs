@@ -643,3 +643,53 @@ fn at(mut request: SessionRequest, port: u16) -> SessionRequest {
     }
     request
 }
+
+#[test]
+fn both_ends_end_the_same_though_each_has_admitted_them_in_another_order() {
+    let mut world = World::connected();
+    // Each node has its own first, and the other's a moment later: what is the newest differs.
+    let tickets = [(A, "l1", 5000), (B, "l2", 5002)]
+        .map(|(node, id, port)| (node, world.request(node, Request::CreateSession(ranked(id, port, 450_000, 1)))));
+    for (node, ticket) in tickets {
+        assert_eq!(session(world.wait(node, ticket)).0.state, SessionState::Active);
+    }
+    up(&mut world, ranked("high", 5004, 450_000, 2));
+    assert_eq!(states(&world, &["l1", "l2", "high"]), [ACTIVE, ENDED, ACTIVE]);
+    rest(&mut world);
+    assert_eq!((world.nodes[A].broker.preempted(), world.nodes[B].broker.preempted()), (1, 1));
+}
+
+#[test]
+fn where_others_change_what_is_there_the_second_side_is_asked_again() {
+    let mut world = World::connected();
+    up(&mut world, ranked("l1", 5000, 450_000, 1));
+    up(&mut world, ranked("l2", 5002, 350_000, 1));
+    world.network = Box::new(|_, kind| if kind == "question" { vec![100] } else { vec![1] });
+    world.nodes[A].log.clear();
+    let high = world.request(A, Request::CreateSession(ranked("high", 5004, 450_000, 2)));
+    world.run(20);
+    // It takes what `l2` alone would have left.
+    up(&mut world, ranked("l3", 5006, 150_000, 1));
+    assert_eq!(session(world.wait(A, high)).0.state, SessionState::Active);
+    assert_eq!(states(&world, &["l1", "l2", "l3"]), [ACTIVE, ENDED, ENDED]);
+    assert_eq!(world.nodes[A].log.iter().filter(|line| *line == "send question").count(), 2);
+    rest(&mut world);
+}
+
+#[test]
+fn what_the_second_side_has_claimed_lapses_by_itself() {
+    let (mut world, _) = asked();
+    world.nodes[B].deinstall_ms = 40_000;
+    world.run(5);
+    world.crash(A);
+    world.run(5_000);
+    let claims = |world: &World| {
+        let table = world.nodes[B].broker.tables().into_iter().find(|table| table.name == "preemptions");
+        table.unwrap().used
+    };
+    assert_eq!(claims(&world), 1);
+    world.run(6_000);
+    assert_eq!((claims(&world), world.state(B, "high")), (0, None));
+    world.restart(A);
+    rest(&mut world);
+}
