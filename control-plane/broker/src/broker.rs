@@ -44,6 +44,8 @@ pub struct Broker {
     pub(crate) aggregates: BTreeMap<AggregateName, Aggregate>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) ended: Ended,
+    /// Those that ended while they were being installed: in force until that is answered and they are deinstalled.
+    pub(crate) ending_installs: BTreeSet<SessionId>,
     pub(crate) labels: Labels,
     pub(crate) carried: Carried,
     pub(crate) fences: Fences,
@@ -129,6 +131,7 @@ impl Broker {
             aggregates: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ended: Ended::new(config.limits.sessions_ended_max),
+            ending_installs: BTreeSet::new(),
             labels: Labels::new(config.limits.flows_max, config.label_secret, epoch),
             carried: Carried::default(),
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),

@@ -12,7 +12,7 @@ use crate::event::FlowRequest;
 use crate::media_slots::SlotCounts;
 use crate::message::HoldFlow;
 use crate::name::{Label, Nanos, NodeName, PolicyId};
-use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
+use crate::policy::{Endpoints, Excess, Meter, Policy, Rtcp, Tag};
 use crate::priority::Priority;
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
@@ -382,7 +382,9 @@ impl Broker {
             let from_peer = asker.is_some() && labels == Labels::OfReceiver;
             check_label(&field, flow.label, from_peer && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
-                if self.carried.has(direction, &ends, interval) || !endpoints.insert((direction, ends)) {
+                let taken = self.carried.has(direction, &ends, interval)
+                    || (interval.contains(self.now) && self.is_still_sent(direction, ends, Rtcp::SamePort));
+                if taken || !endpoints.insert((direction, ends)) {
                     return Err(in_use(&field, flow.endpoints, ends));
                 }
             }

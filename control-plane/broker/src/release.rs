@@ -292,6 +292,9 @@ impl Broker {
                 self.refuse_peer(commit, Refusal::new(Reason::UnknownSession, detail));
             }
         }
+        if self.sessions.get(id).is_some_and(|session| session.install.is_some()) {
+            self.ending_installs.insert(id.clone());
+        }
         self.set_session_state(id, SessionState::Releasing);
         self.end_next(id, now);
     }
