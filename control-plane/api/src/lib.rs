@@ -37,10 +37,10 @@ use turnpike_broker::record::{AggregateState, Direction, FlowUsage, SessionState
 pub use capacity::MediaSlotsView;
 pub use link::{LinkChange, LinkChangeView, LinkView, TimesView, UncarriedView};
 pub use series::{OccurrenceView, Recurrence, SeriesView};
-pub use turnpike_broker::AggregateRequest;
 pub use turnpike_broker::media_slots::MediaSlots;
 pub use turnpike_broker::policy_state::NodePolicies;
 pub use turnpike_broker::record::UsageRecord;
+pub use turnpike_broker::{AggregateRequest, WhenFull};
 
 /// A list, in a stable order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,17 @@ pub struct SessionRequest {
     /// same request again. If absent it is refused. It is no part of what a repeated request is compared by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<String>,
+    /// With which it asks for room, 0 to 65535 (RFC 3181's preemption priority): where there is none it ends sessions whose `holding_priority`
+    /// is lower; 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_priority: Option<u16>,
+    /// With which it keeps what it has (RFC 3181's defending priority), `setup_priority` to 65535; `setup_priority` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holding_priority: Option<u16>,
+    /// It may use what aggregates keep for emergencies, ends any session that is none where there is no room, and is ended only by an
+    /// emergency of higher priority.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
     /// What each of its flows asks of its aggregate's class, if that does not say itself, field by field (R-001-3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
@@ -252,7 +263,16 @@ pub struct SessionView {
     /// The token that it was asked for with; absent where this node has not looked at one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<AuthorizationView>,
-    /// Why it did not come up, or has not yet, though it was booked or waited.
+    /// With which it asked for room.
+    #[serde(default)]
+    pub setup_priority: u16,
+    /// With which it keeps it.
+    #[serde(default)]
+    pub holding_priority: u16,
+    /// It goes before all that are none.
+    #[serde(default)]
+    pub emergency: bool,
+    /// Why it did not come up, or has not yet, though it was booked or waited; or `preempted`, and for which session it was ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// How far a change of rates has come that is not over; absent if there is none.
@@ -284,6 +304,9 @@ pub struct SessionPreview {
     /// The end that was asked for, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<String>,
+    /// The sessions of lower priority that would be ended for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preempts: Vec<SessionId>,
     /// Media-processing slots that it would have.
     #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
     pub media_slots: MediaSlots,
@@ -409,6 +432,12 @@ pub struct AggregateView {
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit.
+    #[serde(default)]
+    pub when_full: WhenFull,
+    /// Per cent of its pool that only emergencies may use.
+    #[serde(default)]
+    pub emergency_percent: u8,
     /// Largest UDP payloads of flows that fit this node's interfaces; absent while that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_bytes_max: Option<PayloadBytesMax>,
@@ -470,6 +499,9 @@ pub struct NodeView {
     /// How often since the start a session came to wait, was offered after that, or ended in it, by that state.
     #[serde(default)]
     pub waiting_notices: BTreeMap<String, u64>,
+    /// Sessions that were ended since the start for others of higher priority.
+    #[serde(default)]
+    pub preempted: u64,
 }
 
 /// A port of the data plane.

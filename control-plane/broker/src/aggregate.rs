@@ -3,6 +3,7 @@
 use crate::address::Family;
 use crate::broker::{Broker, TableName};
 use crate::cost::{self, Cost, overhead_bytes};
+use crate::degrade::WhenFull;
 use crate::event::{AggregateRequest, Answer};
 use crate::fence::Subject;
 use crate::flow::is_label;
@@ -14,6 +15,7 @@ use crate::policy::{Endpoints, InstallError, Marking, Meter, Policy, Tag};
 use crate::pool::Pool;
 use crate::record::{AggregateRecord, AggregateState, Change, Direction, FlowRecord};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::shares::{Share, check_percent, ordinary};
 use crate::withdrawal::Undoing;
 
 /// The smallest rate of an aggregate.
@@ -25,6 +27,8 @@ pub(crate) const BURST_BYTES_MIN: u32 = 2 * 1_500;
 pub(crate) struct Aggregate {
     pub(crate) record: AggregateRecord,
     pub(crate) pool: Pool,
+    /// What flows that are no emergency may have together, where a part is kept for emergencies.
+    pub(crate) ordinary: Option<Pool>,
     /// Of what tagged packets have around them.
     tag_family: Family,
     /// The sender's, that the receiver knows it by; 0 if that was before a restart.
@@ -54,8 +58,9 @@ impl Aggregate {
     pub(crate) fn new(record: AggregateRecord, tag_family: Family, attempt: u64, phase: Phase) -> Self {
         // The other half of the burst pays for credit that the data plane caches per CPU.
         let burst_bytes = u64::from(record.burst_bytes / 2);
-        let pool = Pool::new(Cost { rate_bps: record.rate_bps, burst_bytes });
-        Self { record, pool, tag_family, attempt, phase }
+        let capacity = Cost { rate_bps: record.rate_bps, burst_bytes };
+        let ordinary = ordinary(capacity, record.emergency_percent);
+        Self { record, pool: Pool::new(capacity), ordinary, tag_family, attempt, phase }
     }
 
     /// Bytes by which this makes a flow's packets longer.
@@ -70,7 +75,7 @@ impl Aggregate {
     }
 
     pub(crate) fn pool_state(&self, node: &NodeName, now: Nanos) -> PoolState {
-        self.pool.state(format!("aggregate {}", self.record.name), node, now)
+        self.pool.state(self.share_name(Share::Whole), node, now)
     }
 }
 
@@ -122,13 +127,15 @@ pub(crate) fn busy(name: &AggregateName) -> Refusal {
 
 fn reused(record: &AggregateRecord, node: &NodeName) -> Refusal {
     let AggregateRecord { name, peer, direction, rate_bps, burst_bytes, marking, class, tag, .. } = record;
+    let (when_full, emergency_percent) = (record.when_full, record.emergency_percent);
     let class = class.as_ref().map(|class| format!("class {}, ", class.name)).unwrap_or_default();
     let way = match direction {
         Direction::Out => "to",
         Direction::In => "from",
     };
     let detail = format!(
-        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {class}{marking}, {tag}; take another name"
+        "{name} at {node} is an aggregate {way} {peer} with {rate_bps} bit/s, {burst_bytes} bytes, {class}{marking}, {tag}{}, {emergency_percent} % for emergencies; take another name",
+        if when_full == WhenFull::Degrade { ", degrade" } else { "" }
     );
     Refusal::new(Reason::AggregateNameReused, detail).at("name")
 }
@@ -150,11 +157,12 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let class = request.class.as_ref().map(|name| self.class_of_request(&request.name, name)).transpose()?;
         let (marking, burst_bytes) = request.values(class.as_ref())?;
-        let AggregateRequest { name, peer, rate_bps, tag, .. } = request;
+        let AggregateRequest { name, peer, rate_bps, tag, when_full, emergency_percent, .. } = request;
         if let Some(Aggregate { record, phase, .. }) = self.aggregates.get(&name) {
             let same = record.direction == Direction::Out
                 && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, &record.class)
-                    == (&peer, rate_bps, burst_bytes, marking, tag, &class);
+                    == (&peer, rate_bps, burst_bytes, marking, tag, &class)
+                && (record.when_full, record.emergency_percent) == (when_full, emergency_percent);
             return match phase {
                 _ if !same => Err(reused(record, &self.config.node)),
                 Phase::Active => {
@@ -177,6 +185,8 @@ impl Broker {
             marking,
             class,
             tag,
+            when_full,
+            emergency_percent,
             policy,
             label: None,
             terminals_policy: None,
@@ -196,6 +206,7 @@ impl Broker {
         let (_, rate_bps_max) = self.link_to(&record.peer, record.direction)?;
         let tag_family = self.tag_family(&record.peer);
         check_values(record.rate_bps, rate_bps_max, record.burst_bytes)?;
+        check_percent(record.emergency_percent)?;
         if self.aggregates.len() >= self.config.limits.aggregates_max {
             return Err(self.full(TableName::Aggregates));
         }
@@ -223,7 +234,18 @@ impl Broker {
         offer: Offer,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Offer { name, rate_bps, burst_bytes, marking, class, tag, tag_family, attempt } = offer;
+        let Offer {
+            name,
+            rate_bps,
+            burst_bytes,
+            marking,
+            class,
+            tag,
+            when_full,
+            emergency_percent,
+            tag_family,
+            attempt,
+        } = offer;
         if !self.is_open(&peer, Subject::Aggregate(name.clone()), attempt) {
             let detail = format!("this offer of aggregate {name} was withdrawn");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
@@ -231,7 +253,8 @@ impl Broker {
         if let Some(Aggregate { record, phase, attempt: known, .. }) = self.aggregates.get_mut(&name) {
             let same = record.direction == Direction::In
                 && (&record.peer, record.rate_bps, record.burst_bytes, record.marking, record.tag, &record.class)
-                    == (&peer, rate_bps, burst_bytes, marking, tag, &class);
+                    == (&peer, rate_bps, burst_bytes, marking, tag, &class)
+                && (record.when_full, record.emergency_percent) == (when_full, emergency_percent);
             if !same {
                 return Err(reused(record, &self.config.node));
             }
@@ -266,6 +289,8 @@ impl Broker {
             marking,
             class,
             tag,
+            when_full,
+            emergency_percent,
             policy,
             label: None,
             terminals_policy,
@@ -319,10 +344,31 @@ impl Broker {
         };
         match asker {
             Asker::Client(client) => {
-                let AggregateRecord { name: own, peer, rate_bps, burst_bytes, marking, class, tag, .. } =
-                    aggregate.record.clone();
+                let AggregateRecord {
+                    name: own,
+                    peer,
+                    rate_bps,
+                    burst_bytes,
+                    marking,
+                    class,
+                    tag,
+                    when_full,
+                    emergency_percent,
+                    ..
+                } = aggregate.record.clone();
                 let (tag_family, attempt) = (aggregate.tag_family, aggregate.attempt);
-                let offer = Offer { name: own, rate_bps, burst_bytes, marking, class, tag, tag_family, attempt };
+                let offer = Offer {
+                    name: own,
+                    rate_bps,
+                    burst_bytes,
+                    marking,
+                    class,
+                    tag,
+                    when_full,
+                    emergency_percent,
+                    tag_family,
+                    attempt,
+                };
                 let request = PeerRequest::OfferAggregate(offer);
                 let ask = self.send(Subject::Aggregate(name.clone()), peer, request, now);
                 if let Some(aggregate) = self.aggregates.get_mut(name) {

@@ -2,11 +2,13 @@
 //! clock.
 
 use crate::broker::Broker;
+use crate::endpoints::occupied;
 use crate::event::Answer;
 use crate::fence::Subject;
 use crate::message::PeerAnswer;
 use crate::name::{Nanos, NodeName, SessionId};
-use crate::record::{SessionState, Side};
+use crate::policy::{Endpoints, Rtcp};
+use crate::record::{Direction, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
 use crate::session::{Phase, Session, session_busy, unknown_session};
@@ -112,6 +114,14 @@ impl Broker {
 
     /// Its start has come: it is installed here.
     pub(crate) fn start_booking(&mut self, id: &SessionId, commits: Vec<u64>, now: Nanos) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.record.flows.iter().any(|flow| self.is_still_sent(flow.direction, flow.endpoints, flow.rtcp)) {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.phase = Phase::Booked { commits };
+            }
+            let at = now.plus(self.config.timers.retry);
+            return self.set_start_timer(Subject::Session(id.clone()), at);
+        }
         self.await_end(id);
         if let Some(session) = self.sessions.get_mut(id) {
             session.phase = Phase::Installing { askers: commits };
@@ -121,6 +131,17 @@ impl Broker {
         if !self.provision(id) {
             self.fail_booking(id, session_busy(id), now);
         }
+    }
+
+    /// Whether one that has ended sends on these endpoints, or their RTCP's, because it was being installed when its end came.
+    pub(crate) fn is_still_sent(&self, direction: Direction, endpoints: Endpoints, rtcp: Rtcp) -> bool {
+        if direction != Direction::Out || self.ending_installs.is_empty() {
+            return false;
+        }
+        let sessions = self.ending_installs.iter().filter_map(|id| self.sessions.get(id));
+        let sent = sessions.flat_map(|session| &session.record.flows).filter(|flow| flow.direction == Direction::Out);
+        let mut sent = sent.flat_map(|flow| occupied(flow.endpoints, flow.rtcp));
+        sent.any(|sent| occupied(endpoints, rtcp).any(|ends| ends == sent))
     }
 
     /// It could not be started: the first side tries again while there is time, the second waits for that.

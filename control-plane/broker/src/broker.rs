@@ -12,15 +12,18 @@ use crate::endpoints::Carried;
 use crate::event::{Answer, Input, Output, Request};
 use crate::extension::NewEnd;
 use crate::fence::{Fences, Subject};
+use crate::flow::Terms;
 use crate::label::Labels;
 use crate::link::LinkPools;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, LinkName, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, InstallError, Meter, Policy};
+use crate::preemption::{PREEMPTIONS_MAX, Preemption};
 use crate::question::Question;
 use crate::rate_change::Of;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::{PoolState, Reason, Refusal};
+use crate::release::Released;
 use crate::resources::NodePools;
 use crate::second_side::Hold;
 use crate::series::{SERIES_OCCURRENCES_MAX, Series};
@@ -41,9 +44,16 @@ pub struct Broker {
     pub(crate) aggregates: BTreeMap<AggregateName, Aggregate>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) ended: Ended,
+    /// Those that ended while they were being installed: in force until that is answered and they are deinstalled.
+    pub(crate) ending_installs: BTreeSet<SessionId>,
     pub(crate) labels: Labels,
     pub(crate) carried: Carried,
     pub(crate) fences: Fences,
+    /// Asks that make room for themselves.
+    pub(crate) preemptions: BTreeMap<SessionId, Preemption>,
+    /// Sessions that are ended for one of these.
+    pub(crate) claimed: BTreeMap<SessionId, SessionId>,
+    pub(crate) preempted: u64,
     /// By the ticket that the second side was asked with.
     pub(crate) questions: BTreeMap<u64, Question>,
     pub(crate) watches: BTreeMap<SessionId, Watch>,
@@ -83,6 +93,7 @@ pub(crate) enum TableName {
     Labels,
     Questions,
     Watches,
+    Preemptions,
     LinkChanges,
     SeriesOccurrences,
     Tokens,
@@ -93,8 +104,9 @@ pub(crate) enum TableName {
 pub struct Table {
     /// `aggregates`, `sessions` (not ended at both ends), `flows` (sent by this node), `labels` (of what it receives: one for a flow, or one for
     /// all of an aggregate) `questions` (whether a session would be admitted, not answered yet),
-    /// `watches` (sessions that wait for room, or are called), `tokens` (that are taken and have not expired), `link_changes` (other rates of links,
-    /// in force or to come) or `series_occurrences` (of all series whose last one is not over).
+    /// `watches` (sessions that wait for room, or are called), `preemptions` (asks that end others to make room, and are not answered yet),
+    /// `tokens` (that are taken and have not expired), `link_changes` (other rates of links, in force or to come) or `series_occurrences` (of all
+    /// series whose last one is not over).
     pub name: &'static str,
     /// Entries.
     pub used: u64,
@@ -119,9 +131,13 @@ impl Broker {
             aggregates: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ended: Ended::new(config.limits.sessions_ended_max),
+            ending_installs: BTreeSet::new(),
             labels: Labels::new(config.limits.flows_max, config.label_secret, epoch),
             carried: Carried::default(),
             fences: Fences::new(config.limits.sessions_ended_max.max(1_024)),
+            preemptions: BTreeMap::new(),
+            claimed: BTreeMap::new(),
+            preempted: 0,
             questions: BTreeMap::new(),
             watches: BTreeMap::new(),
             series: BTreeMap::new(),
@@ -165,6 +181,7 @@ impl Broker {
             Input::Deinstalled { ticket, counters } => self.handle_deinstalled(ticket, &counters, now),
             Input::Tick => {}
         }
+        self.take_claimed(now);
         self.drive_series(now);
         self.reckon_links(now);
         self.call_waiting(now);
@@ -237,11 +254,12 @@ impl Broker {
 
     /// How full the bounded tables are.
     #[must_use]
-    pub fn tables(&self) -> [Table; 9] {
+    pub fn tables(&self) -> [Table; 10] {
         use TableName::{
-            Aggregates, Flows, Labels, LinkChanges, Questions, SeriesOccurrences, Sessions, Tokens, Watches,
+            Aggregates, Flows, Labels, LinkChanges, Preemptions, Questions, SeriesOccurrences, Sessions, Tokens,
+            Watches,
         };
-        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Tokens, LinkChanges, SeriesOccurrences]
+        [Aggregates, Sessions, Flows, Labels, Questions, Watches, Preemptions, Tokens, LinkChanges, SeriesOccurrences]
             .map(|name| self.table(name))
     }
 
@@ -254,12 +272,18 @@ impl Broker {
             TableName::Labels => ("labels", self.labels.used(), self.flows_max()),
             TableName::Questions => ("questions", self.questions.len(), limits.questions_max),
             TableName::Watches => ("watches", self.watches.len() + self.called.len(), limits.watches_max),
+            TableName::Preemptions => ("preemptions", self.preemptions.len(), PREEMPTIONS_MAX),
             TableName::LinkChanges => ("link_changes", self.link_changes(), LINK_CHANGES_MAX),
             TableName::SeriesOccurrences => ("series_occurrences", self.series_occurrences(), SERIES_OCCURRENCES_MAX),
             TableName::Tokens => ("tokens", self.tokens.len(), limits.tokens_max),
         };
         let full = self.full.get(&name).copied().unwrap_or_default();
         Table { name: text, used: used as u64, max: max as u64, full }
+    }
+
+    /// Those that make room for themselves will be sessions.
+    pub(crate) fn are_sessions_full(&self) -> bool {
+        self.sessions.len() + self.preemptions.len() >= self.config.limits.sessions_max
     }
 
     pub(crate) const fn flows_max(&self) -> usize {
@@ -347,14 +371,35 @@ impl Broker {
             PeerRequest::WithdrawAggregate { name, attempt } => {
                 self.withdrawal_received(ticket, &peer, name, attempt, now)
             }
-            PeerRequest::HoldSession { session, attempt, schedule, sent_at, offer, media_slots, flows } => {
+            PeerRequest::HoldSession {
+                session,
+                attempt,
+                schedule,
+                priority,
+                preempting,
+                sent_at,
+                offer,
+                media_slots,
+                flows,
+            } => {
                 let subject = Subject::Session(session.clone());
-                let hold = Hold { attempt, schedule, sent_at, offer, media_slots, asked: &flows, credential };
+                let terms = Terms { schedule, priority };
+                let hold = Hold { attempt, terms, preempting, sent_at, offer, media_slots, asked: &flows, credential };
                 self.hold_received(ticket, peer.clone(), session, hold, now)
                     .inspect_err(|_| self.fences.close(&peer, subject, attempt))
             }
-            PeerRequest::WouldHoldSession { session, schedule, sent_at, media_slots, flows } => {
-                let hold = Hold { attempt: 0, schedule, sent_at, offer: false, media_slots, asked: &flows, credential };
+            PeerRequest::WouldHoldSession { session, schedule, priority, preempting, sent_at, media_slots, flows } => {
+                let terms = Terms { schedule, priority };
+                let hold = Hold {
+                    attempt: 0,
+                    terms,
+                    preempting,
+                    sent_at,
+                    offer: false,
+                    media_slots,
+                    asked: &flows,
+                    credential,
+                };
                 self.would_hold_received(ticket, &peer, &session, hold, now);
                 Ok(())
             }
@@ -378,8 +423,9 @@ impl Broker {
                 let of = Of { peer: &peer, id: &session, attempt, number: change };
                 self.void_rates_received(ticket, of, now)
             }
-            PeerRequest::ReleaseSession { session, side, attempt } => {
-                self.release_received(ticket, &peer, session, side, attempt, now);
+            PeerRequest::ReleaseSession { session, side, attempt, failure } => {
+                let released = Released { id: session, side, attempt, failure };
+                self.release_received(ticket, &peer, released, now);
                 Ok(())
             }
         }
@@ -391,6 +437,7 @@ impl Broker {
             Some(Subject::Session(id)) => self.session_answered(&id, ticket, answer, now),
             Some(Subject::Rates(id)) => self.rates_answered(&id, ticket, answer, now),
             Some(Subject::Question) => self.question_answered(ticket, answer),
+            Some(Subject::Preemption(id)) => self.preemption_answered(&id, ticket, answer, now),
             Some(Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
         }
     }
@@ -400,7 +447,10 @@ impl Broker {
             Some(Subject::Aggregate(name)) => self.aggregate_installed(&name, ticket, outcome, now),
             Some(Subject::Session(id)) => self.session_installed(&id, ticket, outcome, now),
             Some(Subject::Rates(id)) => self.rates_changed(&id, ticket, outcome.map(|()| &[][..]), now),
-            Some(Subject::Question | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_)) | None => {}
+            Some(
+                Subject::Question | Subject::Preemption(_) | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_),
+            )
+            | None => {}
         }
     }
 
@@ -408,7 +458,14 @@ impl Broker {
         match self.pending.remove(&ticket) {
             Some(Subject::Aggregate(name)) => self.aggregate_deinstalled(&name, ticket, now),
             Some(Subject::Session(id)) => self.session_deinstalled(&id, ticket, counters, now),
-            Some(Subject::Rates(_) | Subject::Question | Subject::Watch(_) | Subject::Link(_) | Subject::Series(_))
+            Some(
+                Subject::Rates(_)
+                | Subject::Question
+                | Subject::Preemption(_)
+                | Subject::Watch(_)
+                | Subject::Link(_)
+                | Subject::Series(_),
+            )
             | None => {}
         }
     }
@@ -431,6 +488,7 @@ impl Broker {
                 Subject::Session(id) => self.session_timer(&id, now),
                 Subject::Rates(id) => self.resume_rates(&id, now),
                 Subject::Watch(id) => self.watch_timer(&id, now),
+                Subject::Preemption(id) => self.preemption_timer(&id, now),
                 Subject::Link(name) => self.link_timer(&name, now),
                 Subject::Series(id) => self.series_timer(&id, now),
                 // The peer's answer has its deadline.
@@ -440,7 +498,17 @@ impl Broker {
     }
 
     pub(crate) fn notify(&mut self, session: SessionId, state: SessionState) {
-        self.outputs.push_back(Output::Notify { session, state });
+        self.outputs.push_back(Output::Notify { session, state, preempted: false });
+    }
+
+    pub(crate) fn notify_preempted(&mut self, session: SessionId) {
+        self.outputs.push_back(Output::Notify { session, state: SessionState::Releasing, preempted: true });
+    }
+
+    /// How many sessions were ended here, or at the peer, for others of higher priority since the start.
+    #[must_use]
+    pub const fn preempted(&self) -> u64 {
+        self.preempted
     }
 
     fn ask_to_wake(&mut self) {

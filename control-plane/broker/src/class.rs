@@ -474,6 +474,8 @@ mod tests {
             deliver_dscp_policy: None,
             deliver_dscp: None,
             tag: crate::policy::Tag::Label,
+            when_full: crate::WhenFull::Refuse,
+            emergency_percent: 0,
         }
     }
 

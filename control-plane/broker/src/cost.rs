@@ -64,6 +64,16 @@ impl Cost {
     }
 }
 
+impl Cost {
+    /// Both together.
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            rate_bps: self.rate_bps.saturating_add(other.rate_bps),
+            burst_bytes: self.burst_bytes.saturating_add(other.burst_bytes),
+        }
+    }
+}
+
 /// The largest flow rate whose cost is at most `wire_bps`: what [`Cost::of`] inverts.
 #[must_use]
 pub fn rate_that_fits(wire_bps: u64, packet_bytes_min: u16, overhead_bytes: i32) -> u64 {

@@ -8,16 +8,19 @@ use crate::authorization::Credential;
 use crate::calendar::Until;
 use crate::capacity::{LinkChange, LinkState};
 use crate::class::Quality;
+use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::media_slots::MediaSlots;
 use crate::message::{PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, ClassName, Epoch, FlowId, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, DscpPolicy, Endpoints, InstallError, Meter, Policy, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::rate_change::RateWish;
 use crate::record::{AggregateRecord, Change, SessionRecord, SessionState};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
 use crate::series::SeriesRecord;
+use crate::shares::is_no_percent;
 
 /// A client's wish for an aggregate that this node sends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,12 @@ pub struct AggregateRequest {
     /// node needs no entry for each flow, but polices and counts only the aggregate.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit: `refuse` (if absent), or `degrade`: it gets what is left, down to its `rate_bps_min`.
+    #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
+    pub when_full: WhenFull,
+    /// Per cent of its pool, rate and burst, that only sessions marked as emergency may use; 0 if absent.
+    #[serde(default, skip_serializing_if = "is_no_percent")]
+    pub emergency_percent: u8,
 }
 
 /// A client's wish for one flow.
@@ -84,6 +93,8 @@ pub struct SessionRequest {
     pub id: SessionId,
     /// When it is to be in force.
     pub schedule: Schedule,
+    /// How it stands to others that want the same room.
+    pub priority: Priority,
     /// What it needs of media processing at each side.
     #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
     pub media_slots: MediaSlots,
@@ -160,7 +171,12 @@ pub enum Answer {
         created: bool,
     },
     /// Both sides would give a session these values now; nothing is held, and flows have neither labels nor policies.
-    WouldAdmit(SessionRecord),
+    WouldAdmit {
+        /// As it would be.
+        record: SessionRecord,
+        /// The sessions that would be ended for it.
+        preempts: Vec<SessionId>,
+    },
     /// The link has the rates that were asked for.
     Link(Box<LinkState>),
     /// All occurrences of the series are booked at both ends. `created` is false where they were so already.
@@ -293,12 +309,14 @@ pub enum Output {
         /// The answer.
         answer: PeerAnswer,
     },
-    /// Clients that follow the session may be told: it waits, is offered, or has ended while it waited.
+    /// Clients that follow the session may be told: it waits, is offered, has ended while it waited, or was pre-empted.
     Notify {
         /// The session.
         session: SessionId,
         /// Where it is in its life by now.
         state: SessionState,
+        /// It is being ended for one of higher priority, which its failure names.
+        preempted: bool,
     },
     /// Give [`Input::Tick`] at this time; replaces the last one asked for.
     WakeAt(Nanos),

@@ -13,6 +13,8 @@ pub(crate) enum Subject {
     Rates(SessionId),
     /// A session that waits.
     Watch(SessionId),
+    /// An ask that makes room for itself.
+    Preemption(SessionId),
     /// By its ticket.
     Question,
     /// A link whose capacity changes.

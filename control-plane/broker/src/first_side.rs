@@ -5,16 +5,15 @@ use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
-use crate::flow::{are_answer_to, is_label};
+use crate::flow::{Terms, are_answer_to, is_label, note_granted};
 use crate::media_slots::MediaSlots;
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer, PeerRequest};
-use crate::name::{Nanos, SessionId};
+use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
 use crate::policy::{Excess, InstallError, Meter, Tag};
-use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
+use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
-use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused};
 use crate::watch::{WaitingWish, is_for_want_of_room};
 
@@ -39,46 +38,70 @@ impl Broker {
         now: Nanos,
     ) -> Result<(), Refusal> {
         credential.check()?;
-        let SessionRequest { id, schedule, media_slots, flows } = request;
-        let mut asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
-        if self.take_offer(ticket, &id, schedule, &media_slots, &asked, now) {
+        let SessionRequest { id, schedule, priority, media_slots, flows } = request;
+        let terms = Terms { schedule, priority };
+        let asked: Vec<HoldFlow> = flows.iter().map(crate::FlowRequest::to_hold).collect();
+        if self.take_offer(ticket, &id, terms, &media_slots, &asked, now) {
             return Ok(());
         }
-        if self.repeated(ticket, &id, schedule, &media_slots, &asked)? {
+        if self.repeated(ticket, &id, terms, &media_slots, &asked)? {
             return Ok(());
         }
         self.check_token(credential)?;
         schedule.check(now)?;
-        if self.sessions.len() >= self.config.limits.sessions_max {
+        priority.check()?;
+        if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
         self.check_token_place(credential, now)?;
         let wait = wait_until.map(|until| self.new_wait(until));
-        let wish = WaitingWish { id: &id, schedule, media_slots: &media_slots, asked: &asked, credential };
-        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, &media_slots.first)) {
+        let wish = WaitingWish { id: &id, terms, media_slots: &media_slots, asked: &asked, credential };
+        if let Some(wait) = wait.filter(|_| self.is_turn_reserved(&asked, &media_slots.first, priority)) {
             return self.start_to_wait(ticket, wish, wait, None, now);
         }
-        let (peer, flows) = match (self.admit(None, &asked, &media_slots.first, schedule, now), wait) {
-            (Ok(admitted), _) => admitted,
-            (Err(refusal), Some(wait)) if is_for_want_of_room(refusal.reason) => {
-                return self.start_to_wait(ticket, wish, wait, Some(refusal), now);
+        let refusal = match self.admit(None, &asked, &media_slots.first, terms, now) {
+            Ok(admitted) => {
+                self.hold_at_both(ticket, wish, admitted, wait, now);
+                return Ok(());
             }
-            (Err(refusal), _) => return Err(refusal),
+            Err(refusal) => refusal,
         };
-        for (asked, flow) in asked.iter_mut().zip(&flows) {
-            asked.label = flow.label;
+        if !is_for_want_of_room(refusal.reason) {
+            return Err(refusal);
         }
+        if self.make_room(ticket, wish, wait, now)? {
+            return Ok(());
+        }
+        match wait {
+            Some(wait) => self.start_to_wait(ticket, wish, wait, Some(refusal), now),
+            None => Err(refusal),
+        }
+    }
+
+    /// It is held here: the second side is to do the same.
+    pub(crate) fn hold_at_both(
+        &mut self,
+        ticket: u64,
+        WaitingWish { id, terms: Terms { schedule, priority }, media_slots, asked, credential }: WaitingWish<'_>,
+        (peer, flows): (NodeName, Vec<FlowRecord>),
+        wait: Option<Wait>,
+        now: Nanos,
+    ) {
+        let mut asked = asked.to_vec();
+        note_granted(&mut asked, &flows);
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
         let held = SessionRecord::held(id.clone(), Side::First, peer.clone(), schedule, flows);
         let of_second = media_slots.second.clone();
-        let record = credential.on(SessionRecord { wait, media_slots, ..held });
-        self.take_token(credential, &id);
+        let record = credential.on(SessionRecord { wait, priority, media_slots: media_slots.clone(), ..held });
+        self.take_token(credential, id);
         self.note_passed(&record, None);
         self.persist(Change::PutSession(record.clone()));
         let request = PeerRequest::HoldSession {
             session: id.clone(),
             attempt,
             schedule,
+            priority,
+            preempting: Vec::new(),
             sent_at: now,
             offer: false,
             media_slots: of_second,
@@ -86,8 +109,7 @@ impl Broker {
         };
         let ask = self.send_with(Subject::Session(id.clone()), peer, request, credential.token.clone(), now);
         self.sessions.insert(id.clone(), Session::new(record, attempt, Phase::Holding { ask, client: ticket }));
-        self.await_end(&id);
-        Ok(())
+        self.await_end(id);
     }
 
     /// Answers what was asked before. False if it was not.
@@ -95,13 +117,16 @@ impl Broker {
         &mut self,
         ticket: u64,
         id: &SessionId,
-        schedule: Schedule,
+        terms: Terms,
         media_slots: &MediaSlots,
         asked: &[HoldFlow],
     ) -> Result<bool, Refusal> {
+        if self.is_making_room(id) {
+            return Err(session_busy(id));
+        }
         let node = &self.config.node;
         let record = if let Some(session) = self.sessions.get(id) {
-            if !is_answer_to(&session.record, schedule, media_slots, asked) {
+            if !is_answer_to(&session.record, terms, media_slots, asked) {
                 return Err(session_id_reused(id, node));
             }
             // Its host went down, and it is being installed again: nothing is confirmed that is not in force.
@@ -121,7 +146,7 @@ impl Broker {
                 }
             }
         } else if let Some(record) = self.watches.get(id).map(|watch| &watch.record).or_else(|| self.ended.get(id)) {
-            if !is_answer_to(record, schedule, media_slots, asked) {
+            if !is_answer_to(record, terms, media_slots, asked) {
                 return Err(session_id_reused(id, node));
             }
             record.clone()
@@ -300,15 +325,8 @@ impl Broker {
 }
 
 /// Whether a session is what a client asks for.
-pub(crate) fn is_answer_to(
-    record: &SessionRecord,
-    schedule: Schedule,
-    media_slots: &MediaSlots,
-    asked: &[HoldFlow],
-) -> bool {
-    record.schedule == schedule
-        && record.media_slots == *media_slots
-        && are_answer_to(&record.flows, asked, Side::Second)
+pub(crate) fn is_answer_to(record: &SessionRecord, terms: Terms, media_slots: &MediaSlots, asked: &[HoldFlow]) -> bool {
+    record.terms() == terms && record.media_slots == *media_slots && are_answer_to(&record.flows, asked, Side::Second)
 }
 
 pub(crate) fn silent(id: &SessionId, why: &str) -> Refusal {
@@ -342,10 +360,10 @@ pub(crate) fn check_values(flows: &[FlowRecord], held: &[HeldFlow]) -> Result<()
             return Err(format!("flow {} in the place of flow {id}", held.id));
         }
         let rate_bps = held.meter.rate_bps;
-        if !(flow.rate_bps_min..=flow.asked_rate_bps).contains(&rate_bps) {
+        if !(flow.rate_bps_min..=flow.meter.rate_bps).contains(&rate_bps) {
             return Err(format!(
                 "flow {id} has {rate_bps} bit/s; allowed: {} to {}",
-                flow.rate_bps_min, flow.asked_rate_bps
+                flow.rate_bps_min, flow.meter.rate_bps
             ));
         }
         let excess = held.meter.excess;

@@ -12,10 +12,12 @@ use crate::event::FlowRequest;
 use crate::media_slots::SlotCounts;
 use crate::message::HoldFlow;
 use crate::name::{Label, Nanos, NodeName, PolicyId};
-use crate::policy::{Endpoints, Excess, Meter, Policy, Tag};
+use crate::policy::{Endpoints, Excess, Meter, Policy, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::record::{AggregateRecord, AggregateState, Direction, FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::schedule::Schedule;
+use crate::shares::Share;
 
 /// Largest `packet_bytes_min`: a jumbo frame.
 const PACKET_BYTES_MAX: u16 = 9000;
@@ -29,6 +31,7 @@ impl FlowRequest {
             rtcp: self.rtcp,
             meter: self.meter,
             rate_bps_min: self.rate_bps_min,
+            rate_bps_max: None,
             label: None,
             media: self.media.clone(),
             quality: self.quality.clone(),
@@ -38,7 +41,7 @@ impl FlowRequest {
 
 impl FlowRecord {
     /// What is asked for, with what is granted of it. It has no policy yet, and no label of this node.
-    fn asked(asked: &HoldFlow, (direction, tag): (Direction, Tag), meter: Meter) -> Self {
+    pub(crate) fn asked(asked: &HoldFlow, (direction, tag): Way, meter: Meter, terms: Terms) -> Self {
         Self {
             id: asked.id.clone(),
             aggregate: asked.aggregate.clone(),
@@ -52,6 +55,7 @@ impl FlowRecord {
             label: asked.label,
             policy: PolicyId(0),
             tag,
+            emergency: terms.priority.emergency,
             media: asked.media.clone(),
             asked_quality: asked.quality.clone(),
             quality: asked.quality.clone(),
@@ -67,6 +71,7 @@ impl FlowRecord {
             rtcp: self.rtcp,
             meter: Meter { rate_bps: self.asked_rate_bps, excess: self.asked_excess, ..self.meter },
             rate_bps_min: self.rate_bps_min,
+            rate_bps_max: None,
             label: None,
             media: self.media.clone(),
             quality: self.asked_quality.clone(),
@@ -180,17 +185,49 @@ pub(crate) const fn is_label(label: Label) -> bool {
 
 /// Whether the receiver's labels come with what is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Labels {
+pub(crate) enum Labels {
     OfReceiver,
     /// It is a question.
     None,
 }
 
+/// What a flow may have at most.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) meter: Meter,
+    quality: Quality,
+}
+
+/// Tells the other side what this one has: the labels of what it receives, and rates that are lower than asked.
+pub(crate) fn note_granted(asked: &mut [HoldFlow], flows: &[FlowRecord]) {
+    for (asked, flow) in asked.iter_mut().zip(flows) {
+        asked.label = flow.label;
+        asked.rate_bps_max = Some(flow.meter.rate_bps).filter(|rate_bps| *rate_bps < asked.meter.rate_bps);
+    }
+}
+
 /// Everything about a session's flows that can be judged without taking anything.
-struct Checked {
-    peer: NodeName,
-    /// Of each flow: its direction, and what its tags tell.
-    ways: Vec<(Direction, Tag)>,
+pub(crate) struct Checked {
+    pub(crate) peer: NodeName,
+    /// Of each flow.
+    pub(crate) ways: Vec<Way>,
+}
+
+/// A flow's direction, and what its tags tell.
+pub(crate) type Way = (Direction, Tag);
+
+/// What a session asks for beside its flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) schedule: Schedule,
+    pub(crate) priority: Priority,
+}
+
+impl SessionRecord {
+    /// What it was asked with.
+    pub(crate) const fn terms(&self) -> Terms {
+        Terms { schedule: self.schedule, priority: self.priority }
+    }
 }
 
 /// Which side this node is when it is asked so.
@@ -206,21 +243,26 @@ impl Broker {
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
         slots: &SlotCounts,
-        schedule: Schedule,
+        terms: Terms,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked, Labels::OfReceiver, schedule.ahead(now))?;
+        let checked = self.check_flows(asker, asked, Labels::OfReceiver, terms.schedule.ahead(now))?;
         self.check_slots(slots, side(asker))?;
         self.check_places(&checked.ways).map_err(|table| self.full(table))?;
-        let mut flows = self.hold_pools(asker, (asked, slots), &checked.ways, schedule, now)?;
-        for flow in &mut flows {
+        let mut flows = self.hold_pools(asker, (asked, slots), &checked.ways, terms, now)?;
+        self.take_places(&mut flows, terms.schedule.interval());
+        Ok((checked.peer, flows))
+    }
+
+    /// Labels, endpoints and places in tables, of which there are enough.
+    pub(crate) fn take_places(&mut self, flows: &mut [FlowRecord], interval: Interval) {
+        for flow in flows {
             flow.policy = self.next_policy();
             if (flow.direction, flow.tag) == (Direction::In, Tag::Label) {
                 flow.label = self.labels.allocate();
             }
-            self.carried.insert(flow, schedule.interval());
+            self.carried.insert(flow, interval);
         }
-        Ok((checked.peer, flows))
     }
 
     /// What [`Self::admit`] would give now, or why it would refuse; flows have neither labels nor policies. Changes nothing.
@@ -229,14 +271,14 @@ impl Broker {
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
         slots: &SlotCounts,
-        schedule: Schedule,
+        terms: Terms,
         now: Nanos,
     ) -> Result<(NodeName, Vec<FlowRecord>), Refusal> {
-        let checked = self.check_flows(asker, asked, Labels::None, schedule.ahead(now))?;
+        let checked = self.check_flows(asker, asked, Labels::None, terms.schedule.ahead(now))?;
         self.check_slots(slots, side(asker))?;
         self.check_places(&checked.ways).map_err(|table| self.no_place(table))?;
-        let flows = self.hold_pools(asker, (asked, slots), &checked.ways, schedule, now)?;
-        self.give_back_parts(&flows, slots, schedule.interval());
+        let flows = self.hold_pools(asker, (asked, slots), &checked.ways, terms, now)?;
+        self.give_back_parts(&flows, slots, terms.schedule.interval());
         Ok((checked.peer, flows))
     }
 
@@ -245,55 +287,73 @@ impl Broker {
         &self,
         asked: &[HoldFlow],
         slots: &SlotCounts,
-        schedule: Schedule,
+        terms: Terms,
         now: Nanos,
     ) -> Result<Option<(NodeName, Vec<FlowRecord>)>, Refusal> {
-        let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, schedule.ahead(now))?;
+        let Checked { peer, ways } = self.check_flows(None, asked, Labels::None, terms.schedule.ahead(now))?;
         self.check_slots(slots, Side::First)?;
-        let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter));
+        let flows = asked.iter().zip(ways).map(|(asked, way)| FlowRecord::asked(asked, way, asked.meter, terms));
         let flows: Vec<FlowRecord> = flows.collect();
-        Ok(self.fits_empty(&flows, slots, now).then_some((peer, flows)))
+        let least: Vec<FlowRecord> = flows.iter().map(|flow| self.least(flow)).collect();
+        Ok(self.fits_empty(&least, slots, now).then_some((peer, flows)))
     }
 
     /// Takes what flows and slots need of their pools, all or nothing.
-    fn hold_pools(
+    pub(crate) fn hold_pools(
         &mut self,
         asker: Option<&NodeName>,
         (asked, slots): (&[HoldFlow], &SlotCounts),
-        ways: &[(Direction, Tag)],
-        schedule: Schedule,
+        ways: &[Way],
+        terms: Terms,
         now: Nanos,
     ) -> Result<Vec<FlowRecord>, Refusal> {
-        let (none, side) = (SlotCounts::new(), side(asker));
-        let mut flows = Vec::with_capacity(asked.len());
+        let (none, side, interval) = (SlotCounts::new(), side(asker), terms.schedule.interval());
+        let grants = asked
+            .iter()
+            .enumerate()
+            .map(|(index, asked)| self.grant(&format!("flows[{index}]"), asked, asker.is_some()));
+        let mut grants = grants.collect::<Result<Vec<Grant>, Refusal>>()?;
+        let mut flows: Vec<FlowRecord> = Vec::with_capacity(asked.len());
+        let mut places: Vec<usize> = Vec::with_capacity(asked.len());
         let mut taken = Ok(());
-        // One after the other: what a flow is granted depends on what those before it have left.
-        for (index, (asked, way)) in asked.iter().zip(ways).enumerate() {
-            self.forget_past(&asked.aggregate, now);
-            let granted = self.grant(&format!("flows[{index}]"), asked, schedule, asker.is_some());
-            let one = granted.and_then(|(meter, quality)| {
-                self.check_carried(&asked.aggregate, schedule, now)?;
-                let flow = FlowRecord { quality, ..FlowRecord::asked(asked, *way, meter) };
-                self.take_parts(std::slice::from_ref(&flow), (&none, side), schedule, now).map(|()| flow)
-            });
-            match one {
-                Ok(flow) => flows.push(flow),
-                Err(refusal) => {
-                    taken = Err(refusal);
-                    break;
+        // One aggregate after the other: what flows are granted depends on what those before them have left.
+        'aggregates: for (first, flow) in asked.iter().enumerate() {
+            let name = &flow.aggregate;
+            if asked[..first].iter().any(|earlier| earlier.aggregate == *name) {
+                continue;
+            }
+            self.forget_past(name, now);
+            self.lower_to_fit(name, asked, &mut grants, terms, asker.is_some());
+            let of_this = (first..asked.len()).filter(|place| asked[*place].aggregate == *name);
+            for place in of_this {
+                let Grant { meter, quality } = grants[place].clone();
+                let record = FlowRecord::asked(&asked[place], ways[place], meter, terms);
+                let record = FlowRecord { quality, ..record };
+                let one = self
+                    .check_carried(name, terms.schedule, now)
+                    .and_then(|()| self.take_parts(std::slice::from_ref(&record), (&none, side), terms.schedule, now));
+                if one.is_err() {
+                    taken = one;
+                    break 'aggregates;
                 }
+                flows.push(record);
+                places.push(place);
             }
         }
-        match taken.and_then(|()| self.take_parts(&[], (slots, side), schedule, now)) {
-            Ok(()) => Ok(flows),
+        match taken.and_then(|()| self.take_parts(&[], (slots, side), terms.schedule, now)) {
+            Ok(()) => {
+                let mut placed: Vec<(usize, FlowRecord)> = places.into_iter().zip(flows).collect();
+                placed.sort_by_key(|(place, _)| *place);
+                Ok(placed.into_iter().map(|(_, flow)| flow).collect())
+            }
             Err(refusal) => {
-                self.give_back_parts(&flows, &none, schedule.interval());
+                self.give_back_parts(&flows, &none, interval);
                 Err(refusal)
             }
         }
     }
 
-    fn check_flows(
+    pub(crate) fn check_flows(
         &self,
         asker: Option<&NodeName>,
         asked: &[HoldFlow],
@@ -322,7 +382,9 @@ impl Broker {
             let from_peer = asker.is_some() && labels == Labels::OfReceiver;
             check_label(&field, flow.label, from_peer && direction == Direction::Out && tag == Tag::Label)?;
             for ends in occupied(flow.endpoints, flow.rtcp) {
-                if self.carried.has(direction, &ends, interval) || !endpoints.insert((direction, ends)) {
+                let taken = self.carried.has(direction, &ends, interval)
+                    || (interval.contains(self.now) && self.is_still_sent(direction, ends, Rtcp::SamePort));
+                if taken || !endpoints.insert((direction, ends)) {
                     return Err(in_use(&field, flow.endpoints, ends));
                 }
             }
@@ -354,7 +416,7 @@ impl Broker {
         }
     }
 
-    fn check_places(&self, ways: &[(Direction, Tag)]) -> Result<(), TableName> {
+    pub(crate) fn check_places(&self, ways: &[Way]) -> Result<(), TableName> {
         let out = ways.iter().filter(|(direction, _)| *direction == Direction::Out).count();
         let labels = ways.iter().filter(|way| **way == (Direction::In, Tag::Label)).count();
         let flows_max = self.flows_max();
@@ -367,20 +429,16 @@ impl Broker {
         Ok(())
     }
 
-    /// What a flow gets: at the first side what it asks for, at the second side what that side wants to give.
-    fn grant(
-        &self,
-        field: &str,
-        asked: &HoldFlow,
-        schedule: Schedule,
-        second: bool,
-    ) -> Result<(Meter, Quality), Refusal> {
+    /// What a flow gets where there is room: at the first side what it asks for, at the second side what that side wants to give.
+    pub(crate) fn grant(&self, field: &str, asked: &HoldFlow, second: bool) -> Result<Grant, Refusal> {
         let settings = self.config.second_side;
+        let rate_bps = asked.meter.rate_bps.min(asked.rate_bps_max.unwrap_or(u64::MAX));
         if !second {
-            return Ok((asked.meter, asked.quality.clone()));
+            let meter = Meter { rate_bps, ..asked.meter };
+            return Ok(Grant { meter, quality: asked.quality.clone() });
         }
         let quality = asked.quality.granted(field, &self.config.node, settings.quality_floors)?;
-        let mut rate_bps = asked.meter.rate_bps.min(settings.flow_rate_bps_max.unwrap_or(u64::MAX));
+        let rate_bps = rate_bps.min(settings.flow_rate_bps_max.unwrap_or(u64::MAX));
         if rate_bps < asked.rate_bps_min {
             let detail = format!(
                 "{field}.rate_bps_min is {}; node {} takes flows up to {rate_bps}",
@@ -390,25 +448,22 @@ impl Broker {
             refusal.counter_offer_rate_bps = (rate_bps > 0).then_some(rate_bps);
             return Err(refusal);
         }
-        if settings.lower_to_fit {
-            let packet_bytes_min = asked.meter.packet_bytes_min;
-            let fits = self.rate_that_fits(&asked.aggregate, packet_bytes_min, &asked.endpoints, schedule.interval());
-            if fits >= asked.rate_bps_min {
-                rate_bps = rate_bps.min(fits);
-            }
-        }
         let excess_rate_bps_max = settings.flow_excess_rate_bps_max.unwrap_or(u64::MAX);
         let excess = asked.meter.excess.filter(|_| excess_rate_bps_max > 0);
         let excess = excess.map(|excess| Excess { rate_bps: excess.rate_bps.min(excess_rate_bps_max), ..excess });
-        Ok((Meter { rate_bps, excess, ..asked.meter }, quality))
+        Ok(Grant { meter: Meter { rate_bps, excess, ..asked.meter }, quality })
     }
 
     /// The reverse of [`Self::admit`].
     pub(crate) fn give_back(&mut self, record: &SessionRecord) {
         self.room = true;
-        let interval = record.schedule.interval();
-        self.give_back_parts(&record.held_flows(), record.own_slots(), interval);
-        for flow in &record.flows {
+        self.give_back_parts(&record.held_flows(), record.own_slots(), record.schedule.interval());
+        self.give_places_back(&record.flows, record.schedule.interval());
+    }
+
+    /// Labels, endpoints and places in tables.
+    pub(crate) fn give_places_back(&mut self, flows: &[FlowRecord], interval: Interval) {
+        for flow in flows {
             self.carried.remove(flow, interval);
             if let (Direction::In, Some(label)) = (flow.direction, flow.label) {
                 self.labels.give_back(label);
@@ -455,38 +510,39 @@ impl Broker {
 }
 
 impl Aggregate {
-    /// Why a flow does not fit, what would, and when this would. `fits` is the largest rate of it that does.
+    /// Why a flow does not fit into one of its aggregate's pools, what would, and when this would. `fits` is the largest rate of it that does.
     pub(crate) fn shortage(
         &self,
         node: &NodeName,
         (flow, fits): (&FlowRecord, u64),
-        shortage: Shortage,
+        (share, shortage): (Share, Shortage),
         schedule: Schedule,
         now: Nanos,
     ) -> Refusal {
-        let (interval, cost) = (schedule.interval(), self.cost(flow));
-        let (id, name, free) = (&flow.id, &self.record.name, self.pool.free(interval));
-        let state = self.pool_state(node, now);
+        let (interval, cost, pool) = (schedule.interval(), self.cost(flow), self.share(share));
+        let (id, free) = (&flow.id, pool.free(interval));
+        let state = pool.state(self.share_name(share), node, now);
+        let name = &state.name;
         let (reason, detail) = match shortage {
             Shortage::Rate => (
                 Reason::PoolRateExhausted,
                 format!(
-                    "flow {id} needs {} bit/s on the wire; aggregate {name} at {node} has {} left; a flow of {fits} fits",
+                    "flow {id} needs {} bit/s on the wire; {name} at {node} has {} left; a flow of {fits} fits",
                     cost.rate_bps, free.rate_bps
                 ),
             ),
             Shortage::Burst => (
                 Reason::PoolBurstExhausted,
                 format!(
-                    "flow {id} needs {} bytes of burst on the wire; aggregate {name} at {node} has {} of {} left",
+                    "flow {id} needs {} bytes of burst on the wire; {name} at {node} has {} of {} left",
                     cost.burst_bytes, free.burst_bytes, state.burst_capacity_bytes
                 ),
             ),
-            Shortage::Changes => (Reason::LimitReached, format!("flow {id} in aggregate {name} at {node}: {shortage}")),
+            Shortage::Changes => (Reason::LimitReached, format!("flow {id} in {name} at {node}: {shortage}")),
         };
         let mut refusal = Refusal::new(reason, detail);
-        let state = if schedule == Schedule::OPEN { state } else { self.pool.state_throughout(interval, state) };
-        let fits_at = self.pool.fits_at(cost, schedule.duration(now), schedule.begin(now));
+        let state = if schedule == Schedule::OPEN { state } else { pool.state_throughout(interval, state) };
+        let fits_at = pool.fits_at(cost, schedule.duration(now), schedule.begin(now));
         refusal.pool = Some(PoolState { fits_at, ..state });
         let offer = shortage == Shortage::Rate && fits > 0 && cost.burst_bytes <= free.burst_bytes;
         refusal.counter_offer_rate_bps = offer.then_some(fits);

@@ -68,6 +68,8 @@ mod tests {
             deliver_dscp_policy: None,
             deliver_dscp: None,
             tag: Tag::Label,
+            when_full: crate::WhenFull::Refuse,
+            emergency_percent: 0,
         }
     }
 

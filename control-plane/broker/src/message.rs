@@ -4,13 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
 use crate::class::{NamedClass, Quality};
+use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::media_slots::SlotCounts;
 use crate::name::{AggregateName, FlowId, Label, Nanos, SessionId};
 use crate::policy::{Endpoints, Marking, Meter, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::record::{FlowUsage, Side};
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
+use crate::shares::is_no_percent;
 
 /// One flow as the first side asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,9 @@ pub struct HoldFlow {
     pub meter: Meter,
     /// The smallest rate that would still do; the second side may choose from here to `meter.rate_bps`.
     pub rate_bps_min: u64,
+    /// The most that the asking node has room for, bits per second, where that is less than asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bps_max: Option<u64>,
     /// Set when the asking node receives this flow by a label of its own.
     pub label: Option<Label>,
     /// What it carries.
@@ -90,6 +96,12 @@ pub struct Offer {
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit.
+    #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
+    pub when_full: WhenFull,
+    /// Per cent of its pool, rate and burst, that only sessions marked as emergency may use; 0 if absent.
+    #[serde(default, skip_serializing_if = "is_no_percent")]
+    pub emergency_percent: u8,
     /// Of the tag addresses between the nodes: both have to count the same bytes on the wire.
     pub tag_family: Family,
     /// Rises with every offer of the sender, so that a late message of an earlier one is known for what it is.
@@ -118,6 +130,12 @@ pub enum PeerRequest {
         /// When it is to be in force.
         #[serde(flatten)]
         schedule: Schedule,
+        /// How it stands to others that want the same room.
+        #[serde(flatten)]
+        priority: Priority,
+        /// The asking node ends these for it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        preempting: Vec<SessionId>,
         /// The asking node's time.
         sent_at: Nanos,
         /// It is to be offered to a client that has waited, and is held for longer.
@@ -136,6 +154,12 @@ pub enum PeerRequest {
         /// When it is to be in force.
         #[serde(flatten)]
         schedule: Schedule,
+        /// How it stands to others that want the same room.
+        #[serde(flatten)]
+        priority: Priority,
+        /// The asking node ends these for it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        preempting: Vec<SessionId>,
         /// The asking node's time.
         sent_at: Nanos,
         /// What it needs of the asked node's media processing.
@@ -208,6 +232,9 @@ pub enum PeerRequest {
         side: Side,
         /// Of the hold; 0 if the asking node does not know it any more.
         attempt: u64,
+        /// Why it ends, if it was pre-empted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Refusal>,
     },
 }
 
@@ -232,6 +259,9 @@ pub enum PeerAnswer {
     WouldHold {
         /// Every flow of the request, in its order.
         flows: Vec<HeldFlow>,
+        /// The sessions that the answering node would end for it, beside those that the asking node does.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        preempts: Vec<SessionId>,
     },
     /// Kept for its start, and confirmed.
     Booked,

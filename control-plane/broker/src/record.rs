@@ -5,15 +5,18 @@ use serde::{Deserialize, Serialize};
 use crate::authorization::{Authorization, TakenToken};
 use crate::capacity::LinkRecord;
 use crate::class::{NamedClass, Quality};
+use crate::degrade::WhenFull;
 use crate::media::Media;
 use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::name::{AggregateName, Epoch, FlowId, Label, Nanos, NodeName, PolicyId, SessionId};
 use crate::policy::{Counters, Endpoints, Excess, Marking, Meter, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::quality::Mos;
 use crate::rate_change::RateChange;
 use crate::refusal::Refusal;
 use crate::schedule::Schedule;
 use crate::series::SeriesRecord;
+use crate::shares::is_no_percent;
 
 /// Which way, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,6 +61,12 @@ pub struct AggregateRecord {
     /// What its tags tell.
     #[serde(default)]
     pub tag: Tag,
+    /// What becomes of a flow that does not fit.
+    #[serde(default, skip_serializing_if = "WhenFull::is_refuse")]
+    pub when_full: WhenFull,
+    /// Per cent of its pool, rate and burst, that only sessions marked as emergency may use; 0 if absent.
+    #[serde(default, skip_serializing_if = "is_no_percent")]
+    pub emergency_percent: u8,
     /// Its policy in the data plane.
     pub policy: PolicyId,
     /// With [`Tag::Terminals`]: what the receiver knows all of its packets by, once that is known.
@@ -141,6 +150,9 @@ pub struct FlowRecord {
     /// What its tags tell: its aggregate's.
     #[serde(default)]
     pub tag: Tag,
+    /// Its session is an emergency.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
     /// What it carries.
     #[serde(default)]
     pub media: Media,
@@ -191,10 +203,13 @@ pub struct SessionRecord {
     /// When it is to be in force.
     #[serde(flatten)]
     pub schedule: Schedule,
+    /// How it stands to others that want the same room.
+    #[serde(flatten)]
+    pub priority: Priority,
     /// It was confirmed at both ends before its start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub booked: bool,
-    /// Why it has not come up, or has not yet, though it was booked.
+    /// Why it has not come up, or has not yet, though it was booked; or who pre-empted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Box<Refusal>>,
     /// When it came up here; 0 before.
@@ -250,6 +265,7 @@ impl SessionRecord {
             peer,
             state: SessionState::Held,
             schedule,
+            priority: Priority::LOWEST,
             booked: false,
             failure: None,
             since: Nanos(0),

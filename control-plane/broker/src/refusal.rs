@@ -69,6 +69,8 @@ pub enum Reason {
     WaitExpired,
     /// There was room for the session that waited, and its client did not take it in time.
     OfferLapsed,
+    /// The session was ended to make room for one of higher priority.
+    Preempted,
     /// This node admits only what a token authorises, and there is none.
     TokenRequired,
     /// The token cannot be read, or was not signed with a key that is trusted here.

@@ -16,6 +16,15 @@ use crate::usage;
 /// This node's readings for the peers that wait for them, and the client that is to be refused.
 type Answers = (Vec<FlowUsage>, Vec<u64>, Option<(u64, Refusal)>);
 
+/// What a peer says it releases.
+pub(crate) struct Released {
+    pub(crate) id: SessionId,
+    pub(crate) side: Side,
+    pub(crate) attempt: u64,
+    /// Why, if it was pre-empted.
+    pub(crate) failure: Option<Refusal>,
+}
+
 /// How a session ends.
 pub(crate) struct Ending {
     /// It was up: its use is counted.
@@ -107,6 +116,16 @@ impl Ending {
         Self { clean: true, kept, reported: kept && !record.ledger_due, ..Self::new(was_active, true, Notice::DUE) }
     }
 
+    /// First side, asked to be held at the peer and held nowhere here; the client is refused at once.
+    pub(crate) fn of_unheld(record: &SessionRecord, client: u64, refusal: Refusal) -> Self {
+        Self { refused: Some((client, refusal)), ..Self::unconfirmed(record) }
+    }
+
+    /// This side has given everything back.
+    pub(crate) const fn is_clean(&self) -> bool {
+        self.clean
+    }
+
     /// Clients were told that it has ended.
     pub(crate) const fn is_reported(&self) -> bool {
         self.reported
@@ -123,6 +142,9 @@ impl Broker {
         }
         if self.delete_watch(ticket, id) {
             return Ok(());
+        }
+        if self.is_making_room(id) {
+            return Err(session_busy(id));
         }
         let unknown = unknown_session(id, &self.config.node);
         let session = self.sessions.get_mut(id).ok_or(unknown)?;
@@ -171,13 +193,12 @@ impl Broker {
         &mut self,
         ticket: u64,
         peer: &NodeName,
-        id: SessionId,
-        side: Side,
-        attempt: u64,
+        Released { id, side, attempt, failure }: Released,
         now: Nanos,
     ) {
         if side == Side::First {
             self.fences.close(peer, Subject::Session(id.clone()), attempt);
+            self.drop_claim_of_peer(peer, &id, attempt, now);
         }
         let meant = self.sessions.get_mut(&id).filter(|session| {
             let current = match side {
@@ -195,6 +216,7 @@ impl Broker {
         let taken_back = Refusal::new(Reason::UnknownSession, format!("session {id} was released meanwhile"));
         let ended_there =
             Refusal::new(Reason::SecondSideRefused, format!("the second side ended session {id} before it was up"));
+        let mut preempted = None;
         let mut ending = match &mut session.phase {
             Phase::Ending(ending) => {
                 ending.at_once = true;
@@ -202,13 +224,17 @@ impl Broker {
                 self.end_next(&id, now);
                 return;
             }
-            Phase::Active => Ending { at_once: true, ..Ending::of_active() },
+            Phase::Active => {
+                preempted = failure;
+                Ending { at_once: true, ..Ending::of_active() }
+            }
             Phase::Held => Ending::of_second_side(),
             Phase::Calling { .. } | Phase::Offered => Ending::waits_again(None, false),
             Phase::Holding { client, .. }
             | Phase::Booking { client, .. }
             | Phase::Committing { client: Some(client), .. } => Ending::refused(*client, ended_there),
             Phase::Booked { .. } => {
+                preempted = failure;
                 // Also before its start: by the second side's clock, or by an end whose confirmation was lost, its time may be over.
                 if session.record.side == Side::First {
                     session.record.failure.get_or_insert_with(|| Box::new(ended_there));
@@ -239,6 +265,12 @@ impl Broker {
         };
         ending.notice = Notice::SETTLED;
         ending.peers.push(ticket);
+        if let Some(session) = self.sessions.get_mut(&id)
+            && let Some(failure) = preempted.filter(|failure| failure.reason == Reason::Preempted)
+        {
+            session.record.failure = Some(Box::new(failure));
+            self.tell_preempted(&id);
+        }
         self.end(&id, ending, now);
     }
 
@@ -259,6 +291,9 @@ impl Broker {
                 let detail = format!("session {id} ended before it was up");
                 self.refuse_peer(commit, Refusal::new(Reason::UnknownSession, detail));
             }
+        }
+        if self.sessions.get(id).is_some_and(|session| session.install.is_some()) {
+            self.ending_installs.insert(id.clone());
         }
         self.set_session_state(id, SessionState::Releasing);
         self.end_next(id, now);
@@ -398,7 +433,7 @@ impl Broker {
         let peers = std::mem::take(&mut ending.peers);
         let refused = ending.refused.take();
         if newly_clean {
-            self.give_back(&held);
+            self.give_back_ended(id, &held);
             if kept_for_peer {
                 // With all of its readings a restart knows that nothing is held for it any more.
                 self.set_session_state(id, SessionState::Releasing);
@@ -417,7 +452,8 @@ impl Broker {
             return;
         }
         let (peer, side, attempt) = (session.record.peer.clone(), session.record.side, session.attempt);
-        let request = PeerRequest::ReleaseSession { session: id.clone(), side, attempt };
+        let failure = session.record.failure.as_deref().filter(|failure| failure.reason == Reason::Preempted).cloned();
+        let request = PeerRequest::ReleaseSession { session: id.clone(), side, attempt, failure };
         let ask = self.send(Subject::Session(id.clone()), peer, request, now);
         if let Some(session) = self.sessions.get_mut(id)
             && let Phase::Ending(ending) = &mut session.phase

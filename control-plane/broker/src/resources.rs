@@ -5,22 +5,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::aggregate::Aggregate;
 use crate::broker::Broker;
 use crate::calendar::{Interval, Shortage};
 use crate::config::Capacity;
 use crate::cost::{Cost, rate_that_fits};
 use crate::media_slots::{SlotCounts, SlotState};
 use crate::name::{AggregateName, Nanos, SlotName};
-use crate::policy::Endpoints;
 use crate::pool::Pool;
 use crate::record::{FlowRecord, SessionRecord, Side};
 use crate::refusal::{PoolState, Reason, Refusal};
 use crate::schedule::Schedule;
+use crate::shares::Share;
 
 /// A pool that sessions take of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PoolName {
     Aggregate(AggregateName),
+    /// Of an aggregate that keeps a part for emergencies: what flows that are none may have together.
+    Ordinary(AggregateName),
     /// What the node can forward.
     Node,
     Slots(SlotName),
@@ -95,6 +98,9 @@ impl Broker {
             let Some(aggregate) = self.aggregates.get(&record.aggregate) else { continue };
             let (cost, flow) = (aggregate.cost(record), Some(index));
             parts.push(Part { pool: PoolName::Aggregate(record.aggregate.clone()), cost, flow });
+            if aggregate.share_of(record.emergency) == Share::Ordinary {
+                parts.push(Part { pool: PoolName::Ordinary(record.aggregate.clone()), cost, flow });
+            }
             if self.node_pools.rate.is_some() {
                 parts.push(Part { pool: PoolName::Node, cost: Cost { burst_bytes: 0, ..cost }, flow });
             }
@@ -111,6 +117,7 @@ impl Broker {
     fn pool_of(&self, name: &PoolName) -> Option<&Pool> {
         match name {
             PoolName::Aggregate(name) => self.aggregates.get(name).map(|aggregate| &aggregate.pool),
+            PoolName::Ordinary(name) => self.aggregates.get(name).and_then(|aggregate| aggregate.ordinary.as_ref()),
             PoolName::Node => self.node_pools.rate.as_ref(),
             PoolName::Slots(name) => self.node_pools.slots.get(name),
         }
@@ -119,6 +126,7 @@ impl Broker {
     fn pool_mut(&mut self, name: &PoolName) -> Option<&mut Pool> {
         match name {
             PoolName::Aggregate(name) => self.aggregates.get_mut(name).map(|aggregate| &mut aggregate.pool),
+            PoolName::Ordinary(name) => self.aggregates.get_mut(name).and_then(|aggregate| aggregate.ordinary.as_mut()),
             PoolName::Node => self.node_pools.rate.as_mut(),
             PoolName::Slots(name) => self.node_pools.slots.get_mut(name),
         }
@@ -126,7 +134,7 @@ impl Broker {
 
     /// Lets what is before `now` be past in the pools of a flow: the first thing to do for a decision.
     pub(crate) fn forget_past(&mut self, aggregate: &AggregateName, now: Nanos) {
-        for name in [PoolName::Aggregate(aggregate.clone()), PoolName::Node] {
+        for name in [PoolName::Aggregate(aggregate.clone()), PoolName::Ordinary(aggregate.clone()), PoolName::Node] {
             if let Some(pool) = self.pool_mut(&name) {
                 pool.forget(now);
             }
@@ -212,6 +220,37 @@ impl Broker {
         self.give_parts_back(&parts, interval);
     }
 
+    /// What flows and slots take of each pool together.
+    pub(crate) fn sums(&self, flows: &[FlowRecord], slot_counts: &SlotCounts) -> BTreeMap<PoolName, Cost> {
+        let mut sums: BTreeMap<PoolName, Cost> = BTreeMap::new();
+        for Part { pool, cost, .. } in self.parts(flows, slot_counts) {
+            let sum = sums.entry(pool).or_default();
+            *sum = sum.plus(cost);
+        }
+        sums
+    }
+
+    /// Takes some of one pool for an interval; false if there is not enough, and then nothing is changed.
+    pub(crate) fn hold_some(&mut self, pool: &PoolName, interval: Interval, cost: Cost, now: Nanos) -> bool {
+        self.pool_mut(pool).is_some_and(|pool| {
+            pool.forget(now);
+            pool.hold_for(interval, cost).is_ok()
+        })
+    }
+
+    /// The reverse of [`Self::hold_some`].
+    pub(crate) fn give_some_back(&mut self, pool: &PoolName, interval: Interval, cost: Cost) {
+        if let Some(pool) = self.pool_mut(pool) {
+            pool.give_back_for(interval, cost);
+        }
+    }
+
+    /// Whether a pool has not that much left throughout an interval.
+    pub(crate) fn is_short(&self, pool: &PoolName, interval: Interval, cost: Cost) -> bool {
+        let free = self.pool_of(pool).map(|pool| pool.free(interval)).unwrap_or_default();
+        free.rate_bps < cost.rate_bps || free.burst_bytes < cost.burst_bytes
+    }
+
     fn give_parts_back(&mut self, parts: &[Part], interval: Interval) {
         for part in parts {
             if let Some(pool) = self.pool_mut(&part.pool) {
@@ -222,13 +261,7 @@ impl Broker {
 
     /// Whether flows and slots would fit into empty pools.
     pub(crate) fn fits_empty(&self, flows: &[FlowRecord], slot_counts: &SlotCounts, now: Nanos) -> bool {
-        let mut needed: BTreeMap<PoolName, Cost> = BTreeMap::new();
-        for Part { pool, cost, .. } in self.parts(flows, slot_counts) {
-            let needed = needed.entry(pool).or_default();
-            needed.rate_bps = needed.rate_bps.saturating_add(cost.rate_bps);
-            needed.burst_bytes = needed.burst_bytes.saturating_add(cost.burst_bytes);
-        }
-        needed.iter().all(|(name, needed)| {
+        self.sums(flows, slot_counts).iter().all(|(name, needed)| {
             let capacity = self.pool_of(name).map(|pool| pool.capacity_at(now)).unwrap_or_default();
             needed.rate_bps <= capacity.rate_bps && needed.burst_bytes <= capacity.burst_bytes
         })
@@ -255,17 +288,17 @@ impl Broker {
     }
 
     /// The largest rate of a flow that its aggregate and the node have room for throughout an interval.
-    pub(crate) fn rate_that_fits(
-        &self,
-        aggregate: &AggregateName,
-        packet_bytes_min: u16,
-        endpoints: &Endpoints,
-        interval: Interval,
-    ) -> u64 {
-        let Some(aggregate) = self.aggregates.get(aggregate) else { return 0 };
-        let of_aggregate = aggregate.pool.free(interval).rate_bps;
+    pub(crate) fn rate_that_fits(&self, flow: &FlowRecord, interval: Interval) -> u64 {
+        let Some(aggregate) = self.aggregates.get(&flow.aggregate) else { return 0 };
+        let free_bps = self.free_bps(aggregate, interval, flow.emergency);
+        rate_that_fits(free_bps, flow.meter.packet_bytes_min, aggregate.overhead_bytes(&flow.endpoints))
+    }
+
+    /// What an aggregate and the node have left throughout an interval for flows that are an emergency, or are none.
+    pub(crate) fn free_bps(&self, aggregate: &Aggregate, interval: Interval, emergency: bool) -> u64 {
+        let narrowest = aggregate.share(aggregate.share_of(emergency)).free(interval).rate_bps;
         let of_node = self.node_pools.rate.as_ref().map_or(u64::MAX, |pool| pool.free(interval).rate_bps);
-        rate_that_fits(of_aggregate.min(of_node), packet_bytes_min, aggregate.overhead_bytes(endpoints))
+        aggregate.pool.free(interval).rate_bps.min(narrowest).min(of_node)
     }
 
     /// The same for a flow that has parts of them already.
@@ -291,7 +324,7 @@ impl Broker {
     ) -> Refusal {
         let (node, interval) = (&self.config.node, schedule.interval());
         let fits = flow.map_or(0, |flow| {
-            let fits = self.rate_that_fits(&flow.aggregate, flow.meter.packet_bytes_min, &flow.endpoints, interval);
+            let fits = self.rate_that_fits(flow, interval);
             fits.min(flow.asked_rate_bps)
         });
         let state = |pool: &Pool, name: String| {
@@ -327,7 +360,10 @@ impl Broker {
                 refusal
             }
             (PoolName::Aggregate(name), Some(flow), _) if let Some(aggregate) = self.aggregates.get(name) => {
-                aggregate.shortage(node, (flow, fits), shortage, schedule, now)
+                aggregate.shortage(node, (flow, fits), (Share::Whole, shortage), schedule, now)
+            }
+            (PoolName::Ordinary(name), Some(flow), _) if let Some(aggregate) = self.aggregates.get(name) => {
+                aggregate.shortage(node, (flow, fits), (Share::Ordinary, shortage), schedule, now)
             }
             (name, ..) => Refusal::new(Reason::Busy, format!("{name:?} of {node} is not there at present; try again")),
         }

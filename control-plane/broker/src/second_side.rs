@@ -4,18 +4,20 @@ use crate::authorization::Credential;
 use crate::broker::{Broker, TableName};
 use crate::calendar::OPEN;
 use crate::fence::Subject;
-use crate::flow::are_answer_to;
+use crate::flow::{Terms, are_answer_to};
 use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HeldFlow, HoldFlow, PeerAnswer};
 use crate::name::{Nanos, NodeName, SessionId};
 use crate::planted::PlantedBug;
+use crate::policy::Meter;
+use crate::preemption::check_listed;
 use crate::record::{Change, Direction, FlowRecord, SessionRecord, SessionState, Side};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
-use crate::schedule::Schedule;
 use crate::session::{Phase, Session, session_busy, session_id_reused, unknown_session};
+use crate::watch::is_for_want_of_room;
 
-fn held(flows: &[FlowRecord]) -> PeerAnswer {
+pub(crate) fn held(flows: &[FlowRecord]) -> PeerAnswer {
     PeerAnswer::Held { flows: values(flows) }
 }
 
@@ -33,7 +35,9 @@ pub(crate) fn values(flows: &[FlowRecord]) -> Vec<HeldFlow> {
 /// What the first side asks this one to hold.
 pub(crate) struct Hold<'a> {
     pub(crate) attempt: u64,
-    pub(crate) schedule: Schedule,
+    pub(crate) terms: Terms,
+    /// The first side ends these for it.
+    pub(crate) preempting: Vec<SessionId>,
     pub(crate) sent_at: Nanos,
     pub(crate) offer: bool,
     pub(crate) media_slots: SlotCounts,
@@ -47,38 +51,48 @@ impl Broker {
         ticket: u64,
         peer: NodeName,
         id: SessionId,
-        Hold { attempt, schedule, sent_at, offer, media_slots, asked, credential }: Hold<'_>,
+        hold: Hold<'_>,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        let Hold { attempt, terms, sent_at, offer, asked, credential, .. } = hold;
+        let media_slots = hold.media_slots.clone();
         credential.check()?;
+        let Terms { schedule, priority } = terms;
         let subject = Subject::Session(id.clone());
         if !self.is_open(&peer, subject.clone(), attempt) {
             let detail = format!("this hold of session {id} was released or has lapsed");
             return Err(Refusal::new(Reason::StaleEpoch, detail));
         }
-        let hold = if offer { self.config.timers.hold.plus(self.config.timers.offer) } else { self.config.timers.hold };
-        let lapse = now.plus(hold).min(schedule.ends_at.unwrap_or(OPEN));
+        let hold_for =
+            if offer { self.config.timers.hold.plus(self.config.timers.offer) } else { self.config.timers.hold };
+        let lapse = now.plus(hold_for).min(schedule.ends_at.unwrap_or(OPEN));
         if let Some(session) = self.sessions.get_mut(&id) {
             if session.is_ending() {
                 return Err(session_busy(&id));
             }
             let same = session.record.side == Side::Second
                 && session.record.peer == peer
-                && session.record.schedule == schedule
+                && session.record.terms() == terms
                 && session.record.media_slots.second == media_slots
                 && are_answer_to(&session.record.flows, asked, Side::First);
             if !same {
                 return Err(session_id_reused(&id, &self.config.node));
             }
-            let answer = held(&session.record.flows);
-            // The first side has begun anew: this hold is now that of its new attempt.
+            // The first side has begun anew: this hold is now that of its new attempt, and no more than that has room for.
             if attempt > session.attempt && matches!(session.phase, Phase::Held) {
                 session.attempt = attempt;
                 session.record.attempt = attempt;
                 self.persist_session(&id);
                 self.set_timer(subject, lapse);
+                self.lower_held(&id, asked);
             }
-            self.answer_peer(ticket, answer);
+            let answer = self.sessions.get(&id).map(|session| held(&session.record.flows));
+            if let Some(answer) = answer {
+                self.answer_peer(ticket, answer);
+            }
+            return Ok(());
+        }
+        if self.is_hold_repeated(ticket, &peer, &id, &hold, now)? {
             return Ok(());
         }
         if self.watches.contains_key(&id) {
@@ -89,22 +103,48 @@ impl Broker {
         }
         self.check_token(credential)?;
         schedule.check_peers(sent_at, now, &self.config.timers)?;
-        if self.sessions.len() >= self.config.limits.sessions_max {
+        priority.check()?;
+        check_listed(&hold.preempting)?;
+        if self.are_sessions_full() {
             return Err(self.full(TableName::Sessions));
         }
         self.check_token_place(credential, now)?;
-        let (peer, flows) = self.admit(Some(&peer), asked, &media_slots, schedule, now)?;
+        let (peer, flows) = match self.admit(Some(&peer), asked, &media_slots, terms, now) {
+            Ok(admitted) => admitted,
+            // What is offered to one that waits is what is free.
+            Err(refusal) if is_for_want_of_room(refusal.reason) && !offer => {
+                return if self.make_room_for_peer(ticket, &peer, &id, &hold, now)? { Ok(()) } else { Err(refusal) };
+            }
+            Err(refusal) => return Err(refusal),
+        };
         self.ended.forget(&id);
         let answer = held(&flows);
+        let held_now = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
         let media_slots = MediaSlots::of_second(media_slots);
-        let held = SessionRecord::held(id.clone(), Side::Second, peer, schedule, flows);
-        let record = credential.on(SessionRecord { attempt, media_slots, ..held });
+        let record = credential.on(SessionRecord { attempt, priority, media_slots, ..held_now });
         self.take_token(credential, &id);
         self.persist(Change::PutSession(record.clone()));
         self.sessions.insert(id, Session::new(record, attempt, Phase::Held));
         self.set_timer(subject, lapse);
         self.answer_peer(ticket, answer);
         Ok(())
+    }
+
+    /// Keeps of what is held what the first side has room for.
+    fn lower_held(&mut self, id: &SessionId, asked: &[HoldFlow]) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let interval = session.record.schedule.interval();
+        let mut flows = std::mem::take(&mut session.record.flows);
+        for (flow, asked) in flows.iter_mut().zip(asked) {
+            if let Some(rate_bps) = asked.rate_bps_max.filter(|rate_bps| *rate_bps < flow.meter.rate_bps) {
+                self.shrink(flow, Meter { rate_bps, ..flow.meter }, interval);
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.record.flows = flows;
+            let record = session.record.clone();
+            self.persist(Change::PutSession(record));
+        }
     }
 
     pub(crate) fn commit_received(

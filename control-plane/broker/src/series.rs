@@ -15,6 +15,7 @@ use crate::event::{Answer, FlowRequest, SessionRequest};
 use crate::fence::Subject;
 use crate::media_slots::MediaSlots;
 use crate::name::{Nanos, SessionId};
+use crate::priority::Priority;
 use crate::record::{Change, SessionState};
 use crate::refusal::{Reason, Refusal};
 use crate::schedule::Schedule;
@@ -23,7 +24,7 @@ use crate::session::session_id_reused;
 /// Most occurrences of all series of this node that are being booked, are booked, or are being undone.
 pub const SERIES_OCCURRENCES_MAX: usize = 4_096;
 /// No shell gives a ticket that has this bit.
-const OWN_TICKET: u64 = 1 << 63;
+pub(crate) const OWN_TICKET: u64 = 1 << 63;
 
 /// Where a series is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct SeriesRecord {
     pub period: Nanos,
     /// How many occurrences it has.
     pub count: u32,
+    /// How each occurrence stands to others that want the same room. None of them ends others at this node, because the series may yet be refused.
+    #[serde(flatten)]
+    pub priority: Priority,
     /// What each needs of media processing.
     #[serde(default, skip_serializing_if = "MediaSlots::is_empty")]
     pub media_slots: MediaSlots,
@@ -82,7 +86,10 @@ impl SeriesRecord {
 
     fn is_same(&self, other: &Self) -> bool {
         let of = |record: &Self| (record.first, record.period, record.count);
-        of(self) == of(other) && self.media_slots == other.media_slots && self.flows == other.flows
+        of(self) == of(other)
+            && self.priority == other.priority
+            && self.media_slots == other.media_slots
+            && self.flows == other.flows
     }
 }
 
@@ -161,7 +168,8 @@ impl Broker {
     ) -> Result<(), Refusal> {
         // A token is for one session: where one is needed, a series cannot be.
         credential.check()?;
-        let SessionRequest { id, schedule, media_slots, flows } = request;
+        let SessionRequest { id, schedule, priority, media_slots, flows } = request;
+        priority.check()?;
         let first = schedule.interval();
         if schedule.starts_at.is_none() || schedule.ends_at.is_none() {
             let allowed = "together with starts_at and ends_at of the first occurrence";
@@ -178,7 +186,8 @@ impl Broker {
             }
             Err(error) => return Err(Refusal::invalid("recurrence", "a rule that gives no bookings", error)),
         };
-        let record = SeriesRecord { id: id.clone(), state, first: schedule, period, count, media_slots, flows };
+        let record =
+            SeriesRecord { id: id.clone(), state, first: schedule, period, count, priority, media_slots, flows };
         if let Some(known) = self.series.get(&id) {
             return match known.record.state {
                 _ if !known.record.is_same(&record) => Err(session_id_reused(&id, &self.config.node)),
@@ -211,10 +220,10 @@ impl Broker {
     fn book_occurrence(&mut self, id: &SessionId, now: Nanos) {
         let own = self.own_ticket(id);
         let Some(series) = self.series.get(id) else { return };
-        let SeriesRecord { flows, media_slots, .. } = series.record.clone();
+        let SeriesRecord { flows, media_slots, priority, .. } = series.record.clone();
         let Ok(session) = series.record.session_id(series.number) else { return };
         let schedule = series.record.schedule(series.number);
-        let request = SessionRequest { id: session, schedule, media_slots, flows };
+        let request = SessionRequest { id: session, schedule, priority, media_slots, flows };
         if let Err(refusal) = self.create_session(own, request, &Credential::default(), now) {
             self.refuse(own, refusal);
         }

@@ -251,6 +251,7 @@ impl Broker {
             return;
         };
         session.install = None;
+        self.ending_installs.remove(id);
         if outcome.is_ok() {
             let with_policy = session.record.flows.iter().filter(|flow| flow.has_policy());
             session.in_force = with_policy.map(|flow| flow.policy).collect();

@@ -133,6 +133,7 @@ mod tests {
             label: None,
             policy: PolicyId(1),
             tag: Tag::Label,
+            emergency: false,
             asked_quality: Quality::default(),
             quality: Quality::default(),
             media: Media { codec: Some("PCMU".parse().unwrap()), ..Media::default() },

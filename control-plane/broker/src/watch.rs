@@ -6,6 +6,7 @@
 //! its turn is reserved, and nobody else that waits or begins to wait gets any of its pools before it. One that was called and found no room
 //! at the second side is called again after a while, and keeps its turn for the first few times.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::authorization::Credential;
@@ -14,10 +15,12 @@ use crate::calendar::OPEN;
 use crate::event::{Answer, SessionRequest};
 use crate::fence::Subject;
 use crate::first_side::is_answer_to;
+use crate::flow::{Terms, note_granted};
 use crate::media_slots::{MediaSlots, SlotCounts};
 use crate::message::{HoldFlow, PeerAnswer, PeerRequest};
 use crate::name::{Nanos, SessionId};
 use crate::planted::PlantedBug;
+use crate::priority::{Priority, Rank};
 use crate::record::{Change, FlowRecord, SessionRecord, SessionState, Side, Wait};
 use crate::refusal::{Reason, Refusal};
 use crate::release::Ending;
@@ -52,8 +55,13 @@ impl Watch {
         !self.wanted().is_disjoint(taken)
     }
 
-    fn number(&self) -> u64 {
-        self.record.wait.map_or(0, |wait| wait.number)
+    fn place(&self) -> Place {
+        place(&self.record)
+    }
+
+    /// It is called after all of this priority.
+    fn is_behind(&self, priority: Priority) -> bool {
+        self.record.priority.setup_rank() < priority.setup_rank()
     }
 
     fn is_turn_reserved(&self) -> bool {
@@ -61,11 +69,18 @@ impl Watch {
     }
 }
 
+/// Where a session is in the order of those that wait: by its priority, then by when it came. Lower is in front.
+type Place = (Reverse<Rank>, u64);
+
+fn place(record: &SessionRecord) -> Place {
+    (Reverse(record.priority.setup_rank()), record.wait.map_or(0, |wait| wait.number))
+}
+
 /// What a client wants to wait for.
 #[derive(Clone, Copy)]
 pub(crate) struct WaitingWish<'a> {
     pub(crate) id: &'a SessionId,
-    pub(crate) schedule: Schedule,
+    pub(crate) terms: Terms,
     pub(crate) media_slots: &'a MediaSlots,
     pub(crate) asked: &'a [HoldFlow],
     pub(crate) credential: &'a Credential,
@@ -123,12 +138,14 @@ impl Broker {
         Wait { until, number: self.next_policy().0, passed: 0, failures: 0, offered_until: None }
     }
 
-    /// Whether somebody's turn is reserved whose pools are wanted.
-    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow], slots: &SlotCounts) -> bool {
+    /// Whether somebody's turn is reserved whose pools are wanted, and who is not of lower priority.
+    pub(crate) fn is_turn_reserved(&self, asked: &[HoldFlow], slots: &SlotCounts, priority: Priority) -> bool {
         let aggregates = asked.iter().map(|flow| PoolName::Aggregate(flow.aggregate.clone()));
         let slots = slots.keys().map(|name| PoolName::Slots(name.clone()));
         let taken = aggregates.chain(slots).chain([PoolName::Node]).collect();
-        self.watches.values().any(|watch| watch.is_turn_reserved() && watch.wants_of(&taken))
+        self.watches
+            .values()
+            .any(|watch| watch.is_turn_reserved() && !watch.is_behind(priority) && watch.wants_of(&taken))
     }
 
     /// Whether a session that is being asked for was asked with a time to wait.
@@ -141,20 +158,21 @@ impl Broker {
     pub(crate) fn start_to_wait(
         &mut self,
         ticket: u64,
-        WaitingWish { id, schedule, media_slots, asked, credential }: WaitingWish<'_>,
+        WaitingWish { id, terms, media_slots, asked, credential }: WaitingWish<'_>,
         wait: Wait,
         refusal: Option<Refusal>,
         now: Nanos,
     ) -> Result<(), Refusal> {
         let too_much = || Refusal::new(Reason::PoolRateExhausted, format!("session {id} is more than its pools"));
-        let Some((peer, flows)) = self.flows_of_watch(asked, &media_slots.first, schedule, now)? else {
+        let Some((peer, flows)) = self.flows_of_watch(asked, &media_slots.first, terms, now)? else {
             return Err(refusal.unwrap_or_else(too_much));
         };
         if self.are_watches_full() {
             return Err(self.full(TableName::Watches));
         }
-        let held = SessionRecord::held(id.clone(), Side::First, peer, schedule, flows);
-        let record = SessionRecord { wait: Some(wait), media_slots: media_slots.clone(), ..held };
+        let held = SessionRecord::held(id.clone(), Side::First, peer, terms.schedule, flows);
+        let record =
+            SessionRecord { wait: Some(wait), media_slots: media_slots.clone(), priority: terms.priority, ..held };
         self.take_token(credential, id);
         self.insert_watch(credential.on(record), Nanos(0));
         self.note_shortage(id, refusal.map(|refusal| refusal.reason));
@@ -278,7 +296,8 @@ impl Broker {
         true
     }
 
-    /// Counts for all that wait for any of the pools, and came before `number` if there is one, that somebody came by.
+    /// Counts for all that wait for any of the pools, and are in front of who takes them, that somebody came by. `number` is its own if it
+    /// has waited.
     pub(crate) fn note_passed(&mut self, passing: &SessionRecord, number: Option<u64>) {
         if self.watches.is_empty() {
             return;
@@ -286,7 +305,7 @@ impl Broker {
         let taken = wanted(passing, true);
         let mut changed = Vec::new();
         for watch in self.watches.values_mut() {
-            let before = number.is_none_or(|number| watch.number() < number);
+            let before = watch.place() < (Reverse(passing.priority.setup_rank()), number.unwrap_or(u64::MAX));
             if before && !watch.is_turn_reserved() && watch.wants_of(&taken) {
                 if let Some(wait) = &mut watch.record.wait {
                     wait.passed += 1;
@@ -304,16 +323,16 @@ impl Broker {
         if !std::mem::take(&mut self.room) || self.watches.is_empty() {
             return;
         }
-        let mut queue: Vec<(u64, SessionId)> =
-            self.watches.iter().map(|(id, watch)| (watch.number(), id.clone())).collect();
+        let mut queue: Vec<(Place, SessionId)> =
+            self.watches.iter().map(|(id, watch)| (watch.place(), id.clone())).collect();
         let given_back = self.called.iter().filter_map(|id| Some((id, self.sessions.get(id)?)));
         let given_back = given_back.filter(|(_, session)| session.is_ending());
         // They wait again as soon as the second side has given back, too.
-        queue.extend(given_back.map(|(id, session)| (session.record.wait.map_or(0, |wait| wait.number), id.clone())));
+        queue.extend(given_back.map(|(id, session)| (place(&session.record), id.clone())));
         queue.sort_unstable();
         let mut reserved: BTreeSet<PoolName> = BTreeSet::new();
-        for (number, id) in queue {
-            if self.calling.len() >= CALLS_MAX || self.sessions.len() >= self.config.limits.sessions_max {
+        for ((_, number), id) in queue {
+            if self.calling.len() >= CALLS_MAX || self.are_sessions_full() {
                 // The end of any of them is looked at again.
                 break;
             }
@@ -338,9 +357,9 @@ impl Broker {
 
     /// Holds here and asks the second side. False if there is no room here, and it goes on waiting.
     fn call(&mut self, waiting: SessionRecord, number: u64, now: Nanos) -> bool {
-        let (id, schedule) = (waiting.id.clone(), waiting.schedule);
+        let (id, terms) = (waiting.id.clone(), waiting.terms());
         let mut asked: Vec<HoldFlow> = waiting.flows.iter().map(FlowRecord::to_hold).collect();
-        let (peer, flows) = match self.admit(None, &asked, &waiting.media_slots.first, schedule, now) {
+        let (peer, flows) = match self.admit(None, &asked, &waiting.media_slots.first, terms, now) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let is_over = !may_heal(refusal.reason);
@@ -351,9 +370,7 @@ impl Broker {
                 return is_over;
             }
         };
-        for (asked, flow) in asked.iter_mut().zip(&flows) {
-            asked.label = flow.label;
-        }
+        note_granted(&mut asked, &flows);
         self.watches.remove(&id);
         self.clear_timer(&Subject::Watch(id.clone()));
         let attempt = flows.first().map_or(0, |flow| flow.policy.0);
@@ -364,7 +381,9 @@ impl Broker {
         let request = PeerRequest::HoldSession {
             session: id.clone(),
             attempt,
-            schedule,
+            schedule: terms.schedule,
+            priority: terms.priority,
+            preempting: Vec::new(),
             sent_at: now,
             offer: true,
             media_slots: record.media_slots.second.clone(),
@@ -424,14 +443,14 @@ impl Broker {
         &mut self,
         ticket: u64,
         id: &SessionId,
-        schedule: Schedule,
+        terms: Terms,
         media_slots: &MediaSlots,
         asked: &[HoldFlow],
         now: Nanos,
     ) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
         let offered =
-            matches!(session.phase, Phase::Offered) && is_answer_to(&session.record, schedule, media_slots, asked);
+            matches!(session.phase, Phase::Offered) && is_answer_to(&session.record, terms, media_slots, asked);
         if offered {
             self.await_end(id);
             self.go_on(id, ticket, now);

@@ -55,7 +55,8 @@ impl Broker {
 
     fn check_unused(&self, name: &AggregateName) -> Result<(), Refusal> {
         let carries = |flows: &[FlowRecord]| flows.iter().any(|flow| flow.aggregate == *name);
-        let used = self.sessions.values().filter(|session| carries(&session.record.flows)).count();
+        let used =
+            self.sessions.values().filter(|session| carries(&session.record.flows)).count() + self.making_room_on(name);
         if used == 0 {
             return Ok(());
         }

@@ -357,6 +357,30 @@ fn what_was_being_started_and_is_over_after_a_restart_makes_room_before_what_sta
 }
 
 #[test]
+fn what_is_being_installed_when_its_end_comes_is_gone_before_what_starts_then() {
+    let mut world = World::connected();
+    book(&mut world, "z", (10_000, 12_000));
+    let end = world.nodes[A].broker.session(&name("z")).unwrap().schedule.ends_at.unwrap();
+    let next =
+        SessionRequest { schedule: Schedule { starts_at: Some(end), ends_at: None }, ..call("a", 5000, 900_000) };
+    assert_eq!(session(world.create(A, next)).0.state, SessionState::Booked);
+    world.run(9_990);
+    world.lose("commit");
+    world.run(100);
+    world.crash(A);
+    world.run((end.0 - world.clock(A).0) / MS - 1);
+    // What it installs again is answered a moment after the end.
+    world.restart(A);
+    assert!(world.clock(A) < end);
+    world.nodes[A].log.clear();
+    world.run(2_000);
+    let place = |line: &str| world.nodes[A].log.iter().position(|logged| logged == line).unwrap();
+    assert!(place("deinstall flow out") < place("install flow out"), "{:?}", world.nodes[A].log);
+    recover(&mut world);
+    assert_eq!(states(&world, "a"), both(SessionState::Active));
+}
+
+#[test]
 fn a_session_whose_end_comes_before_it_is_up_is_refused_then() {
     for lost in ["hold", "commit"] {
         let mut world = World::connected();

@@ -180,7 +180,7 @@ fn the_second_sides_quality_counts_at_both_and_is_beside_what_was_asked() {
     assert!(refused.detail.contains("node b, the second side, promises no less than 150"), "{}", refused.detail);
     let negotiable = Quality { negotiable: true, ..asked };
     let given = Quality { delay_ms_max: Some(150), ..negotiable.clone() };
-    let Answer::WouldAdmit(would) = world.would_admit(A, asking("s", &negotiable)) else { panic!() };
+    let Answer::WouldAdmit { record: would, .. } = world.would_admit(A, asking("s", &negotiable)) else { panic!() };
     assert_eq!(would.flows[0].quality, given);
     assert!(session(world.create(A, asking("s", &negotiable))).1);
     for node in [A, B] {

@@ -19,6 +19,7 @@ fn one(id: &str, port: u16, rate_bps: u64, excess: Option<Excess>) -> SessionReq
     let mut flow = flow("out", "ab", (port, port), rate_bps);
     flow.meter.excess = excess;
     SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
         media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name(id),

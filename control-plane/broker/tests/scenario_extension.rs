@@ -100,6 +100,8 @@ fn what_does_not_fit_at_the_second_side_stays_at_both() {
     let mut world = world(None, Some(10_000));
     let flow = pair::hold_flow(pair::flow("out", "ab", (9, 9), 600_000));
     let hold = PeerRequest::HoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         session: name("hidden"),
         attempt: 1,

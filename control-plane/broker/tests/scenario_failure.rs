@@ -408,6 +408,7 @@ fn the_readings_of_a_one_way_session_outlive_a_death_while_the_peer_is_asked() {
     let (record, _) = session(world.create(
         A,
         SessionRequest {
+            priority: turnpike_broker::Priority::LOWEST,
             media_slots: turnpike_broker::media_slots::MediaSlots::default(),
             schedule: Schedule::OPEN,
             id: name("s"),

@@ -29,6 +29,7 @@ fn with_rtcp(port: u16) -> FlowRequest {
 
 fn one(id: &str, flow: FlowRequest) -> SessionRequest {
     SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
         media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name(id),
@@ -133,6 +134,7 @@ fn flows_of_one_session_do_not_have_each_others_rtcp() {
     let mut world = World::connected();
     let odd = FlowRequest { id: name("odd"), ..flow("odd", "ab", (5001, 5001), 1_000) };
     let request = SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
         media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name("s"),

@@ -18,7 +18,7 @@ use turnpike_broker::{Answer, Limits, Request, Schedule, SecondSide, SessionRequ
 
 fn admissible(answer: Answer) -> SessionRecord {
     match answer {
-        Answer::WouldAdmit(record) => record,
+        Answer::WouldAdmit { record, .. } => record,
         other => panic!("would not be admitted: {other:?}"),
     }
 }
@@ -139,6 +139,8 @@ fn the_second_sides_pool_is_asked_too() {
     world.request(A, Request::DeleteSession(name("s")));
     world.run(100);
     let held = PeerRequest::WouldHoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         session: name("t"),
         schedule: Schedule::OPEN,
@@ -181,7 +183,7 @@ fn an_answer_with_values_that_were_not_asked_is_a_no() {
     let mut world = World::connected();
     world.lose("question");
     let ticket = world.request(A, Request::WouldAdmit(call("s", 5000, 100_000)));
-    world.answer_sent(A, PeerAnswer::WouldHold { flows: vec![] });
+    world.answer_sent(A, PeerAnswer::WouldHold { flows: vec![], preempts: vec![] });
     assert_eq!(reason(world.wait(A, ticket)), Reason::SecondSideRefused);
 }
 

@@ -17,7 +17,9 @@ use turnpike_broker::capacity::LinkChange;
 use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::Nanos;
 use turnpike_broker::policy::{DscpPolicy, Excess, Rtcp, Tag};
-use turnpike_broker::{AggregateRequest, Capacity, FlowRequest, Request, Schedule, SecondSide, SessionRequest};
+use turnpike_broker::{
+    AggregateRequest, Capacity, FlowRequest, Priority, Request, Schedule, SecondSide, SessionRequest, WhenFull,
+};
 
 /// What flows may differ in.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,7 @@ struct Kind {
     family: Family,
     excess_kbps: Option<u64>,
     rtcp: Rtcp,
+    priority: Priority,
 }
 
 impl Kind {
@@ -45,12 +48,25 @@ fn tag() -> impl Strategy<Value = Tag> {
     prop_oneof![Just(Tag::Label), Just(Tag::Terminals)]
 }
 
+/// What `ab` and `ba` are.
+fn carrier() -> impl Strategy<Value = AggregateRequest> {
+    let when_full = prop_oneof![Just(WhenFull::Refuse), Just(WhenFull::Degrade)];
+    let percent = prop_oneof![Just(0u8), 0u8..60];
+    (tag(), when_full, percent).prop_map(|(tag, when_full, emergency_percent)| AggregateRequest {
+        tag,
+        when_full,
+        emergency_percent,
+        ..aggregate("any", "any", 1_000_000)
+    })
+}
+
 fn kind() -> impl Strategy<Value = Kind> {
     let rtcp = prop_oneof![Just(Rtcp::SamePort), Just(Rtcp::NextPort)];
-    (family(), prop::option::of(1u64..900), rtcp).prop_map(|(family, excess_kbps, rtcp)| Kind {
+    (family(), prop::option::of(1u64..900), rtcp, priority()).prop_map(|(family, excess_kbps, rtcp, priority)| Kind {
         family,
         excess_kbps,
         rtcp,
+        priority,
     })
 }
 
@@ -74,6 +90,9 @@ fn when() -> impl Strategy<Value = When> {
     let ms = || prop::option::of(prop_oneof![2 => 1u64..20, 3 => 20u64..20_000, 1 => 20_000u64..200_000]);
     (ms(), ms()).prop_map(|(starts_in_ms, lasts_ms)| When { starts_in_ms, lasts_ms })
 }
+
+/// So many sessions have names of their own.
+const IDS: u8 = 24;
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -152,6 +171,45 @@ fn crowded() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// More than the pools have is asked for, with priorities, by those who do not wait.
+fn contested() -> impl Strategy<Value = Operation> {
+    let (node, id) = (|| 0usize..2, || 0u8..IDS);
+    let kind = || {
+        (family(), priority()).prop_map(|(family, priority)| Kind {
+            family,
+            priority,
+            excess_kbps: None,
+            rtcp: Rtcp::SamePort,
+        })
+    };
+    let when = || prop_oneof![3 => Just(When { starts_in_ms: None, lasts_ms: None }), 1 => when()];
+    prop_oneof![
+        12 => (node(), id(), 200u64..800, kind(), when())
+            .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Call { node, id, rate_kbps, kind, when }),
+        3 => (node(), id(), any::<bool>(), kind(), when())
+            .prop_map(|(node, id, out, kind, when)| Operation::OneWay { node, id, out, extra: false, kind, when }),
+        2 => (node(), id(), 200u64..900, kind(), when())
+            .prop_map(|(node, id, rate_kbps, kind, when)| Operation::Ask { node, id, rate_kbps, kind, when }),
+        2 => (node(), id(), 300u64..800, kind(), when(), 5_000u64..200_000)
+            .prop_map(|(node, id, rate_kbps, kind, when, ms)| Operation::WaitFor { node, id, rate_kbps, kind, when, ms }),
+        1 => node().prop_map(|node| Operation::Take { node }),
+        2 => (node(), id()).prop_map(|(node, id)| Operation::Hangup { node, id }),
+        1 => (node(), any::<bool>(), 0u64..5_000).prop_map(|(node, host, down_ms)| Operation::Kill { node, host, down_ms }),
+        1 => node().prop_map(|node| Operation::KillAfterPersist { node }),
+        10 => (0u64..40).prop_map(|ms| Operation::Wait { ms }),
+        3 => (1_000u64..15_000).prop_map(|ms| Operation::Wait { ms }),
+    ]
+}
+
+/// Few levels, so that some are equal.
+fn priority() -> impl Strategy<Value = Priority> {
+    (0u16..4, 0u16..3, prop::bool::weighted(0.1)).prop_map(|(setup, more, emergency)| Priority {
+        setup,
+        holding: setup + more,
+        emergency,
+    })
+}
+
 /// Deterministic bad luck.
 fn bad_network(mut seed: u64, loss_percent: u64) -> pair::Network {
     let mut next = move || {
@@ -190,6 +248,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 1_000 + u16::from(id);
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
+            request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             request.media_slots = slots(rate_kbps);
             world.request(node, Request::CreateSession(request));
@@ -198,6 +257,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 1_000 + u16::from(id);
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
+            request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             request.media_slots = slots(rate_kbps);
             let until = world.clock(node).plus(Nanos::from_millis(ms));
@@ -213,6 +273,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let port = 1_000 + u16::from(id);
             let mut request = call(&session(id), port, rate_kbps * 1_000);
             request.schedule = when.schedule(world, node);
+            request.priority = kind.priority;
             request.flows.iter_mut().for_each(|flow| kind.apply(flow, port));
             request.media_slots = slots(rate_kbps);
             world.request(node, Request::WouldAdmit(request));
@@ -228,6 +289,7 @@ fn apply(world: &mut World, operation: &Operation) {
             let mut flow = flow("only", carrier, (port, port), 100_000);
             kind.apply(&mut flow, port);
             let request = SessionRequest {
+                priority: kind.priority,
                 media_slots: MediaSlots::default(),
                 schedule: when.schedule(world, node),
                 id: name(&session(id)),
@@ -315,7 +377,7 @@ proptest! {
         lower_to_fit in any::<bool>(),
         flow_excess_rate_bps_max in prop::option::of(0u64..500_000),
         tag_family in family(),
-        tags in [tag(), tag()],
+        aggregates in [carrier(), carrier()],
         sessions_ended_max in 1usize..4,
         rate_bps in prop::option::of(500_000u64..4_000_000),
         mixers in 2u32..5,
@@ -323,6 +385,7 @@ proptest! {
         operations in prop_oneof![
             2 => prop::collection::vec(operation(), 1..60),
             1 => prop::collection::vec(crowded(), 40..120),
+            2 => prop::collection::vec(contested(), 20..100),
         ],
     ) {
         let configs = configs(tag_family).map(|mut config| {
@@ -333,7 +396,7 @@ proptest! {
             config.capacity = Capacity { rate_bps, media_slots: [(name("mixing"), mixers)].into() };
             config
         });
-        let mut world = World::connected_by(configs, tags);
+        let mut world = World::connected_as(configs, aggregates);
         for (node, ms) in world.nodes.iter_mut().zip(ahead_ms) {
             node.ahead = Nanos::from_millis(ms);
         }
@@ -350,7 +413,7 @@ proptest! {
         world.rest();
         world.check_rest();
         for node in [A, B] {
-            for id in 0..6 {
+            for id in 0..IDS {
                 world.request(node, Request::DeleteSession(name(&format!("s{id}"))));
             }
         }

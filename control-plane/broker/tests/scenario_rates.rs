@@ -150,6 +150,8 @@ fn what_does_not_fit_at_either_side_is_refused_with_what_would() {
         session: name("hidden"),
         attempt: 1,
         schedule: world.schedule(None, None),
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         sent_at: world.now,
         offer: false,
         media_slots: turnpike_broker::media_slots::SlotCounts::new(),

@@ -23,6 +23,7 @@ fn one(change: impl FnOnce(&mut FlowRequest)) -> SessionRequest {
     let mut flow = flow("out", "ab", (5000, 5000), 100_000);
     change(&mut flow);
     SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
         media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name("s"),
@@ -55,6 +56,8 @@ fn hold(session: &str, attempt: u64, change: impl FnOnce(&mut HoldFlow)) -> Peer
     let mut flow = hold_flow(flow);
     change(&mut flow);
     PeerRequest::HoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
@@ -70,7 +73,7 @@ fn commit(attempt: u64) -> PeerRequest {
 }
 
 fn release(attempt: u64) -> PeerRequest {
-    PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt }
+    PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt, failure: None }
 }
 
 fn refused(answer: PeerAnswer) -> Refusal {
@@ -86,6 +89,7 @@ fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
     let cases: Vec<Case> = vec![
         (
             SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
                 media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("s"),
@@ -96,6 +100,7 @@ fn a_bad_value_is_refused_with_its_field_and_what_is_allowed() {
         ),
         (
             SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
                 media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("s"),
@@ -184,6 +189,7 @@ fn endpoints_are_carried_by_one_flow_in_each_direction() {
         reason(world.create(
             A,
             SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
                 media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("t"),
@@ -313,10 +319,11 @@ fn a_hold_lapses_at_its_time_though_the_tick_is_late() {
 fn a_second_sides_release_of_another_attempt_does_not_touch_the_session() {
     let mut world = World::connected();
     world.create(A, call("s", 5000, 100_000));
-    let other = PeerRequest::ReleaseSession { session: name("s"), side: Side::Second, attempt: 1 };
+    let other = PeerRequest::ReleaseSession { session: name("s"), side: Side::Second, attempt: 1, failure: None };
     assert_eq!(world.peer_request(A, 1, other), PeerAnswer::Released { usage: vec![] });
     assert_eq!(world.state(A, "s"), Some(SessionState::Active));
-    let same_side = PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt: u64::MAX };
+    let same_side =
+        PeerRequest::ReleaseSession { session: name("s"), side: Side::First, attempt: u64::MAX, failure: None };
     assert_eq!(world.peer_request(A, 1, same_side), PeerAnswer::Released { usage: vec![] });
     assert_eq!(world.state(A, "s"), Some(SessionState::Active));
 }

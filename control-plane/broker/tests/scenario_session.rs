@@ -25,6 +25,7 @@ fn world_with_second_side(second_side: SecondSide) -> World {
 
 fn out(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
         media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name(id),
@@ -132,6 +133,8 @@ fn a_second_side_whose_most_is_below_the_least_asked_refuses() {
 fn fill_at_second_side(world: &mut World, rate_bps: u64) {
     let flow = flow("out", "ab", (9, 9), rate_bps);
     let hold = PeerRequest::HoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),
@@ -196,6 +199,7 @@ fn the_flows_of_a_session_are_admitted_all_or_none() {
     let refused = refusal(world.create(
         A,
         SessionRequest {
+            priority: turnpike_broker::Priority::LOWEST,
             media_slots: turnpike_broker::media_slots::MediaSlots::default(),
             schedule: Schedule::OPEN,
             id: name("s"),
@@ -208,6 +212,7 @@ fn the_flows_of_a_session_are_admitted_all_or_none() {
         session(world.create(
             A,
             SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
                 media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("s"),

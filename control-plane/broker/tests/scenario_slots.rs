@@ -292,6 +292,8 @@ fn a_hold_with_other_slots_is_another_session() {
         session: name("s"),
         attempt,
         schedule: Schedule::OPEN,
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         sent_at: now,
         offer: false,
         media_slots,

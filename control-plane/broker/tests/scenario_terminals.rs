@@ -31,6 +31,7 @@ fn with_terminals(name: &str, rate_bps: u64) -> AggregateRequest {
 
 fn one(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     SessionRequest {
+        priority: turnpike_broker::Priority::LOWEST,
         media_slots: turnpike_broker::media_slots::MediaSlots::default(),
         schedule: Schedule::OPEN,
         id: name(id),
@@ -173,6 +174,7 @@ fn a_receiver_without_a_label_left_refuses_and_holds_nothing() {
         session(world.create(
             A,
             SessionRequest {
+                priority: turnpike_broker::Priority::LOWEST,
                 media_slots: turnpike_broker::media_slots::MediaSlots::default(),
                 schedule: Schedule::OPEN,
                 id: name("s"),
@@ -237,6 +239,8 @@ fn a_receiver_that_gives_no_label_or_gives_one_unasked_is_not_believed() {
 fn a_label_for_a_flow_of_such_an_aggregate_is_refused_in_a_hold() {
     let mut world = world();
     let hold = |flow: HoldFlow| PeerRequest::HoldSession {
+        priority: turnpike_broker::Priority::LOWEST,
+        preempting: Vec::new(),
         media_slots: turnpike_broker::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
         sent_at: Nanos(0),

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use turnpike_api::{
     AggregateRequest, AggregateView, ClassView, FlowRate, FlowRequest, NodeView, Recurrence, RevocationRequest,
-    RevocationView, SeriesView, SessionChange, SessionPreview, SessionRequest, SessionView, UsageRecord,
+    RevocationView, SeriesView, SessionChange, SessionPreview, SessionRequest, SessionView, UsageRecord, WhenFull,
 };
 use turnpike_broker::name::{AggregateName, ClassName, Nanos, NodeName, SessionId};
 use turnpike_broker::policy::{DscpPolicy, Tag};
@@ -139,6 +139,12 @@ enum Aggregate {
         /// What tags tell: label (one for each flow), or terminals (both addresses and ports; the receiver polices and counts only the whole).
         #[arg(long, value_parser = read_word::<Tag>, default_value = "label")]
         tag: Tag,
+        /// What becomes of a flow that does not fit: refuse it, or degrade it to what is left, down to its rate-min.
+        #[arg(long, value_parser = read_word::<WhenFull>, default_value = "refuse")]
+        when_full: WhenFull,
+        /// Per cent of its pool that only sessions with --emergency may use.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100), default_value_t = 0)]
+        emergency_percent: u8,
     },
     /// Give one up.
     Delete {
@@ -199,6 +205,20 @@ enum Session {
     },
 }
 
+/// How a session stands to others that want the same room (RFC 3181). Higher wins.
+#[derive(Debug, Args)]
+struct Priority {
+    /// With which it asks: where there is no room it ends sessions whose holding priority is lower.
+    #[arg(long)]
+    setup_priority: Option<u16>,
+    /// With which it keeps what it has; the setup priority if it is left out.
+    #[arg(long)]
+    holding_priority: Option<u16>,
+    /// It may use what aggregates keep for emergencies, and goes before all that are none.
+    #[arg(long)]
+    emergency: bool,
+}
+
 #[derive(Debug, Args)]
 struct CreateSession {
     /// Its id, chosen by you.
@@ -242,8 +262,10 @@ struct CreateSession {
     /// The same, in a file; - is standard input.
     #[arg(long)]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    priority: Priority,
     /// The request as JSON, instead; - is standard input.
-    #[arg(long, conflicts_with_all = ["id", "flow", "every", "media_slots", "starts_at", "ends_at", "duration", "wait"])]
+    #[arg(long, conflicts_with_all = ["id", "flow", "every", "media_slots", "starts_at", "ends_at", "duration", "wait", "setup_priority", "holding_priority", "emergency"])]
     file: Option<PathBuf>,
     /// Only ask both nodes whether it would be admitted now, and with what values; nothing is held.
     #[arg(long)]
@@ -326,7 +348,7 @@ impl CommandLine {
                 let view: AggregateView = client.get(&format!("/v1/aggregates/{name}")).await?;
                 self.print(&view, show::aggregate)
             }
-            Aggregate::Create { name, peer, rate, burst, class, marking, tag } => {
+            Aggregate::Create { name, peer, rate, burst, class, marking, tag, when_full, emergency_percent } => {
                 let request = AggregateRequest {
                     name: name.clone(),
                     peer: peer.clone(),
@@ -339,6 +361,8 @@ impl CommandLine {
                     deliver_dscp_policy: marking.deliver_dscp_policy,
                     deliver_dscp: marking.deliver_dscp,
                     tag: *tag,
+                    when_full: *when_full,
+                    emergency_percent: *emergency_percent,
                 };
                 let (created, view): (_, AggregateView) = client.post("/v1/aggregates", &request).await?;
                 self.print(&view, |view| format!("{}{}", made(created), show::aggregate(view)))
@@ -484,6 +508,9 @@ impl CreateSession {
                 starts_at,
                 ends_at,
                 wait_until,
+                setup_priority: self.priority.setup_priority,
+                holding_priority: self.priority.holding_priority,
+                emergency: self.priority.emergency,
                 quality: None,
                 authorization_token: None,
                 recurrence,
@@ -559,6 +586,8 @@ mod tests {
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --deliver-dscp-policy map"
                 .to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag terminals".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --when-full degrade".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --emergency-percent 20".to_owned(),
             format!("turnpike session create s1 {flow} {flow}"),
             format!("turnpike session create s1 {flow} --starts-at 2030-06-01T14:00:00Z --duration 90s"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T16:00:00+02:00"),
@@ -569,6 +598,7 @@ mod tests {
             format!("turnpike session create s1 {flow} --dry-run"),
             format!("turnpike session create s1 {flow} --media-slots first:a=1 --media-slots second:a=2"),
             format!("turnpike session create s1 {flow} --wait 10m"),
+            format!("turnpike session create s1 {flow} --setup-priority 5 --holding-priority 7 --emergency"),
             "turnpike session create --file - --dry-run".to_owned(),
             "turnpike session create --file -".to_owned(),
             "turnpike session change s1 --ends-at 2030-06-01T14:00:00Z".to_owned(),
@@ -602,6 +632,7 @@ mod tests {
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp-policy keep".to_owned(),
             "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --tag flow".to_owned(),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --when-full wait".to_owned(),
             "turnpike aggregate show a/b".to_owned(),
             "turnpike doctor --lan eth0".to_owned(),
             "turnpike doctor --config node.toml --lan eth0 --wan eth1".to_owned(),
@@ -621,6 +652,9 @@ mod tests {
             "turnpike token revoke 7 --issuer i --key-id k4.pid.x".to_owned(),
             format!("turnpike session create s1 {flow} --file x"),
             "turnpike session create --file x --wait 10m".to_owned(),
+            "turnpike session create --file x --emergency".to_owned(),
+            format!("turnpike session create s1 {flow} --setup-priority 65536"),
+            "turnpike aggregate create ab --peer b --rate 1M --burst 64k --dscp 46 --emergency-percent 101".to_owned(),
             format!("turnpike session create s1 {flow} --media-slots a=1"),
             format!("turnpike session create s1 {flow} --starts-at tomorrow"),
             format!("turnpike session create s1 {flow} --ends-at 2030-06-01T14:00:00Z --duration 1h"),

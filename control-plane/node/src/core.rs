@@ -467,7 +467,10 @@ impl Core {
                     let _ = asker.send(answer);
                 }
             }
-            Output::Notify { session, state } => {
+            Output::Notify { session, preempted: true, .. } => {
+                info!(session = %session, "session is pre-empted");
+            }
+            Output::Notify { session, state, preempted: false } => {
                 let state = problem::word(&state);
                 info!(session = %session, state, "session that waits");
                 *self.notices.entry(state).or_default() += 1;

@@ -59,7 +59,7 @@ impl Decision {
             Answer::Aggregate { created, .. } => self.line(if *created { "created" } else { "unchanged" }),
             Answer::Session { created, record } if *created => self.line(&problem::word(&record.state)),
             Answer::Session { record, .. } => self.line(&format!("{} already", problem::word(&record.state))),
-            Answer::WouldAdmit(_) => self.line("would be admitted"),
+            Answer::WouldAdmit { .. } => self.line("would be admitted"),
             Answer::Series { created, .. } => self.line(if *created { "booked" } else { "unchanged" }),
             Answer::SeriesDeleted => self.line("deleted"),
             Answer::Link(_) => self.line("changed"),

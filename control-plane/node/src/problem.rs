@@ -148,6 +148,7 @@ fn meaning(reason: Reason, named: Named) -> (StatusCode, &'static str) {
         }
         // Of sessions that have ended; nothing is refused with them.
         Reason::WaitExpired => (StatusCode::CONFLICT, "There was no room as long as it waited"),
+        Reason::Preempted => (StatusCode::CONFLICT, "It was ended for a session of higher priority"),
         Reason::OfferLapsed => (StatusCode::CONFLICT, "What was offered was not taken in time"),
         Reason::TokenRequired => (StatusCode::UNAUTHORIZED, "A session needs a token here"),
         Reason::TokenInvalid => (StatusCode::UNAUTHORIZED, "The token is not one that is trusted here"),

@@ -167,10 +167,10 @@ async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Re
     }
     let credential = rest.authorizer.of_request(token, &wish);
     if dry_run {
-        let (record, is_there) = match rest.ask_with(Wish::WouldAdmit(wish), credential, Named::Body).await? {
-            Answer::WouldAdmit(record) => (record, false),
+        let (record, is_there, preempts) = match rest.ask_with(Wish::WouldAdmit(wish), credential, Named::Body).await? {
+            Answer::WouldAdmit { record, preempts } => (record, false, preempts),
             // It is there: so the request would be answered.
-            Answer::Session { record, .. } => (record, true),
+            Answer::Session { record, .. } => (record, true, Vec::new()),
             other @ (Answer::Aggregate { .. }
             | Answer::AggregateDeleted
             | Answer::Link(_)
@@ -181,7 +181,7 @@ async fn create_session(State(rest): Shared, query: Raw, request: Request) -> Re
             }
         };
         let room = rest.room(&record.peer);
-        return Ok(Json(view::preview(record, is_there, room)).into_response());
+        return Ok(Json(view::preview(record, is_there, preempts, room)).into_response());
     }
     let wish = match wait_until {
         None => Wish::CreateSession(wish),
@@ -270,7 +270,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
     let status = rest.data_plane.read(|data_plane| data_plane.status()).await.map_err(unanswered)?;
     let status = status.map_err(|error| ProblemReply::new("data_plane_failed", error.to_string()))?;
     let peers = rest.peers.clone();
-    let (links, (capacity, media_slots), refusals, own_tables, peers, waiting_notices) = rest
+    let (links, (capacity, media_slots), refusals, own_tables, peers, waiting_notices, preempted) = rest
         .look(move |view| {
             let links = view.broker.links().filter_map(|(name, ..)| view.broker.link(name)).map(links::link);
             let refusals = view.broker.refusals().iter().map(|(reason, count)| (problem::code(*reason), *count));
@@ -288,6 +288,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
                 tables,
                 peers.collect(),
                 view.notices.clone(),
+                view.broker.preempted(),
             )
         })
         .await?;
@@ -319,6 +320,7 @@ async fn show_node(State(rest): Shared) -> Result<Json<NodeView>, ProblemReply> 
         verdicts: status.verdicts,
         refusals,
         waiting_notices,
+        preempted,
     }))
 }
 

@@ -8,7 +8,7 @@ use turnpike_api::{
 };
 use turnpike_broker::class::Class;
 use turnpike_broker::media_slots::SlotCounts;
-use turnpike_broker::name::ClassName;
+use turnpike_broker::name::{ClassName, SessionId};
 use turnpike_broker::policy::{Counters, DscpPolicy, Excess, Reception};
 use turnpike_broker::quality::Mos;
 use turnpike_broker::record::FlowUsage;
@@ -91,6 +91,8 @@ pub(crate) fn aggregate(view: &AggregateView) -> String {
         ("dscp of excess", &view.excess_dscp.map_or_else(|| "as dscp".to_owned(), |dscp| dscp.to_string())),
         ("dscp on delivery", &dscp(view.deliver_dscp_policy, view.deliver_dscp)),
         ("tag", &word(&view.tag)),
+        ("when full", &word(&view.when_full)),
+        ("for emergencies", &format!("{} %", view.emergency_percent)),
         ("payload max", &payload_max(view)),
         ("pool", &pool(&view.pool)),
         ("offered", &counted(view.counters.offered_packets, view.counters.offered_bytes)),
@@ -215,6 +217,12 @@ pub(crate) fn session(view: &SessionView) -> String {
         ("starts at", &view.starts_at.clone().unwrap_or_else(none)),
         ("ends at", &view.ends_at.clone().unwrap_or_else(none)),
     ]);
+    let (setup, holding) = (view.setup_priority, view.holding_priority);
+    if view.emergency || (setup, holding) != (0, 0) {
+        let emergency = if view.emergency { ", an emergency" } else { "" };
+        let _ =
+            write!(out, "{}", facts(&[("priority", &format!("asks with {setup}, keeps with {holding}{emergency}"))]));
+    }
     if !view.media_slots.is_empty() {
         let _ = write!(out, "{}", facts(&[("media slots", &slots_asked(&view.media_slots))]));
     }
@@ -312,7 +320,9 @@ pub(crate) fn preview(view: &SessionPreview) -> String {
         None => "would be admitted now; nothing is held".to_owned(),
         Some(state) => format!("is there already: {}", word(state)),
     };
-    format!("session {} to {} {answer}\n{rows}", view.id, view.peer)
+    let preempts: Vec<&str> = view.preempts.iter().map(SessionId::as_str).collect();
+    let ends = if preempts.is_empty() { String::new() } else { format!("it would end: {}\n", preempts.join(", ")) };
+    format!("session {} to {} {answer}\n{ends}{rows}", view.id, view.peer)
 }
 
 fn arrival_row(flow: &FlowView, reception: &Reception) -> [String; 11] {

@@ -13,7 +13,7 @@ use turnpike_broker::quality;
 use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::{AggregateRecord, Direction, FlowRecord, SessionRecord, SessionState};
 use turnpike_broker::refusal::PoolState;
-use turnpike_broker::{FlowRequest, Request, Schedule, SessionRequest as Wish};
+use turnpike_broker::{FlowRequest, Priority, Request, Schedule, SessionRequest as Wish};
 
 use crate::payload::Room;
 use crate::problem::{self, ProblemReply};
@@ -38,9 +38,12 @@ pub(crate) fn session_wish(request: SessionRequest) -> Result<(Wish, Option<Nano
         media: flow.media.map(media).unwrap_or_default(),
         quality: flow.quality.unwrap_or_default().or(&of_session),
     });
+    let setup = request.setup_priority.unwrap_or_default();
+    let priority = Priority { setup, holding: request.holding_priority.unwrap_or(setup), emergency: request.emergency };
     let wish = Wish {
         id: request.id,
         schedule: Schedule { starts_at, ends_at },
+        priority,
         media_slots: request.media_slots,
         flows: flows.collect(),
     };
@@ -143,6 +146,8 @@ pub(crate) fn aggregate(
         class: record.class.as_ref().map(|class| class.name.clone()),
         class_values: record.class.map(|class| class.class),
         tag: record.tag,
+        when_full: record.when_full,
+        emergency_percent: record.emergency_percent,
         payload_bytes_max: room.map(|room| room.of_both(record.tag)),
         state: record.state,
         pool: self::pool(pool),
@@ -192,6 +197,9 @@ pub(crate) fn session(
             token_id: found.token_id,
             key_id: found.key_id,
         }),
+        setup_priority: record.priority.setup,
+        holding_priority: record.priority.holding,
+        emergency: record.priority.emergency,
         failure: record.failure.map(|failure| Failure { code: problem::code(failure.reason), detail: failure.detail }),
         media_slots: record.media_slots,
         usage: if ended { record.usage } else { Vec::new() },
@@ -199,9 +207,15 @@ pub(crate) fn session(
 }
 
 /// What a session would be given.
-pub(crate) fn preview(record: SessionRecord, is_there: bool, room: Option<Room>) -> SessionPreview {
+pub(crate) fn preview(
+    record: SessionRecord,
+    is_there: bool,
+    preempts: Vec<SessionId>,
+    room: Option<Room>,
+) -> SessionPreview {
     SessionPreview {
         there_already: is_there.then_some(record.state),
+        preempts,
         flows: record.flows.iter().map(|flow| flow_view(flow, None, room)).collect(),
         id: record.id,
         peer: record.peer,

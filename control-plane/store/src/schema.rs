@@ -14,7 +14,7 @@ use crate::error::StoreError;
 /// "TPKE": the mark of our files in SQLite's header.
 pub(crate) const APPLICATION_ID: i64 = 0x5450_4b45;
 /// The schema below. A change to it, or to what the JSON in it means, takes the next number and a migration.
-pub(crate) const VERSION: i64 = 6;
+pub(crate) const VERSION: i64 = 7;
 /// 3.7.0 to 3.51.2 can damage a database in WAL mode.
 const LIBRARY_VERSION_MIN: i32 = 3_051_003;
 /// Long enough for a process that is just ending.
@@ -47,7 +47,7 @@ CREATE TABLE revocations (
 ";
 
 /// What makes of the schema with a number the next one, 1 first.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     // An aggregate had one DSCP, which was set. Everything else that is new may be absent.
     "UPDATE aggregates SET json = json_remove(
         json_set(json, '$.marking', json_object(
@@ -62,6 +62,8 @@ const MIGRATIONS: [&str; 5] = [
     // What is said of links' rates, and series. Sessions may hold media slots, which an earlier program would not know.
     "CREATE TABLE links (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
      CREATE TABLE series (id TEXT PRIMARY KEY, state TEXT NOT NULL, json TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    // Sessions got priorities, and aggregates what becomes of flows that do not fit, which an earlier program would not know.
+    "",
 ];
 
 /// Opens or makes the file for `node`, checks it whole, and takes it for this process alone.

@@ -19,7 +19,7 @@ use turnpike_broker::record::{
 };
 use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::series::{SeriesRecord, SeriesState};
-use turnpike_broker::{Authorization, FlowRequest, Schedule, TakenToken};
+use turnpike_broker::{Authorization, FlowRequest, Priority, Schedule, TakenToken, WhenFull};
 use turnpike_store::{Revocation, Revoked, Store, StoreError, UsageCursor};
 
 fn node() -> NodeName {
@@ -54,6 +54,8 @@ fn aggregate(name: &str) -> AggregateRecord {
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
         class: None,
         tag: Tag::Label,
+        when_full: WhenFull::Degrade,
+        emergency_percent: 20,
         policy: PolicyId(1),
         label: None,
         terminals_policy: None,
@@ -69,6 +71,7 @@ fn session(id: &str, state: SessionState) -> SessionRecord {
         peer,
         state,
         schedule: Schedule::OPEN,
+        priority: Priority { setup: 1, holding: 2, emergency: true },
         booked: false,
         failure: None,
         since: Nanos(7),
@@ -208,9 +211,9 @@ fn foreign_files_are_refused_and_left_alone() {
 fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = place();
     drop(open(&path));
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 8).unwrap();
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 7, known: 6, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 8, known: 7, .. }), "{error}");
 }
 
 /// What the program with schema 1 wrote.
@@ -243,7 +246,7 @@ fn what_an_earlier_program_kept_is_all_there() {
     drop(store);
     assert_eq!(open(&path).load().unwrap(), (aggregates, sessions));
     let version = |connection: Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    assert_eq!(version(Connection::open(&path).unwrap()), Ok(6));
+    assert_eq!(version(Connection::open(&path).unwrap()), Ok(7));
 }
 
 #[test]
@@ -281,7 +284,7 @@ fn sessions_of_a_program_that_knew_no_waiting_do_not_wait() {
     drop(store);
     assert_eq!(open(&path).load().unwrap().1, sessions);
     let connection = Connection::open(&path).unwrap();
-    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(6));
+    assert_eq!(connection.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(7));
 }
 
 #[test]
@@ -314,6 +317,7 @@ fn a_program_that_knew_no_tokens_has_taken_and_revoked_none() {
     let kept: Vec<_> = sessions.iter().map(|record| (record.id.as_str(), record.wait.is_some())).collect();
     assert_eq!(kept, [("active", false), ("booked", false), ("ended", false), ("waits", true)]);
     assert!(sessions.iter().all(|record| record.authorization.is_none() && record.token.is_none()));
+    assert!(sessions.iter().all(|record| record.priority == Priority::LOWEST));
     assert_eq!((store.tokens().unwrap(), store.revocations().unwrap()), (vec![], vec![]));
     store.apply(&[Change::PutToken(taken("t"))]).unwrap();
     drop(store);
@@ -408,6 +412,7 @@ fn a_series_is_kept_as_it_is_until_it_is_forgotten() {
         media: Media::default(),
     };
     let record = |state| SeriesRecord {
+        priority: Priority { setup: 1, holding: 2, emergency: false },
         id: "w".parse().unwrap(),
         state,
         first,
@@ -496,6 +501,7 @@ fn addresses_are_kept_in_their_one_canonical_form() {
         meter: Meter { rate_bps: 80_000, burst_bytes: 1_600, packet_bytes_min: 200, excess: None },
         label: None,
         policy: PolicyId(2),
+        emergency: true,
         tag: Tag::Label,
         media: Media::default(),
         asked_quality: Quality::default(),

@@ -11,7 +11,7 @@ use turnpike_broker::name::{Epoch, Nanos};
 use turnpike_broker::policy::{Counters, Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::{
     AggregateRequest, Answer, Broker, Capacity, Config, Credential, FlowRequest, Input, Limits, Link, Output, Peer,
-    Request, Schedule, SecondSide, SessionRequest, Timers,
+    Priority, Request, Schedule, SecondSide, SessionRequest, Timers, WhenFull,
 };
 
 use super::{Row, each};
@@ -63,6 +63,8 @@ impl Pair {
             deliver_dscp_policy: None,
             deliver_dscp: None,
             tag: Tag::Label,
+            when_full: WhenFull::Refuse,
+            emergency_percent: 0,
         }))?;
         for _ in 0..live {
             let request = pair.session()?;
@@ -92,6 +94,7 @@ impl Pair {
             id: read(&format!("s{number}"))?,
             flows: vec![flow],
             schedule: Schedule::OPEN,
+            priority: Priority::LOWEST,
         })
     }
 

@@ -16,7 +16,7 @@ use turnpike_broker::policy::{Endpoints, Meter, Rtcp, Tag};
 use turnpike_broker::rate_change::RateWish;
 use turnpike_broker::record::SessionState;
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Request, SessionRequest};
+use turnpike_broker::{AggregateRequest, Answer, FlowRequest, Priority, Request, SessionRequest, WhenFull};
 
 use crate::plane::PACKET_BYTES;
 use crate::random::Random;
@@ -157,6 +157,8 @@ impl Clients {
                     deliver_dscp_policy: None,
                     deliver_dscp: None,
                     tag: if random.chance(250_000) { Tag::Terminals } else { Tag::Label },
+                    when_full: WhenFull::Refuse,
+                    emergency_percent: 0,
                 };
                 trunks.push(Trunk { sender, request, spare, tries: 0 });
             }
@@ -203,7 +205,13 @@ impl Clients {
             if self.random.chance(250_000) { Wish::slots(&mut self.random) } else { MediaSlots::default() };
         // Few of them take the name of an earlier one.
         let named = if self.random.chance(20_000) { self.random.index(number + 1) } else { number };
-        let request = SessionRequest { id: name(&format!("s{named}")), flows, media_slots, schedule: wish.schedule };
+        let request = SessionRequest {
+            id: name(&format!("s{named}")),
+            flows,
+            media_slots,
+            schedule: wish.schedule,
+            priority: Priority::LOWEST,
+        };
         self.seen.relays += u64::from(end.is_some());
         self.by_id.entry(request.id.clone()).or_default().push(number);
         let step = if wish.questions { Step::Question(number) } else { Step::Begin(number) };
@@ -412,7 +420,7 @@ impl Clients {
                 vec![(self.random.between(S, 30 * S), Step::Reserve(trunk))]
             }
             // Only to questions; the others they do not ask.
-            Answer::WouldAdmit(_) => Vec::new(),
+            Answer::WouldAdmit { .. } => Vec::new(),
             Answer::Link(_) => {
                 self.seen.links_changed += 1;
                 self.operators_tries = 0;

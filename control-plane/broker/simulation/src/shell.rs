@@ -89,7 +89,7 @@ impl World {
         let life = self.nodes[index].life;
         match effect {
             Output::Persist(_) => "after a change",
-            Output::Notify { session, state } => {
+            Output::Notify { session, state, .. } => {
                 for (after_ns, step) in self.clients.noticed(index, &session, state) {
                     self.queue.at(self.now.plus(after_ns), Event::Client(step));
                 }

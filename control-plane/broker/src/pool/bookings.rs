@@ -8,11 +8,13 @@ use crate::calendar::Interval;
 use crate::class::Quality;
 use crate::config::{Config, Limits, Link, Peer, SecondSide, Timers};
 use crate::cost::Cost;
+use crate::degrade::WhenFull;
 use crate::event::{AggregateRequest, Answer, FlowRequest, Input, Output, Request, SessionRequest};
 use crate::media::Media;
 use crate::message::{Offer, PeerAnswer, PeerRequest};
 use crate::name::{AggregateName, Epoch, Nanos, NodeName, PolicyId};
 use crate::policy::{Dscp, Endpoints, Marking, Meter, Rtcp, Tag};
+use crate::priority::Priority;
 use crate::record::{AggregateRecord, AggregateState, Direction};
 use crate::refusal::{Reason, Refusal};
 use crate::schedule::Schedule;
@@ -36,6 +38,8 @@ fn aggregate_record(name: &str, direction: Direction, policy: u64) -> AggregateR
         marking: MARKING,
         class: None,
         tag: Tag::Label,
+        when_full: WhenFull::Refuse,
+        emergency_percent: 0,
         policy: PolicyId(policy),
         label: None,
         terminals_policy: None,
@@ -135,10 +139,22 @@ fn an_aggregate_cannot_take_what_is_booked_of_the_link() {
         deliver_dscp_policy,
         deliver_dscp,
         tag,
+        when_full: WhenFull::Refuse,
+        emergency_percent: 0,
     };
     check(&from_client(Request::CreateAggregate(request)), Reason::LinkExhausted, 1_000_000);
-    let offer =
-        Offer { name, rate_bps, burst_bytes, marking: MARKING, class: None, tag, tag_family: Family::Ipv4, attempt: 1 };
+    let offer = Offer {
+        name,
+        rate_bps,
+        burst_bytes,
+        marking: MARKING,
+        class: None,
+        tag,
+        when_full: WhenFull::Refuse,
+        emergency_percent: 0,
+        tag_family: Family::Ipv4,
+        attempt: 1,
+    };
     check(&from_peer(PeerRequest::OfferAggregate(offer)), Reason::LinkExhausted, 1_000_000);
 }
 
@@ -147,6 +163,7 @@ fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
     for name in ["ab", "ba"] {
         let flows = vec![flow(&name.parse().unwrap())];
         let request = SessionRequest {
+            priority: Priority::LOWEST,
             media_slots: crate::media_slots::MediaSlots::default(),
             schedule: Schedule::OPEN,
             id: "call".parse().unwrap(),
@@ -158,6 +175,8 @@ fn a_session_cannot_take_what_is_booked_of_the_aggregate() {
     let hold = PeerRequest::HoldSession {
         media_slots: crate::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
+        priority: Priority::LOWEST,
+        preempting: Vec::new(),
         sent_at: Nanos(0),
         offer: false,
         session: "call".parse().unwrap(),
@@ -174,6 +193,8 @@ fn a_session_that_is_lowered_to_fit_leaves_what_is_booked() {
     let hold = PeerRequest::HoldSession {
         media_slots: crate::media_slots::SlotCounts::new(),
         schedule: Schedule::OPEN,
+        priority: Priority::LOWEST,
+        preempting: Vec::new(),
         sent_at: Nanos(0),
         offer: false,
         session: "call".parse().unwrap(),

@@ -164,16 +164,20 @@ impl Node {
         for aggregate in self.broker.aggregates() {
             for &instant in &instants {
                 let mut used = Cost::default();
+                let mut ordinary_bps = 0;
                 for record in held.iter().filter(|record| record.schedule.interval().contains(instant)) {
                     for flow in record.flows.iter().filter(|flow| flow.aggregate == aggregate.name) {
                         let cost = self.whole_cost(&held_for(record, flow), &flow.endpoints, flow.tag);
                         used.rate_bps += cost.rate_bps;
                         used.burst_bytes += cost.burst_bytes;
+                        ordinary_bps += if record.priority.emergency { 0 } else { cost.rate_bps };
                     }
                 }
                 let counted = self.broker.used_at(&aggregate.name, instant).unwrap();
                 let place = format!("{} of {} at {instant:?}", aggregate.name, self.config.node);
                 assert!(counted.rate_bps <= aggregate.rate_bps, "{counted:?} of {place}");
+                let for_ordinary_bps = aggregate.rate_bps * u64::from(100 - aggregate.emergency_percent) / 100;
+                assert!(ordinary_bps <= for_ordinary_bps, "{ordinary_bps} but for emergencies of {place}");
                 assert!(counted.burst_bytes <= u64::from(aggregate.burst_bytes / 2), "{counted:?} of {place}");
                 if releasing || !self.changing.is_empty() {
                     assert!(used.rate_bps <= counted.rate_bps && used.burst_bytes <= counted.burst_bytes, "{place}");

@@ -28,13 +28,17 @@ use turnpike_broker::refusal::{Reason, Refusal};
 use turnpike_broker::series::SeriesRecord;
 use turnpike_broker::{
     AggregateRequest, Answer, Authorization, Broker, Capacity, Config, Cost, Credential, FlowRequest, Input, Limits,
-    Link, Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, overhead_bytes,
+    Link, Output, Peer, Request, Schedule, SecondSide, SessionRequest, TakenToken, Timers, WhenFull, overhead_bytes,
 };
 
+mod answers;
 mod invariant;
 mod wishes;
 
 pub(crate) use wishes::*;
+
+#[allow(unused_imports, reason = "each test file uses its own part of this")]
+pub(crate) use answers::{reason, refusal, session};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const A: usize = 0;
@@ -102,6 +106,8 @@ pub(crate) struct Node {
     pub(crate) change_failures: u32,
     /// The next drain that persists something ends in a crash right after that.
     pub(crate) dies_after_persist: bool,
+    /// Its data plane takes so long to take something out of force.
+    pub(crate) deinstall_ms: u64,
     pub(crate) answers: BTreeMap<u64, Answer>,
     /// Installations, deinstallations and sends, as they came.
     pub(crate) log: Vec<String>,
@@ -176,6 +182,7 @@ impl Node {
             install_failures: 0,
             change_failures: 0,
             dies_after_persist: false,
+            deinstall_ms: 2,
             answers: BTreeMap::new(),
             log: Vec::new(),
             notices: Vec::new(),
@@ -300,9 +307,14 @@ impl World {
 
     /// The same, with tags of these kinds on `ab` and on `ba`.
     pub(crate) fn connected_by(configs: [Config; 2], tags: [Tag; 2]) -> Self {
+        Self::connected_as(configs, tags.map(|tag| AggregateRequest { tag, ..aggregate("any", "any", 1_000_000) }))
+    }
+
+    /// The same, with aggregates as these but for their names.
+    pub(crate) fn connected_as(configs: [Config; 2], aggregates: [AggregateRequest; 2]) -> Self {
         let mut world = Self::with(configs);
-        for ((node, name, peer), tag) in [(A, "ab", "b"), (B, "ba", "a")].into_iter().zip(tags) {
-            let request = AggregateRequest { tag, ..aggregate(name, peer, 1_000_000) };
+        for ((node, own, peer), aggregate) in [(A, "ab", "b"), (B, "ba", "a")].into_iter().zip(aggregates) {
+            let request = AggregateRequest { name: name(own), peer: name(peer), ..aggregate };
             let answer = world.ask(node, Request::CreateAggregate(request));
             assert!(matches!(answer, Answer::Aggregate { created: true, .. }), "{answer:?}");
         }
@@ -513,7 +525,10 @@ impl World {
         let life = self.nodes[node].life;
         match output {
             Output::Persist(_) => {}
-            Output::Notify { session, state } => self.nodes[node].notices.push(format!("{session} {state:?}")),
+            Output::Notify { session, state, preempted } => {
+                let what = if preempted { "preempted".to_owned() } else { format!("{state:?}") };
+                self.nodes[node].notices.push(format!("{session} {what}"));
+            }
             Output::Install { ticket, policies, terminals } => {
                 for (_, policy) in &policies {
                     self.nodes[node].log.push(format!("install {}", policy_kind(policy)));
@@ -538,7 +553,8 @@ impl World {
                     self.nodes[node].log.push(format!("deinstall {line}"));
                 }
                 let counters = self.nodes[node].deinstall(&policies);
-                self.after(2, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
+                let after_ms = self.nodes[node].deinstall_ms;
+                self.after(after_ms, Event::Input { node, life, input: Input::Deinstalled { ticket, counters } });
             }
             Output::Send { ticket, request, token, deadline, .. } => {
                 let kind = kind(&request);
@@ -666,23 +682,5 @@ pub(crate) fn policy_kind(policy: &Policy) -> Kind {
         Policy::FlowOut { .. } => "flow out",
         Policy::FlowIn { .. } => "flow in",
         Policy::TerminalsIn { .. } => "terminals in",
-    }
-}
-
-pub(crate) fn refusal(answer: Answer) -> Refusal {
-    match answer {
-        Answer::Refused(refusal) => refusal,
-        other => panic!("not refused: {other:?}"),
-    }
-}
-
-pub(crate) fn reason(answer: Answer) -> Reason {
-    refusal(answer).reason
-}
-
-pub(crate) fn session(answer: Answer) -> (SessionRecord, bool) {
-    match answer {
-        Answer::Session { record, created } => (record, created),
-        other => panic!("no session: {other:?}"),
     }
 }

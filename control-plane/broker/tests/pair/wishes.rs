@@ -44,6 +44,8 @@ pub(crate) fn aggregate(name_: &str, peer: &str, rate_bps: u64) -> AggregateRequ
         deliver_dscp_policy: None,
         deliver_dscp: None,
         tag: Tag::Label,
+        when_full: WhenFull::Refuse,
+        emergency_percent: 0,
     }
 }
 
@@ -56,6 +58,8 @@ pub(crate) fn offer(name_: &str, rate_bps: u64, attempt: u64) -> Offer {
         marking: Marking { dscp: Dscp::Set(46), excess_dscp: None, deliver_dscp: Dscp::Copy },
         class: None,
         tag: Tag::Label,
+        when_full: WhenFull::Refuse,
+        emergency_percent: 0,
         tag_family: Family::Ipv4,
         attempt,
     }
@@ -93,6 +97,7 @@ pub(crate) fn hold_flow(flow: FlowRequest) -> HoldFlow {
         rtcp: flow.rtcp,
         meter: flow.meter,
         rate_bps_min: flow.rate_bps_min,
+        rate_bps_max: None,
         label: None,
         media: flow.media,
         quality: flow.quality,
@@ -104,6 +109,7 @@ pub(crate) fn call(id: &str, port: u16, rate_bps: u64) -> SessionRequest {
     let flows = vec![flow("there", "ab", (port, port), rate_bps), flow("back", "ba", (port, port), rate_bps)];
     SessionRequest {
         media_slots: turnpike_broker::media_slots::MediaSlots::default(),
+        priority: turnpike_broker::Priority::LOWEST,
         schedule: Schedule::OPEN,
         id: name(id),
         flows,
@@ -126,6 +132,7 @@ pub(crate) fn wish_of_offered(record: &SessionRecord) -> Option<SessionRequest> 
     let offered = record.state == SessionState::Offered;
     offered.then(|| SessionRequest {
         media_slots: record.media_slots.clone(),
+        priority: record.priority,
         schedule: record.schedule,
         id: record.id.clone(),
         flows,

@@ -159,7 +159,7 @@ impl Checker {
     fn fences(&mut self, index: usize, ticket: u64, incoming: &Incoming, answer: &PeerAnswer) -> Held {
         let (subject, attempt) = match &incoming.request {
             PeerRequest::HoldSession { session, attempt, .. }
-            | PeerRequest::ReleaseSession { session, attempt, side: Side::First } => {
+            | PeerRequest::ReleaseSession { session, attempt, side: Side::First, .. } => {
                 (format!("session {session}"), *attempt)
             }
             PeerRequest::OfferAggregate(Offer { name, attempt, .. })
@@ -238,7 +238,7 @@ impl Checker {
                 })
             }
             Answer::AggregateDeleted
-            | Answer::WouldAdmit(_)
+            | Answer::WouldAdmit { .. }
             | Answer::Link(_)
             | Answer::Series { .. }
             | Answer::SeriesDeleted

@@ -46,7 +46,7 @@ impl Told {
         let acts = effects.iter().find(|effect| {
             let answers = matches!(
                 effect,
-                Output::Answer { answer: Answer::WouldAdmit(_) | Answer::Refused(_) | Answer::Session { .. }, .. }
+                Output::Answer { answer: Answer::WouldAdmit { .. } | Answer::Refused(_) | Answer::Session { .. }, .. }
                     | Output::PeerAnswer { answer: PeerAnswer::WouldHold { .. } | PeerAnswer::Refused { .. }, .. }
                     | Output::Send { request: PeerRequest::WouldHoldSession { .. }, .. }
                     | Output::WakeAt(_)

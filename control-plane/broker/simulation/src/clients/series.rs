@@ -3,7 +3,7 @@
 use turnpike_broker::calendar::Until;
 use turnpike_broker::media_slots::MediaSlots;
 use turnpike_broker::name::Nanos;
-use turnpike_broker::{Request, Schedule, SessionRequest};
+use turnpike_broker::{Priority, Request, Schedule, SessionRequest};
 
 use super::{Clients, Step};
 use crate::time::{MS, S};
@@ -41,7 +41,8 @@ impl Clients {
             flow.rate_bps_min /= 4;
         }
         let id = name(&format!("series{number}"));
-        let request = SessionRequest { id, schedule, media_slots: MediaSlots::default(), flows };
+        let (media_slots, priority) = (MediaSlots::default(), Priority::LOWEST);
+        let request = SessionRequest { id, schedule, media_slots, flows, priority };
         let count = u32::try_from(self.random.between(1, 6)).unwrap_or(1);
         self.lines.push(Line { first, second, request, period: Nanos(period_ns), count, booked: false, tries: 0 });
         Some(Step::Series(number))
