@@ -29,16 +29,15 @@ fn of_occurrence(id: &SessionId) -> Option<SessionId> {
 impl AllSeries {
     /// A client asks for something.
     pub(super) fn is_asked(&mut self, request: &Request) {
-        match request {
-            Request::CreateSeries { request, .. } if !self.promised.contains_key(&request.id) => {
-                self.open.insert(request.id.clone());
-            }
-            Request::DeleteSeries(id) => {
-                self.promised.remove(id);
-                self.deleted.insert(id.clone());
-                self.open.insert(id.clone());
-            }
-            _ => {}
+        if let Request::CreateSeries { request, .. } = request
+            && !self.promised.contains_key(&request.id)
+        {
+            self.open.insert(request.id.clone());
+        }
+        if let Request::DeleteSeries(id) = request {
+            self.promised.remove(id);
+            self.deleted.insert(id.clone());
+            self.open.insert(id.clone());
         }
     }
 
@@ -77,7 +76,12 @@ impl Checker {
             // It is there already, or being booked or undone.
             Answer::Refused(refusal) if matches!(refusal.reason, Reason::Busy | Reason::SessionIdReused) => Ok(()),
             Answer::Refused(_) if !nodes[index].store.series.contains_key(id) => is_gone(&nodes[index], id),
-            _ => Ok(()),
+            Answer::Refused(_)
+            | Answer::Aggregate { .. }
+            | Answer::AggregateDeleted
+            | Answer::Session { .. }
+            | Answer::WouldAdmit { .. }
+            | Answer::Link(_) => Ok(()),
         }
     }
 

@@ -57,9 +57,7 @@ impl Clients {
 
     /// What a client brings along with a step.
     pub(crate) fn token(&self, step: Step) -> Option<String> {
-        match step {
-            Step::Question(call) | Step::Begin(call) | Step::Look(call) => self.calls[call].wish.token.clone(),
-            _ => None,
-        }
+        let (Step::Question(call) | Step::Begin(call) | Step::Look(call)) = step else { return None };
+        self.calls[call].wish.token.clone()
     }
 }

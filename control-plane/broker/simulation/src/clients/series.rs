@@ -51,17 +51,15 @@ impl Clients {
     pub(super) fn series_request(&mut self, step: Step, number: usize) -> (usize, Request) {
         let place = self.random.below(u64::from(self.lines[number].count)) + 1;
         let Line { first, second, request, period, count, .. } = &self.lines[number];
-        match step {
-            Step::EndOne(_) => {
-                let id = name(&format!("{}.{place}", request.id));
-                (if self.random.chance(250_000) { *second } else { *first }, Request::DeleteSession(id))
-            }
-            Step::EndSeries(_) => (*first, Request::DeleteSeries(request.id.clone())),
-            _ => {
-                let (request, until) = (request.clone(), Until::Count(*count));
-                (*first, Request::CreateSeries { request, period: *period, until })
-            }
+        if matches!(step, Step::EndOne(_)) {
+            let id = name(&format!("{}.{place}", request.id));
+            return (if self.random.chance(250_000) { *second } else { *first }, Request::DeleteSession(id));
         }
+        if matches!(step, Step::EndSeries(_)) {
+            return (*first, Request::DeleteSeries(request.id.clone()));
+        }
+        let (request, until) = (request.clone(), Until::Count(*count));
+        (*first, Request::CreateSeries { request, period: *period, until })
     }
 
     /// A client was told that all of it is booked.
