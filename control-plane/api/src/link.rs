@@ -33,6 +33,12 @@ pub struct LinkView {
     pub out: PoolView,
     /// From the peers.
     pub r#in: PoolView,
+    /// Towards the peers, of each class that has a share of it in the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes_out: Vec<PoolView>,
+    /// From the peers, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes_in: Vec<PoolView>,
     /// What the configuration says, bits per second.
     #[serde(default)]
     pub configured_rate_out_bps: u64,

@@ -126,7 +126,11 @@ impl Broker {
             tickets: u64::from(epoch.0) << 32,
             policies: u64::from(epoch.0) << 32,
             usage_sequence: 0,
-            links: config.links.iter().map(|(name, link)| (name.clone(), LinkPools::new(*link))).collect(),
+            links: config
+                .links
+                .iter()
+                .map(|(name, link)| (name.clone(), LinkPools::new(*link, &config.class_percent_max)))
+                .collect(),
             node_pools: NodePools::new(&config.capacity),
             aggregates: BTreeMap::new(),
             sessions: BTreeMap::new(),

@@ -96,6 +96,10 @@ pub struct LinkState {
     pub out: PoolState,
     /// The same to receive.
     pub into: PoolState,
+    /// Of each class with a share, what there is of that to send.
+    pub classes_out: Vec<PoolState>,
+    /// The same to receive.
+    pub classes_in: Vec<PoolState>,
     /// In force or to come, in the order in which they were asked for.
     pub changes: Vec<CapacityChange>,
     /// The aggregates that it cannot carry at some time from now on, in the order in which they would have to go, those out first. Nothing is
@@ -262,7 +266,10 @@ impl Broker {
             rate_in_bps: pools.configured_bps(Direction::In),
         };
         let (changes, uncarried) = (pools.changes().to_vec(), self.uncarried(pools));
-        Some(LinkState { name: name.clone(), configured, out, into, changes, uncarried })
+        let [classes_out, classes_in] = [Direction::Out, Direction::In]
+            .map(|direction| pools.class_states(name, &self.config.node, direction, self.now));
+        let name = name.clone();
+        Some(LinkState { name, configured, out, into, classes_out, classes_in, changes, uncarried })
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Config {
     pub peers: BTreeMap<NodeName, Peer>,
     /// What aggregates may be of.
     pub classes: BTreeMap<ClassName, Class>,
+    /// The most of a link that aggregates of a class may have together, in each direction, in per cent of what it has at that time. All of it
+    /// for those that are not named, and for aggregates without a class.
+    pub class_percent_max: BTreeMap<ClassName, u8>,
     /// Upper bounds.
     pub limits: Limits,
     /// Deadlines.

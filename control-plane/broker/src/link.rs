@@ -1,12 +1,14 @@
 //! Links: what aggregates may have of them, in each direction.
 
+use std::collections::BTreeMap;
+
 use crate::address::Family;
 use crate::broker::Broker;
 use crate::calendar::Interval;
 use crate::capacity::{CapacityChange, layers};
 use crate::config::Link;
 use crate::cost::Cost;
-use crate::name::{LinkName, Nanos, NodeName};
+use crate::name::{ClassName, LinkName, Nanos, NodeName};
 use crate::overload::Overload;
 use crate::pool::Pool;
 use crate::record::{AggregateRecord, Direction};
@@ -22,14 +24,43 @@ pub(crate) struct LinkPools {
 /// One direction.
 struct Way {
     pool: Pool,
+    /// Shares of it, each the most that aggregates of a class may have; they count in the whole as well.
+    classes: BTreeMap<ClassName, (u8, Pool)>,
     configured_bps: u64,
     overload: Overload,
 }
 
 impl Way {
-    fn new(rate_bps: u64) -> Self {
-        Self { pool: Pool::new(capacity(rate_bps)), configured_bps: rate_bps, overload: Overload::default() }
+    fn new(rate_bps: u64, class_percent_max: &BTreeMap<ClassName, u8>) -> Self {
+        let share = |(class, percent): (&ClassName, &u8)| {
+            (class.clone(), (*percent, Pool::new(capacity(percent_of(rate_bps, *percent)))))
+        };
+        Self {
+            pool: Pool::new(capacity(rate_bps)),
+            classes: class_percent_max.iter().map(share).collect(),
+            configured_bps: rate_bps,
+            overload: Overload::default(),
+        }
     }
+
+    fn set_capacity(&mut self, interval: Interval, rate_bps: u64) {
+        self.pool.set_capacity(interval, capacity(rate_bps));
+        for (percent, share) in self.classes.values_mut() {
+            share.set_capacity(interval, capacity(percent_of(rate_bps, *percent)));
+        }
+    }
+
+    /// The whole, and the share that an aggregate counts in.
+    fn pools_of(&mut self, record: &AggregateRecord) -> impl Iterator<Item = (Option<&ClassName>, &mut Pool)> {
+        let class = record.class.as_ref().map(|class| &class.name);
+        let shares = self.classes.iter_mut().filter(move |(name, _)| class == Some(name));
+        std::iter::once((None, &mut self.pool)).chain(shares.map(|(name, (_, share))| (Some(name), share)))
+    }
+}
+
+/// Rounded down.
+fn percent_of(rate_bps: u64, percent: u8) -> u64 {
+    u64::try_from(u128::from(rate_bps) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 const fn capacity(rate_bps: u64) -> Cost {
@@ -37,9 +68,9 @@ const fn capacity(rate_bps: u64) -> Cost {
 }
 
 impl LinkPools {
-    pub(crate) fn new(link: Link) -> Self {
-        let Link { rate_out_bps, rate_in_bps } = link;
-        Self { out: Way::new(rate_out_bps), into: Way::new(rate_in_bps), changes: Vec::new() }
+    pub(crate) fn new(link: Link, class_percent_max: &BTreeMap<ClassName, u8>) -> Self {
+        let [out, into] = [link.rate_out_bps, link.rate_in_bps].map(|rate_bps| Way::new(rate_bps, class_percent_max));
+        Self { out, into, changes: Vec::new() }
     }
 
     const fn way(&self, direction: Direction) -> &Way {
@@ -80,9 +111,9 @@ impl LinkPools {
     pub(crate) fn set_changes(&mut self, changes: Vec<CapacityChange>) {
         for direction in [Direction::Out, Direction::In] {
             let way = self.way_mut(direction);
-            way.pool.set_capacity(Interval::ALWAYS, capacity(way.configured_bps));
+            way.set_capacity(Interval::ALWAYS, way.configured_bps);
             for change in layers(&changes, direction) {
-                way.pool.set_capacity(change.interval(), capacity(change.rate_bps));
+                way.set_capacity(change.interval(), change.rate_bps);
             }
         }
         self.changes = changes;
@@ -98,6 +129,22 @@ impl LinkPools {
         let name = format!("link {name}");
         (self.out.pool.state(name.clone(), node, now), self.into.pool.state(name, node, now))
     }
+
+    /// The shares of classes in one direction.
+    pub(crate) fn class_states(
+        &self,
+        name: &LinkName,
+        node: &NodeName,
+        direction: Direction,
+        now: Nanos,
+    ) -> Vec<PoolState> {
+        let shares = self.way(direction).classes.iter();
+        shares.map(|(class, (_, share))| share.state(share_name(class, name), node, now)).collect()
+    }
+}
+
+fn share_name(class: &ClassName, link: &LinkName) -> String {
+    format!("class {class} of link {link}")
 }
 
 const fn cost(record: &AggregateRecord) -> Cost {
@@ -142,25 +189,31 @@ impl Broker {
             return Ok(());
         };
         self.links_changed = true;
-        let pool = pools.of(record.direction);
-        pool.forget(now);
-        if pool.hold(cost(record)).is_ok() {
-            return Ok(());
+        let way = pools.way_mut(record.direction);
+        let mut short = None;
+        for (index, (class, pool)) in way.pools_of(record).enumerate() {
+            pool.forget(now);
+            if pool.hold(cost(record)).is_err() {
+                let text = class.map_or_else(|| format!("link {name}"), |class| share_name(class, &name));
+                let fits_at = pool.fits_at(cost(record), None, now);
+                short = Some((index, PoolState { fits_at, ..pool.state(text, node, now) }));
+                break;
+            }
         }
-        let fits_at = pool.fits_at(cost(record), None, now);
-        let (out, into) = pools.states(&name, node, now);
-        let (way, state) = match record.direction {
-            Direction::Out => ("to send", out),
-            Direction::In => ("to receive", into),
+        let Some((held, state)) = short else { return Ok(()) };
+        way.pools_of(record).take(held).for_each(|(_, pool)| pool.give_back(cost(record)));
+        let way = match record.direction {
+            Direction::Out => "to send",
+            Direction::In => "to receive",
         };
-        let free_bps = state.free_bps;
+        let PoolState { name: of, free_bps, capacity_bps, .. } = &state;
         let detail = format!(
-            "aggregate {} needs {} bit/s; link {name} of {node} has {free_bps} of {} left {way}",
-            record.name, record.rate_bps, state.capacity_bps
+            "aggregate {} needs {} bit/s; {of} of {node} has {free_bps} of {capacity_bps} left {way}",
+            record.name, record.rate_bps
         );
         let mut refusal = Refusal::new(Reason::LinkExhausted, detail);
-        refusal.counter_offer_rate_bps = (free_bps >= crate::aggregate::RATE_BPS_MIN).then_some(free_bps);
-        refusal.pool = Some(PoolState { fits_at, ..state });
+        refusal.counter_offer_rate_bps = (*free_bps >= crate::aggregate::RATE_BPS_MIN).then_some(*free_bps);
+        refusal.pool = Some(state);
         Err(refusal)
     }
 
@@ -169,7 +222,7 @@ impl Broker {
         if let Ok((name, _)) = self.link_to(&record.peer, record.direction)
             && let Some(pools) = self.links.get_mut(&name)
         {
-            pools.of(record.direction).adopt(cost(record));
+            pools.way_mut(record.direction).pools_of(record).for_each(|(_, pool)| pool.adopt(cost(record)));
             self.links_changed = true;
         }
     }
@@ -179,7 +232,7 @@ impl Broker {
         if let Ok((name, _)) = self.link_to(&record.peer, record.direction)
             && let Some(pools) = self.links.get_mut(&name)
         {
-            pools.of(record.direction).give_back(cost(record));
+            pools.way_mut(record.direction).pools_of(record).for_each(|(_, pool)| pool.give_back(cost(record)));
             self.links_changed = true;
         }
     }

@@ -8,12 +8,12 @@
 
 mod pair;
 
-use pair::{A, B, MS, World, aggregate, call, name, reason, refusal, session};
+use pair::{A, B, MS, World, aggregate, call, config, name, reason, refusal, session};
 use turnpike_broker::capacity::{LINK_CHANGES_MAX, LINK_RATE_BPS_MAX, LinkChange, LinkState};
 use turnpike_broker::name::Nanos;
 use turnpike_broker::record::{Direction, SessionState};
 use turnpike_broker::refusal::Reason;
-use turnpike_broker::{Answer, Request, SessionRequest};
+use turnpike_broker::{AggregateRequest, Answer, Request, SessionRequest};
 
 fn link(answer: Answer) -> LinkState {
     match answer {
@@ -249,4 +249,40 @@ fn as_many_changes_as_there_are_places_for_and_no_more() {
     assert_eq!(world.link(A).changes.len(), 1);
     world.rest();
     world.check_rest();
+}
+
+fn of_class(name_: &str, class: &str, rate_bps: u64) -> Request {
+    let plain = aggregate(name_, "b", rate_bps);
+    Request::CreateAggregate(AggregateRequest { class: Some(name(class)), dscp: None, ..plain })
+}
+
+#[test]
+fn aggregates_of_a_class_have_no_more_of_a_link_than_its_share() {
+    let mut small = config(A);
+    small.class_percent_max = [(name("telephony"), 20)].into();
+    let mut world = World::connected_with([small, config(B)]);
+    let share = |world: &World| {
+        let states = world.link(A).classes_out;
+        assert_eq!(states.len(), 1, "only the class that is named has one");
+        (states[0].capacity_bps, states[0].used_bps)
+    };
+    assert_eq!(share(&world), (2_000_000, 0), "what has no class counts in the whole only");
+    assert!(matches!(world.ask(A, of_class("t1", "telephony", 1_500_000)), Answer::Aggregate { .. }));
+    let refused = refusal(world.ask(A, of_class("t2", "telephony", 600_000)));
+    assert_eq!((refused.reason, refused.counter_offer_rate_bps), (Reason::LinkExhausted, Some(500_000)));
+    let pool = refused.pool.unwrap();
+    assert_eq!((pool.name.as_str(), pool.used_bps), ("class telephony of link wan0", 1_500_000));
+    assert_eq!(world.link(A).out.used_bps, 2_500_000, "a refusal takes nothing of the whole");
+    // Another class has all that is left, and the share has what the link has.
+    assert!(matches!(world.ask(A, of_class("v", "multimedia_streaming", 5_000_000)), Answer::Aggregate { .. }));
+    link(world.set_rate_out(A, 9_000_000, None, None));
+    assert_eq!(share(&world), (1_800_000, 1_500_000));
+    world.crash(A);
+    world.restart(A);
+    world.run(1_000);
+    assert_eq!(share(&world), (1_800_000, 1_500_000));
+    world.ask(A, Request::DeleteAggregate(name("t1")));
+    assert_eq!(share(&world), (1_800_000, 0));
+    assert!(matches!(world.ask(A, of_class("t2", "telephony", 1_800_000)), Answer::Aggregate { .. }));
+    world.rest();
 }

@@ -100,6 +100,8 @@ pub struct Link {
     pub rate_out_bps: u64,
     /// From the peers.
     pub rate_in_bps: u64,
+    /// The most that aggregates of a class may have of it together, in each direction, in per cent.
+    pub class_percent_max: BTreeMap<ClassName, u8>,
 }
 
 /// `[link]` as it is written.
@@ -109,6 +111,8 @@ struct LinkTable {
     name: Option<LinkName>,
     rate_out_bps: u64,
     rate_in_bps: u64,
+    #[serde(default)]
+    class_percent_max: BTreeMap<ClassName, u8>,
 }
 
 impl TryFrom<LinkTable> for Link {
@@ -116,7 +120,8 @@ impl TryFrom<LinkTable> for Link {
 
     fn try_from(table: LinkTable) -> Result<Self, NameError> {
         let name = table.name.map_or_else(|| "wan".parse(), Ok)?;
-        Ok(Self { name, rate_out_bps: table.rate_out_bps, rate_in_bps: table.rate_in_bps })
+        let LinkTable { rate_out_bps, rate_in_bps, class_percent_max, .. } = table;
+        Ok(Self { name, rate_out_bps, rate_in_bps, class_percent_max })
     }
 }
 
@@ -318,6 +323,12 @@ impl Config {
         if count > CLASSES_MAX {
             faults.add("classes", format!("{count} with those of RFC 4594"), &format!("at most {CLASSES_MAX}"));
         }
+        for (name, percent) in &self.link.class_percent_max {
+            faults.check(&format!("link.class_percent_max.{name}"), u64::from(*percent), 1..=100);
+            if !self.all_classes().contains_key(name) {
+                faults.add("link.class_percent_max", name, "a class of RFC 4594 or of [classes]");
+            }
+        }
         for (name, class) in &self.classes {
             for (field, value, allowed) in class.faults() {
                 faults.add(&format!("classes.{name}.{field}"), value, &allowed);
@@ -492,6 +503,16 @@ mod tests {
                 "second_side.loss_ppm_min = 1000001: must be 0 to 1000000",
             ),
             ("[second_side]", "[classes.own]\ndscp = 64\n[second_side]", "classes.own.dscp = 64: must be 0 to 63"),
+            (
+                "[second_side]",
+                "[link.class_percent_max]\ntelephony = 101\n[second_side]",
+                "link.class_percent_max.telephony = 101: must be 1 to 100",
+            ),
+            (
+                "[second_side]",
+                "[link.class_percent_max]\nfax = 10\n[second_side]",
+                "link.class_percent_max = fax: must be a class of RFC 4594 or of [classes]",
+            ),
             ("[second_side]", "[classes.own]\n[second_side]", "missing field `dscp`"),
             ("[second_side]", "[classes.\"a b\"]\ndscp = 1\n[second_side]", "class name \"a b\" must be 1 to 32"),
             ("node = \"edge-a\"", "nod = \"edge-a\"", "unknown field `nod`"),

@@ -290,6 +290,7 @@ fn broker_config(config: &Config, epoch: Epoch) -> Result<broker::Config, NodeEr
             })
             .collect(),
         classes: config.all_classes(),
+        class_percent_max: config.link.class_percent_max.clone(),
         limits: broker::Limits {
             aggregates_max: size(limits.aggregates_max),
             sessions_max: size(limits.sessions_max),

@@ -38,6 +38,7 @@ fn broker(node: usize, live: u32) -> anyhow::Result<Broker> {
         epoch: Epoch(1),
         links: [(read("wan0")?, Link { rate_out_bps: 1 << 50, rate_in_bps: 1 << 50 })].into(),
         classes: std::collections::BTreeMap::new(),
+        class_percent_max: std::collections::BTreeMap::new(),
         capacity: Capacity::default(),
         peers: [(read(NAMES[1 - node])?, Peer { link: read("wan0")?, tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 1 << 20, sessions_max, ..Limits::default() },

@@ -58,6 +58,7 @@ pub(crate) fn config(node: usize, pairs: &BTreeSet<(usize, usize)>, random: &mut
         epoch: Epoch(1),
         links: [(link, Link { rate_out_bps: rate_bps, rate_in_bps: rate_bps })].into(),
         classes: BTreeMap::new(),
+        class_percent_max: BTreeMap::new(),
         peers,
         limits: Limits {
             aggregates_max: 32,

@@ -58,6 +58,7 @@ fn broker() -> Broker {
         epoch: Epoch(1),
         links: [("wan0".parse().unwrap(), link)].into(),
         classes: std::collections::BTreeMap::new(),
+        class_percent_max: std::collections::BTreeMap::new(),
         peers: [("b".parse().unwrap(), peer)].into(),
         limits: Limits::default(),
         timers: Timers::default(),

@@ -13,6 +13,7 @@ pub(crate) fn config(node: usize) -> Config {
         epoch: Epoch(1),
         links: [(name("wan0"), Link { rate_out_bps: 10_000_000, rate_in_bps: 10_000_000 })].into(),
         classes: Class::of_rfc_4594(),
+        class_percent_max: BTreeMap::new(),
         capacity: Capacity::default(),
         peers: [(name(names[1 - node]), Peer { link: name("wan0"), tag_family: Family::Ipv4 })].into(),
         limits: Limits { flows_max: 64, sessions_max: 32, sessions_ended_max: 256, ..Limits::default() },

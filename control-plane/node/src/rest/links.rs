@@ -52,11 +52,13 @@ pub(super) async fn change(State(rest): Shared, name: Name, request: Request) ->
 
 /// A link for people and orchestrators.
 pub(super) fn link(state: LinkState) -> LinkView {
-    let LinkState { name, configured, out, into, changes, uncarried } = state;
+    let LinkState { name, configured, out, into, classes_out, classes_in, changes, uncarried } = state;
     LinkView {
         name,
         out: view::pool(out),
         r#in: view::pool(into),
+        classes_out: classes_out.into_iter().map(view::pool).collect(),
+        classes_in: classes_in.into_iter().map(view::pool).collect(),
         configured_rate_out_bps: configured.rate_out_bps,
         configured_rate_in_bps: configured.rate_in_bps,
         changes: changes.iter().map(change_view).collect(),
