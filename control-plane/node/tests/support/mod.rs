@@ -5,6 +5,8 @@ pub(crate) mod fake;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -98,8 +100,27 @@ pub(crate) fn eventually(what: &str, is_true: impl Fn() -> bool) {
     panic!("not within 10 s: {what}");
 }
 
+/// A port that is this process's for as long as it runs. It is none that the kernel gives to those who do not ask for one, such as clients; and
+/// tests of other processes, which do as this does, see that it is taken.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static TAKEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    const FIRST: u16 = 12_000;
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let given: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(given > FIRST + 1_000, "the kernel gives ports from {given} on: too few are left below");
+    let mut taken = TAKEN.lock().unwrap();
+    // Not all processes look at the same ones first.
+    let begin = std::process::id() % u32::from(given - FIRST);
+    for port in (FIRST..given).cycle().skip(usize::try_from(begin).unwrap()).take((given - FIRST).into()) {
+        let name = UnixAddress::from_abstract_name(format!("turnpike-test-port-{port}")).unwrap();
+        if let Ok(mark) = UnixListener::bind_addr(&name)
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        {
+            taken.push(mark);
+            return port;
+        }
+    }
+    panic!("no free port from {FIRST} to {given}");
 }
 
 /// A node on a thread of its own.
